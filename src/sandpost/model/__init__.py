@@ -1,0 +1,1 @@
+"""Names, limits, errors and messages: pure values that import nothing else of ours."""

@@ -1,0 +1,19 @@
+"""The words for the end of a sandbox. Each end has exactly one, found from evidence outside."""
+
+from typing import Literal, get_args
+
+FatalEnd = Literal["memory", "blocked", "exit", "crash", "cpu", "output"]
+OrdinaryEnd = Literal["idle", "age", "count", "done", "evicted", "drained", "platform"]
+End = Literal[
+    "memory", "blocked", "exit", "crash", "cpu", "output",
+    "idle", "age", "count", "done", "evicted", "drained", "platform",
+]  # fmt: skip
+
+FATAL: frozenset[str] = frozenset(get_args(FatalEnd))
+"""Ends that the tenant's own code caused; they count towards holding the tenant back."""
+ALL: tuple[str, ...] = get_args(End)
+
+
+def is_fatal(word: End) -> bool:
+    """Whether the tenant's code caused this end."""
+    return word in FATAL

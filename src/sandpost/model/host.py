@@ -1,0 +1,161 @@
+"""What one installation is, as its supervisor decided it: every process reads this one frozen value.
+
+The supervisor writes it to `<run_dir>/host.json` (mode 0644, no secrets) and starts each part with
+`sandpost PART --host PATH`. Paths of sockets and folders are derived here and nowhere else.
+"""
+
+import os
+from ipaddress import IPv4Address, IPv4Network
+
+import msgspec
+
+from sandpost.model.limits import Limits
+
+SANDBOX_PORT = 8000
+"""TCP port of the runtime inside every sandbox."""
+IDS_PER_SANDBOX = 8
+"""Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
+INSTANCES = 16
+"""Installations that one machine can hold; each owns a sixteenth of the address and uid blocks."""
+
+
+class Users(msgspec.Struct, frozen=True, kw_only=True):
+    """Numeric users of the unprivileged parts; they need no entry in /etc/passwd. `gid` is common."""
+
+    proxy: int
+    api: int
+    collector: int
+    gid: int
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """One installation on one machine. Sizes bytes, durations seconds."""
+
+    instance: int
+    """0 to 15; names of interfaces, nft table, cgroup parent and run folder carry it in hexadecimal."""
+    state_dir: str
+    run_dir: str
+    """`<run root>/<instance>`, in tmpfs: sockets, records of the running state, bundles, FIFOs."""
+    image_dir: str
+    """Folder of built images; `image` is the digest of the one in use."""
+    image: str
+    listen_host: str
+    listen_port: int
+    tls_cert: str = ""
+    tls_key: str = ""
+    trusted_proxies: list[str] = []
+    metrics_listen: str = ""
+    """`host:port` of the Prometheus listener; empty: none."""
+    workers: int
+    users: Users
+    sandbox_network: str
+    """This instance's sixteenth of the address block, such as `198.18.0.0/19`."""
+    sandbox_uids: int
+    """First host uid of this instance's sixteenth of the uid block; slot n owns `IDS_PER_SANDBOX` from there."""
+    runtime_command: str
+    """The OCI runtime, such as `/usr/sbin/runc`."""
+    cgroups: int
+    """1 or 2."""
+    pool_size: int
+    parallel_starts: int
+    queue: int
+    """First requests of new tenants that may wait for a sandbox; further ones get 503."""
+    memory_reserve: float
+    """Share of the machine's memory that sandboxes never get."""
+    drain_timeout: float
+    head_timeout: float
+    body_timeout: float
+    keep_alive: float
+    max_head: int
+    max_connections: int
+    defaults: Limits
+    """Limits of tenants that set none."""
+    runtime_programs: int = 256
+
+    @property
+    def tag(self) -> str:
+        """The instance as one hexadecimal digit."""
+        return f"{self.instance:x}"
+
+    @property
+    def interface_prefix(self) -> str:
+        """Prefix of the host's side of every sandbox's veth pair; rules match only this."""
+        return f"sp{self.tag}-"
+
+    @property
+    def nft_table(self) -> str:
+        """Name of the instance's `inet` table."""
+        return f"sandpost_{self.tag}"
+
+    @property
+    def cgroup_parent(self) -> str:
+        """Name of the group above all tenants, directly below each hierarchy's root (or our delegation)."""
+        return f"sandpost-{self.tag}"
+
+    @property
+    def slots(self) -> int:
+        """How many sandboxes the address block has room for, a /31 each."""
+        return IPv4Network(self.sandbox_network).num_addresses // 2
+
+    def slot_addresses(self, slot: int) -> tuple[IPv4Address, IPv4Address]:
+        """Return the host's and the sandbox's address of `slot`."""
+        base = IPv4Network(self.sandbox_network).network_address + 2 * slot
+        return base, base + 1
+
+    def slot_uid(self, slot: int) -> int:
+        """Return the first host uid of `slot`'s range."""
+        return self.sandbox_uids + slot * IDS_PER_SANDBOX
+
+    def path(self, *parts: str) -> str:
+        """Return a path below the run folder."""
+        return os.path.join(self.run_dir, *parts)
+
+    def state(self, *parts: str) -> str:
+        """Return a path below the state folder."""
+        return os.path.join(self.state_dir, *parts)
+
+    @property
+    def controller_socket(self) -> str:
+        """Where proxies, api and collector find the controller."""
+        return self.path("controller.sock")
+
+    @property
+    def supervisor_socket(self) -> str:
+        """Where children and the operator's command line find the supervisor."""
+        return self.path("supervisor.sock")
+
+    @property
+    def api_socket(self) -> str:
+        """Where the api takes HTTP, from proxies and from the operator's command line."""
+        return self.path("api", "api.sock")
+
+    @property
+    def store_path(self) -> str:
+        """The SQLite file; the api writes it, others read."""
+        return self.state("store", "sandpost.db")
+
+    @property
+    def code_dir(self) -> str:
+        """Programs kept by hash, a folder a tenant; proxies own it."""
+        return self.state("code")
+
+    @property
+    def logs_dir(self) -> str:
+        """A bounded, rotated file of records a tenant; the collector owns it."""
+        return self.state("logs")
+
+    @property
+    def metrics_dir(self) -> str:
+        """Each process writes its figures here once a second, `<part>-<index>.json`, replaced atomically."""
+        return self.path("metrics")
+
+    @property
+    def rootfs(self) -> str:
+        """The root of the image in use."""
+        return os.path.join(self.image_dir, self.image, "rootfs")
+
+
+def load(path: str) -> Host:
+    """Read the host file at `path`."""
+    with open(path, "rb") as file:
+        return msgspec.json.decode(file.read(), type=Host)

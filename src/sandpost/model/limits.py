@@ -1,0 +1,67 @@
+"""What a tenant may use, and how it is set up. Values only; who enforces each is said beside it."""
+
+from typing import Literal
+
+import msgspec
+
+Isolation = Literal["per_tenant", "per_request"]
+TenantState = Literal["active", "suspended"]
+
+MiB = 1 << 20
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one tenant. Sizes are bytes, durations seconds; 0 switches a limit off where it says so."""
+
+    memory: int = 128 * MiB
+    """Memory of all the tenant's sandboxes, without swap (cgroup)."""
+    memory_guaranteed: int = 32 * MiB
+    """Below this a sandbox is never evicted for memory (controller)."""
+    cpu: float = 1.0
+    """Cores (cgroup quota)."""
+    pids: int = 64
+    """Processes and threads (cgroup)."""
+    tmp: int = 64 * MiB
+    """Bytes of `/tmp` (tmpfs)."""
+    tmp_inodes: int = 16384
+    """Inodes of `/tmp` (tmpfs)."""
+    files: int = 1024
+    """Open files of a process (rlimit)."""
+    code: int = 1 * MiB
+    """Bytes of a program (proxy)."""
+    body: int = 100 * MiB
+    """Bytes of a request's body; 0 is off (proxy)."""
+    calls: int = 100
+    """Calls at once (proxy)."""
+    rate: int = 0
+    """Calls begun a second; 0 is off (proxy)."""
+    deadline: float = 30.0
+    """From the first byte handed to the sandbox to the end of the answer, 1 s to 1 h (proxy)."""
+    blocked_after: float = 15.0
+    """A loop that does not answer its probe for so long while it burns CPU is ended (proxy and controller)."""
+    upgrade_idle: float = 60.0
+    """An upgraded connection without a byte for so long is ended (proxy)."""
+    idle: float = 300.0
+    """A sandbox without a call for so long is ended; 0 is off (controller)."""
+    age: float = 86400.0
+    """A sandbox this old is replaced; 0 is off (controller)."""
+    count: int = 0
+    """A sandbox that served so many calls is replaced; 0 is off (controller)."""
+    output: int = 1 * MiB
+    """Bytes a second of output that are kept; the rest is dropped and counted; 0 is off (collector)."""
+    programs: int = 256
+    """Programs that stay loaded in a sandbox (runtime)."""
+    stored_code: int = 64 * MiB
+    """Bytes of programs kept by hash (proxy)."""
+    per_request_at_once: int = 2
+    """Sandboxes at once of a `per_request` tenant; each has the tenant's limits divided by it (controller)."""
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant as the store knows it; an unregistered one is `Tenant(name=..)` with the host's defaults."""
+
+    name: str
+    state: TenantState = "active"
+    isolation: Isolation = "per_tenant"
+    limits: Limits = Limits()
+    registered: bool = False

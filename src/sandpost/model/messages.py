@@ -1,0 +1,365 @@
+"""What the processes of one host say to each other, as typed values.
+
+Two unix sockets carry them, one value a packet (`sandpost.ipc`): the controller's, where proxies, api and
+collector are clients, and the supervisor's, where every child and the operator's command line are clients.
+The first packet of a client is always `Hello`. `seq` pairs an answer with its question on one connection.
+Bump `VERSION` when a message changes its meaning; processes of neighbouring releases meet during a restart.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from sandpost.model.ends import End
+from sandpost.model.errors import Fault
+from sandpost.model.limits import Tenant
+
+VERSION = 1
+
+Part = Literal["supervisor", "controller", "proxy", "api", "collector", "cli"]
+Phase = Literal["starting", "pooled", "assigned", "draining", "gone"]
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Base: a tag names the type on the wire, defaults are left out."""
+
+
+class Hello(_Message, frozen=True, kw_only=True):
+    """First packet of every client."""
+
+    part: Part
+    index: int = 0
+    pid: int
+    version: int = VERSION
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A typed error on its way to a caller (fields as in `SandpostError`)."""
+
+    reason: str
+    status: int
+    message: str
+    fault: Fault = "platform"
+    retryable: bool = False
+    retry_after: int | None = None
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one sandbox of a tenant answers. `exclusive`: for one call alone (isolation `per_request`)."""
+
+    sandbox_id: str
+    tenant: str
+    runtime: str = "node"
+    host: str
+    port: int
+    exclusive: bool = False
+
+
+# --- proxy, collector -> controller ---------------------------------------------------------------------
+
+
+class Ask(_Message, frozen=True, kw_only=True):
+    """A proxy needs a sandbox for a tenant; answered by `Granted` or `Refused` with the same `seq`."""
+
+    seq: int
+    tenant: Tenant
+    runtime: str = "node"
+    exclusive: bool = False
+
+
+class Ack(_Message, frozen=True, kw_only=True):
+    """This proxy holds no route to, and no connection with, the sandbox of `Gone(seq)` any more."""
+
+    seq: int
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one proxy saw of one sandbox since its last report; `in_flight` is the present value."""
+
+    sandbox_id: str
+    in_flight: int = 0
+    calls: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
+class Report(_Message, frozen=True, kw_only=True):
+    """Activities since the last report, sent once a second where there are any."""
+
+    activities: list[Activity]
+
+
+class Suspect(_Message, frozen=True, kw_only=True):
+    """A sandbox does not answer its probe, or broke the wire.
+
+    `deadline`: silent for a second after a call's deadline, to be ended now. `loop`: silent for
+    `blocked_after`; ended if its CPU time grew. `broken`: its framing or wire version is not ours.
+    """
+
+    sandbox_id: str
+    kind: Literal["deadline", "loop", "broken"]
+    silent_for: float
+    detail: str = ""
+
+
+class Finished(_Message, frozen=True, kw_only=True):
+    """The one call of an exclusive sandbox is over: end it as `done`."""
+
+    sandbox_id: str
+
+
+class Replace(_Message, frozen=True, kw_only=True):
+    """The runtime asks for a successor (memory of unloaded programs not freed): make it, then drain this."""
+
+    sandbox_id: str
+
+
+# --- controller -> proxy, collector ----------------------------------------------------------------------
+
+
+class Table(_Message, frozen=True, kw_only=True):
+    """Part of the whole route table, sent after `Hello`; `last` ends it. Routes not in it are gone."""
+
+    routes: list[Route]
+    last: bool
+
+
+class Assigned(_Message, frozen=True, kw_only=True):
+    """A route begins. A tenant's earlier route of the same runtime is superseded for new calls."""
+
+    route: Route
+
+
+class Granted(_Message, frozen=True, kw_only=True):
+    """Answer to `Ask`; `Assigned` for the same route has been sent before."""
+
+    seq: int
+    route: Route
+
+
+class Refused(_Message, frozen=True, kw_only=True):
+    """Answer to `Ask`: no sandbox, and why."""
+
+    seq: int
+    refusal: Refusal
+
+
+class Leaving(_Message, frozen=True, kw_only=True):
+    """The sandbox takes no new calls; those in flight finish."""
+
+    sandbox_id: str
+
+
+class Gone(_Message, frozen=True, kw_only=True):
+    """The sandbox has ended; `message` says which limit and how much. Proxies answer `Ack(seq)`."""
+
+    seq: int
+    sandbox_id: str
+    tenant: str
+    word: End
+    message: str
+
+
+# --- api <-> controller ----------------------------------------------------------------------------------
+
+
+class ListSandboxes(_Message, frozen=True, kw_only=True):
+    """Ask for all sandboxes, or a tenant's; answered by `Sandboxes`."""
+
+    seq: int
+    tenant: str | None = None
+
+
+class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sandbox as `sandpost ps` shows it. Times are seconds since the epoch, sizes bytes."""
+
+    sandbox_id: str
+    phase: Phase
+    tenant: str | None = None
+    runtime: str = "node"
+    started_at: float
+    assigned_at: float | None = None
+    last_call_at: float | None = None
+    calls: int = 0
+    in_flight: int = 0
+    memory: int = 0
+    cpu_seconds: float = 0.0
+    pids: int = 0
+
+
+class Sandboxes(_Message, frozen=True, kw_only=True):
+    """Answer to `ListSandboxes`, in parts; `last` ends it."""
+
+    seq: int
+    items: list[SandboxInfo]
+    last: bool
+
+
+class AskStatus(_Message, frozen=True, kw_only=True):
+    """Ask how the controller is; answered by `Status`."""
+
+    seq: int
+
+
+class Status(_Message, frozen=True, kw_only=True):
+    """Figures of a host. Memory in bytes; `ends` counts by word since the controller started."""
+
+    seq: int
+    pool: int
+    pool_target: int
+    starting: int
+    assigned: int
+    draining: int
+    waiting: int
+    memory_used: int
+    memory_limit: int
+    starts: int
+    ends: dict[str, int]
+    proxies: int
+    uptime: float
+
+
+class TenantChanged(_Message, frozen=True, kw_only=True):
+    """The store has a new version of this tenant: take up its limits; a suspended one's sandboxes end."""
+
+    seq: int
+    tenant: Tenant
+
+
+class TenantRemoved(_Message, frozen=True, kw_only=True):
+    """The tenant's rows are gone: end its sandboxes."""
+
+    seq: int
+    name: str
+
+
+class Done(_Message, frozen=True, kw_only=True):
+    """Answer to `TenantChanged` and `TenantRemoved`."""
+
+    seq: int
+
+
+class UsageItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a tenant used in one hour's part. `memory_seconds` are byte-seconds."""
+
+    tenant: str
+    hour: int
+    calls: int = 0
+    cpu_seconds: float = 0.0
+    memory_seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    ends: dict[str, int] = {}
+
+
+class Usage(_Message, frozen=True, kw_only=True):
+    """Usage since the last acknowledged one; the api adds it to the store and answers `UsageTaken`."""
+
+    batch: str
+    items: list[UsageItem]
+
+
+class UsageTaken(_Message, frozen=True, kw_only=True):
+    """The batch is durable. A batch seen before is acknowledged again and not added twice."""
+
+    batch: str
+
+
+# --- children <-> supervisor -------------------------------------------------------------------------------
+
+
+class Ready(_Message, frozen=True, kw_only=True):
+    """The child does its job from now on (a proxy: it accepts)."""
+
+
+class Hold(_Message, frozen=True, kw_only=True):
+    """Controller: hold these three FIFOs (stdout, stderr, frames: read ends attached) from now on."""
+
+    sandbox_id: str
+    held_at: float
+
+
+class Held(_Message, frozen=True, kw_only=True):
+    """Supervisor: the FIFOs of `Hold` are held, a reader's death reaches no writer."""
+
+    sandbox_id: str
+
+
+class Release(_Message, frozen=True, kw_only=True):
+    """Controller: the sandbox is gone; read what is left and close. Passed on to the collector."""
+
+    sandbox_id: str
+
+
+class Streams(_Message, frozen=True, kw_only=True):
+    """Supervisor to collector: three read ends attached, in the order of `Hold`."""
+
+    sandbox_id: str
+
+
+class Exited(_Message, frozen=True, kw_only=True):
+    """Supervisor to controller: a process that we reaped and did not start (a sandbox's) has ended."""
+
+    pid: int
+    status: int
+
+
+class Listen(_Message, frozen=True, kw_only=True):
+    """Supervisor to proxy: accept on the attached listening socket of worker `index` too, until `Unlisten`."""
+
+    index: int
+
+
+class Unlisten(_Message, frozen=True, kw_only=True):
+    """Supervisor to proxy: worker `index` accepts again; stop accepting on its socket, close our copy."""
+
+    index: int
+
+
+class GiveListeners(_Message, frozen=True, kw_only=True):
+    """Supervisor (restarted) to proxy: send your listening sockets, `Listeners` with them attached."""
+
+
+class Listeners(_Message, frozen=True, kw_only=True):
+    """Proxy to supervisor: the indices of the attached listening sockets."""
+
+    indices: list[int]
+
+
+class Retire(_Message, frozen=True, kw_only=True):
+    """Supervisor to child: finish what is under way within `timeout` seconds and exit."""
+
+    timeout: float
+
+
+class Reload(_Message, frozen=True, kw_only=True):
+    """Supervisor to child: read the host file again and take up what can change."""
+
+
+class Stop(_Message, frozen=True, kw_only=True):
+    """Command line to supervisor: stop everything; the connection closes when all has ended."""
+
+
+class Restart(_Message, frozen=True, kw_only=True):
+    """Command line to supervisor: renew every process one after another; answered by `Restarted`."""
+
+
+class Restarted(_Message, frozen=True, kw_only=True):
+    """All processes have been renewed; `streams_cut` counts streams that met `drain_timeout`."""
+
+    pids: dict[str, int]
+    error: str = ""
+
+
+ToController = (
+    Hello | Ask | Ack | Report | Suspect | Finished | Replace
+    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken
+)  # fmt: skip
+FromController = (
+    Table | Assigned | Granted | Refused | Leaving | Gone
+    | Sandboxes | Status | Done | Usage
+)  # fmt: skip
+ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart
+FromSupervisor = (
+    Held | Release | Streams | Exited | Listen | Unlisten | GiveListeners | Retire | Reload | Restarted
+)  # fmt: skip
