@@ -1,0 +1,102 @@
+"""What an engine must do. Drivers are siblings of this module; one contract suite runs against all of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandpost.model.limits import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SandboxSpec:
+    """Everything that decides what a sandbox is. Descriptors stay the caller's."""
+
+    sandbox_id: str
+    group_id: str
+    """Id of the tenant group; a pooled sandbox gets a fresh one, a further sandbox of a tenant the tenant's."""
+    slot: int
+    """Fixes addresses, uid range and interface; not in use by any other sandbox."""
+    runtime: str
+    limits: Limits
+    stdout: int
+    stderr: int
+    frames: int
+    """Write ends of the three FIFOs; `frames` becomes descriptor 3 inside."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """A sandbox whose first process runs; nothing is said of the runtime's readiness yet."""
+
+    pid: int
+    """Host pid of the sandbox's init."""
+    start_time: int
+    """Field 22 of /proc/<pid>/stat: with `pid` it names the process for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumption:
+    """What a sandbox has used, read from outside."""
+
+    memory: int
+    cpu_seconds: float
+    pids: int
+    oom_kills: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A sandbox that the engine finds on the host. `pid` is None if nothing runs in it any more."""
+
+    sandbox_id: str
+    group_id: str
+    pid: int | None
+
+
+class Engine(Protocol):
+    """Makes and removes sandboxes of one installation.
+
+    Calls for different sandboxes may run at once; calls for one sandbox are made one after another. Every
+    failure is an `EngineError` that says what failed and what to do; after a failed or cancelled `start`
+    the caller calls `remove`.
+    """
+
+    async def open(self) -> None:
+        """Make what all sandboxes share (parent group, firewall table). Idempotent; called before all else."""
+
+    async def start(self, spec: SandboxSpec) -> Started:
+        """Make the sandbox with all its walls and start its runtime.
+
+        Walls stand before the first instruction inside. Returns when the process runs, within 10 s.
+        """
+
+    def set_limits(self, group_id: str, limits: Limits) -> None:
+        """Write a tenant's limits to its group; also for a group whose sandboxes run."""
+
+    def limit_parent(self, memory: int) -> None:
+        """Bound the memory of all sandboxes together, bytes."""
+
+    async def kill(self, sandbox_id: str, group_id: str) -> None:
+        """Kill every process of the sandbox at once. Idempotent."""
+
+    async def remove(self, sandbox_id: str, group_id: str, slot: int) -> None:
+        """Remove everything the sandbox had: processes, mounts, namespaces, interface, groups, files.
+
+        Idempotent, also for a sandbox that was never or only half made. Removes the tenant group with its
+        last sandbox. Returns when the slot may be dealt again.
+        """
+
+    def consumption(self, sandbox_id: str, group_id: str) -> Consumption | None:
+        """Read what it has used; None if it is gone."""
+
+    def memory(self) -> tuple[int, int]:
+        """Return bytes used by all sandboxes together, and their bound."""
+
+    def watch_memory(self, sandbox_id: str, group_id: str, on_out_of_memory: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_out_of_memory` (event loop) when the kernel ran out of the group's memory; returns an undo."""
+
+    def find(self) -> list[Found]:
+        """List what is on the host, from its groups and the runtime's state, whoever made it."""
+
+    async def close(self, *, purge: bool) -> None:
+        """Let go; with `purge` remove what `open` made (only when no sandbox is left)."""
