@@ -1,0 +1,40 @@
+"""Every error knows its word, its status, whose fault it is, and says what happened."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from sandpost.model.errors import SandboxEnded, SandpostError, TooManyCalls
+
+
+def all_errors(base: type[SandpostError] = SandpostError) -> Iterator[type[SandpostError]]:
+    yield base
+    for child in base.__subclasses__():
+        yield from all_errors(child)
+
+
+@pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: error.__name__)
+def test_every_error_is_complete(error: type[SandpostError]) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", error.reason)
+    assert 400 <= error.status <= 599
+    assert error.fault in {"caller", "code", "platform"}
+    assert error.__doc__
+
+
+def test_a_body_has_the_number_and_the_word() -> None:
+    body = TooManyCalls("100 calls at once are the limit: raise limits.calls", retry_after=1).to_dict("r1")
+    assert body == {
+        "code": 429,
+        "reason": "too_many_calls",
+        "fault": "caller",
+        "retryable": True,
+        "message": "100 calls at once are the limit: raise limits.calls",
+        "req_id": "r1",
+    }
+
+
+def test_the_end_of_a_sandbox_is_told_by_its_word() -> None:
+    body = SandboxEnded("memory: 128 MiB reached, 3 calls in flight", word="memory", shared=True).to_dict()
+    assert (body["code"], body["reason"], body["shared"]) == (500, "memory", True)
+    assert "shared" not in SandboxEnded("x", word="exit").to_dict()
