@@ -1,0 +1,182 @@
+"""The whole platform, really started as a user starts it, on a port and a state folder of its own."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sandpost.model.host import Host, load
+from support.http import Answer, request
+
+START_DEADLINE = 120.0
+SANDPOST = str(Path(sys.executable).with_name("sandpost"))
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class Platform:
+    """`sandpost serve` as a child of the test. `settings` are environment names without SANDPOST_."""
+
+    def __init__(self, **settings: str) -> None:
+        self.state_dir = Path(tempfile.mkdtemp(prefix="sandpost-test-"))
+        self.state_dir.chmod(0o711)
+        self.port = free_port()
+        self.key = "test-" + secrets.token_hex(16)
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    def environment(self) -> dict[str, str]:
+        """The environment of `sandpost` commands that concern this installation."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SANDPOST_")}
+        return {
+            **clean,
+            "SANDPOST_LISTEN": f"127.0.0.1:{self.port}",
+            "SANDPOST_STATE_DIR": str(self.state_dir),
+            "SANDPOST_ADMIN_KEY": self.key,
+            **{f"SANDPOST_{name.upper()}": value for name, value in self.settings.items()},
+        }
+
+    def start(self) -> Self:
+        """Start and wait until it answers."""
+        self.process = subprocess.Popen(
+            [SANDPOST, "serve"], env=self.environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+        self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        """Wait until `/health` says that all is well."""
+        deadline = time.monotonic() + START_DEADLINE
+        while time.monotonic() < deadline:
+            if self.process is not None and self.process.poll() is not None:
+                raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.output()}")
+            with contextlib.suppress(OSError):
+                if request(self.port, "GET", "/health", timeout=5).status == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"serve was not ready within {START_DEADLINE} s:\n{self.output()}")
+
+    def stop(self, timeout: float = 60) -> int:
+        """Stop by SIGTERM; return the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(timeout)
+        self.process = None
+        return status
+
+    def output(self) -> str:
+        """Everything that the platform's processes have printed."""
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace")
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self.process is not None:
+                if self.process.poll() is None:
+                    self.stop()
+                else:
+                    # The supervisor was killed by the test: the next start adopts what is left, and stops it.
+                    self.start()
+                    self.stop()
+            if kind is not None:
+                print(self.output()[-20000:])
+        finally:
+            self._log.close()
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        """The host file of the running installation."""
+        for path in Path("/run/sandpost").glob("?/host.json"):
+            host = load(str(path))
+            if host.state_dir == str(self.state_dir):
+                return host
+        raise AssertionError("the installation has no host file under /run/sandpost")
+
+    def pids(self, part: str) -> list[int]:
+        """Host pids of one part's processes (`supervisor`, `controller`, `proxy`, `api`, `collector`)."""
+        if part == "supervisor":
+            assert self.process is not None
+            return [self.process.pid]
+        found = []
+        wanted = f"sandpost {part} ".encode()
+        host_file = self.host.path("host.json").encode()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
+                if wanted in command and host_file in command:
+                    found.append(int(pid))
+        return sorted(found)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The controller's records of sandboxes."""
+        found = []
+        for path in Path(self.host.path("records")).glob("*.json"):
+            with contextlib.suppress(OSError):
+                found.append(json.loads(path.read_bytes()))
+        return found
+
+    # --- using --------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        tenant: str,
+        program: str | bytes,
+        query: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 40,
+    ) -> Answer:
+        """POST a program for a tenant."""
+        target = f"/{tenant}?key={self.key}" + (f"&{query}" if query else "")
+        return request(self.port, "POST", target, program, headers, timeout)
+
+    def api(self, method: str, path: str, body: Any = None) -> Answer:
+        """Call a management route with the operator's key."""
+        data = None if body is None else json.dumps(body)
+        return request(self.port, method, path, data, {"Authorization": f"Bearer {self.key}"})
+
+    def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run `sandpost ..` against this installation."""
+        return subprocess.run(
+            [SANDPOST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+
+@contextlib.contextmanager
+def platform(**settings: str) -> Iterator[Platform]:
+    """A running platform that is stopped, and whose folder is removed, at the end."""
+    with Platform(**settings) as running:
+        yield running
