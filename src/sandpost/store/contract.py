@@ -1,20 +1,36 @@
-"""What a store must do: durable records, one writer (the api), many readers in other processes."""
+"""What a store must do: durable records, one writer (the api), many readers in other processes.
+
+What fails is a `sandpost.store.errors.StoreError` that says what to do; after it the store holds what it held.
+"""
 
 from typing import Protocol
 
 from sandpost.auth.keys import Key
-from sandpost.model.limits import Tenant
+from sandpost.model.limits import Limits, Tenant
 from sandpost.model.messages import UsageItem
+from sandpost.store.records import TenantRecord
 
 
 class Reader(Protocol):
     """A view of tenants and keys that is looked up in memory and refreshed from the store.
 
-    Never blocks for longer than a local read; a store that cannot be read leaves the view as it was.
+    Never blocks for longer than a local read; a store that cannot be read leaves the view as it was. Making one
+    never fails: `loaded` says whether there is a view at all.
     """
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the store has been read once. Until then nobody's key can be judged: answer 503."""
+
+    @property
+    def problem(self) -> str:
+        """Why the last refresh could not read, and what to do; empty if it could."""
 
     def refresh(self) -> bool:
         """Take up what changed since the last call (called every 200 ms); say whether anything did."""
+
+    def rebase(self, defaults: Limits) -> None:
+        """Take up new defaults of limits (the host file was read again)."""
 
     def tenant(self, name: str) -> Tenant | None:
         """Return the registered tenant, with its limits complete; None if it is not registered."""
@@ -27,18 +43,18 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """The one writer. Every method is durable when it returns and atomic."""
+    """The one writer. Every method is durable when it returns, and atomic. Any thread may call; calls take turns."""
 
-    def put_tenant(self, tenant: Tenant) -> None:
-        """Register a tenant or replace what is known of it."""
+    def put_tenant(self, record: TenantRecord) -> None:
+        """Register a tenant or replace what is known of it; `created_at` stays that of the first time."""
 
     def remove_tenant(self, name: str) -> bool:
-        """Remove the tenant with its keys and usage; False if there is none."""
+        """Remove the tenant with its keys and usage; False if it is not registered."""
 
-    def tenants(self) -> list[Tenant]:
+    def tenants(self) -> list[TenantRecord]:
         """List the registered tenants by name."""
 
-    def tenant(self, name: str) -> Tenant | None:
+    def tenant(self, name: str) -> TenantRecord | None:
         """Return one registered tenant."""
 
     def add_key(self, key: Key) -> None:
@@ -48,7 +64,7 @@ class Writer(Protocol):
         """Forget a key; False if there is none."""
 
     def keys(self, tenant: str | None = None) -> list[Key]:
-        """List the keys, or one tenant's."""
+        """List all keys, the operator's among them, or one tenant's; oldest first."""
 
     def key(self, digest: bytes) -> Key | None:
         """Return the live key with this digest."""
