@@ -80,6 +80,12 @@ class RequestTimeout(CallerError):
     retryable = True
 
 
+class InvalidCode(CallerError):
+    """The body cannot be a program: empty, not UTF-8, or with a byte order mark."""
+
+    reason = "invalid_code"
+
+
 class UnsupportedLanguage(CallerError):
     """The content type or pragma names a language that no runtime here runs."""
 
@@ -188,6 +194,24 @@ class BadGateway(SandpostError):
 
     reason = "bad_gateway"
     status = 502
+
+
+class NeighbourCall(BadGateway):
+    """Another call ended the sandbox that this one shared with it."""
+
+    reason = "neighbour_call"
+
+
+class SandboxLost(BadGateway):
+    """The sandbox ended during the call for a reason of the platform's; `reason` is the end's word."""
+
+    def __init__(self, message: str, *, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+    def to_dict(self, req_id: str | None = None) -> dict[str, Any]:
+        """Return the body with the end's word as its reason."""
+        return {**super().to_dict(req_id), "reason": self.word}
 
 
 class DeadlinePassed(SandpostError):
