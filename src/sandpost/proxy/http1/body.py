@@ -1,0 +1,183 @@
+"""How long a message's body is, and reading one (RFC 9112 sections 6 and 7)."""
+
+import enum
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from sandpost.proxy.http1._grammar import MAX_FIELDS, MAX_LENGTH, FieldReader, refuse_controls
+from sandpost.proxy.http1.errors import RuleError
+
+Piece = bytes | memoryview
+
+
+class Kind(enum.Enum):
+    """How the end of a body is found."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    UNTIL_CLOSE = "until_close"
+
+
+class Body(msgspec.Struct, frozen=True, gc=False):
+    """The framing of one body; `length` is its bytes for `LENGTH`, else 0."""
+
+    kind: Kind
+    length: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether it is known beforehand that no byte will come."""
+        return self.kind is Kind.NONE or (self.kind is Kind.LENGTH and self.length == 0)
+
+
+NONE = Body(Kind.NONE)
+CHUNKED = Body(Kind.CHUNKED)
+UNTIL_CLOSE = Body(Kind.UNTIL_CLOSE)
+
+MAX_TRAILERS = 8192
+"""Bytes of a trailer section, which is checked and dropped."""
+
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
+_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}|[0-9A-Fa-f]{1,16}\r")
+_ZERO_COPY = 4096
+"""Slices from here on are views; below it a copy costs less than a view does."""
+_MANY = 16
+
+_trailers = FieldReader()
+
+
+class _State(enum.Enum):
+    SIZE = enum.auto()
+    DATA = enum.auto()
+    DATA_END = enum.auto()
+    TRAILERS = enum.auto()
+
+
+class BodyReader:
+    """Takes one body out of the bytes of a connection.
+
+    `feed` returns the content in a few pieces, `finished` says that the end was reached and `excess` holds what came
+    behind it. `error` makes the exception for a broken rule: `MalformedRequest` towards a client, `BrokenResponse`
+    towards a sandbox. After an exception the reader is of no use and the connection must end.
+
+    Chunk extensions are refused though RFC 9112 lets a recipient ignore them: none was ever registered, no client of
+    ours sends one, and they are where parsers of chunk lines disagree. Trailers are checked and dropped.
+    """
+
+    __slots__ = ("_error", "_kind", "_left", "_pending", "_state", "excess", "finished", "received")
+
+    def __init__(self, body: Body, error: Callable[[str], Exception]) -> None:
+        self._error = error
+        self._kind = body.kind
+        self._left = body.length
+        self._pending = b""
+        self._state = _State.SIZE
+        self.finished = body.empty
+        self.excess = b""
+        self.received = 0
+        """Bytes of content so far, framing not counted."""
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return the content in `data`; views into `data` may be among the pieces, so `data` must not change."""
+        if self.finished:
+            self.excess += data
+            return []
+        if self._kind is Kind.CHUNKED:
+            try:
+                return self._feed_chunked(data)
+            except RuleError as broken:
+                raise self._error(str(broken)) from None
+        size = len(data)
+        if self._kind is Kind.LENGTH:
+            left = self._left
+            if size >= left:
+                self.finished = True
+                self.received += left
+                self._left = 0
+                if size == left:
+                    return [data]
+                self.excess = data[left:]
+                return [_slice(data, 0, left)]
+            self._left = left - size
+        self.received += size
+        return [data] if data else []
+
+    def eof(self) -> None:
+        """Say that no byte follows. Raises if the body is incomplete; the end of `UNTIL_CLOSE` is this."""
+        if self.finished:
+            return
+        if self._kind is Kind.LENGTH:
+            raise self._error(f"the body ended {self._left} bytes before its Content-Length")
+        if self._kind is Kind.CHUNKED:
+            raise self._error("the chunked body ended before its last chunk")
+        self.finished = True
+
+    def _feed_chunked(self, data: bytes) -> list[Piece]:
+        if self._pending:
+            data = self._pending + data
+            self._pending = b""
+        pieces: list[Piece] = []
+        at = 0
+        size = len(data)
+        while at < size:
+            if self._state is _State.DATA:
+                end = min(at + self._left, size)
+                pieces.append(_slice(data, at, end))
+                self.received += end - at
+                self._left -= end - at
+                at = end
+                if self._left == 0:
+                    self._state = _State.DATA_END
+            elif self._state is _State.SIZE:
+                match = _SIZE_LINE.match(data, at)
+                if match is None:
+                    if _SIZE_BEGUN.fullmatch(data, at) is None:
+                        raise RuleError("a chunk does not begin with 1 to 16 hexadecimal digits and CR LF")
+                    self._pending = data[at:]
+                    break
+                at = match.end()
+                self._left = int(match[1], 16)
+                if self._left > MAX_LENGTH:
+                    raise RuleError("a chunk is longer than 2^63-1 bytes")
+                self._state = _State.DATA if self._left else _State.TRAILERS
+            elif self._state is _State.DATA_END:
+                if not data.startswith(b"\r\n", at):
+                    if data[at:] != b"\r":
+                        raise RuleError("a chunk's data is not followed by CR LF")
+                    self._pending = b"\r"
+                    break
+                at += 2
+                self._state = _State.SIZE
+            else:
+                self._read_trailers(data, at)
+                break
+        return pieces if len(pieces) <= _MANY else [b"".join(pieces)]
+
+    def _read_trailers(self, data: bytes, at: int) -> None:
+        if data.startswith(b"\r\n", at):
+            self.finished = True
+            self.excess = data[at + 2 :]
+            return
+        end = data.find(b"\r\n\r\n", at)
+        size = (len(data) if end < 0 else end + 4) - at
+        refuse_controls(data, at, min(at + size, at + MAX_TRAILERS))
+        if size > MAX_TRAILERS:
+            raise RuleError(f"the trailers are longer than {MAX_TRAILERS} bytes")
+        if end < 0:
+            self._pending = data[at:]
+            return
+        lines = data[at:end].split(b"\r\n")
+        if len(lines) > MAX_FIELDS:
+            raise RuleError(f"there are more than {MAX_FIELDS} trailers")
+        _trailers.read(lines)
+        self.finished = True
+        self.excess = data[end + 4 :]
+
+
+def _slice(data: bytes, start: int, end: int) -> Piece:
+    if end - start < _ZERO_COPY:
+        return data[start:end]
+    return memoryview(data)[start:end]
