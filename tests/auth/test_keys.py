@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.auth.keys import Key, check_call, key_digest, new_key
-from sandpost.model.errors import NotAuthorized, SandpostError, Suspended, UnknownTenant, WrongKey
+from sandpost.model.errors import NotAuthorized, SandpostError, Suspended, UnknownTenant
 from sandpost.model.limits import Tenant
 
 ACTIVE = Tenant(name="acme", registered=True)
