@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from sandpost.proxy.http1._grammar import MAX_FIELDS, MAX_LENGTH, FieldReader, refuse_controls
-from sandpost.proxy.http1.errors import RuleError
+from sandpost.proxy.http1.errors import RuleError, malformed
 
 Piece = bytes | memoryview
 
@@ -60,8 +60,8 @@ class BodyReader:
     """Takes one body out of the bytes of a connection.
 
     `feed` returns the content in a few pieces, `finished` says that the end was reached and `excess` holds what came
-    behind it. `error` makes the exception for a broken rule: `MalformedRequest` towards a client, `BrokenResponse`
-    towards a sandbox. After an exception the reader is of no use and the connection must end.
+    behind it. `error` makes the exception for a broken rule: `malformed` of a client's body, `BrokenResponse` of a
+    sandbox's. After an exception the reader is of no use and the connection must end.
 
     Chunk extensions are refused though RFC 9112 lets a recipient ignore them: none was ever registered, no client of
     ours sends one, and they are where parsers of chunk lines disagree. Trailers are checked and dropped.
@@ -69,7 +69,7 @@ class BodyReader:
 
     __slots__ = ("_error", "_kind", "_left", "_pending", "_state", "excess", "finished", "received")
 
-    def __init__(self, body: Body, error: Callable[[str], Exception]) -> None:
+    def __init__(self, body: Body, error: Callable[[str], Exception] = malformed) -> None:
         self._error = error
         self._kind = body.kind
         self._left = body.length

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from sandpost.model.errors import BadGateway, Fault
+from sandpost.model.errors import BadGateway, Fault, MalformedRequest
 
 
 class RuleError(ValueError):
@@ -20,3 +20,8 @@ class BrokenResponse(BadGateway):
     def __init__(self, rule: str) -> None:
         super().__init__(f"the program's answer is not valid HTTP: {rule}")
         self.rule = rule
+
+
+def malformed(rule: str) -> MalformedRequest:
+    """Make the error for a request that breaks `rule`."""
+    return MalformedRequest(f"malformed HTTP request: {rule}")

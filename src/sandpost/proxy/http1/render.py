@@ -97,7 +97,7 @@ def render_request(
         raise ValueError("not a method and a target")
     lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target)]
     lines += _passing(headers, _NOT_TO_SANDBOX, drop)
-    if not any(name == b"host" for name, _ in headers):
+    if b"host" in drop or not any(name == b"host" for name, _ in headers):
         lines.append(b"host: " + host)
     if body.kind is Kind.LENGTH:
         lines.append(b"content-length: %d" % body.length)

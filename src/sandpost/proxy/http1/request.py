@@ -16,7 +16,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from sandpost.model.errors import HeadTooLarge, MalformedRequest
+from sandpost.model.errors import HeadTooLarge
 from sandpost.proxy.http1._grammar import (
     MAX_FIELDS,
     TOKEN,
@@ -28,7 +28,7 @@ from sandpost.proxy.http1._grammar import (
     shown,
 )
 from sandpost.proxy.http1.body import CHUNKED, NONE, Body, Kind
-from sandpost.proxy.http1.errors import RuleError
+from sandpost.proxy.http1.errors import RuleError, malformed
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
@@ -95,10 +95,10 @@ def parse_request(buffer: bytes | bytearray, limit: int, seen: int = 0) -> Reque
             return _parse(head, end + 4)
         except RuleError:
             # Of several faults the one is told that was to be seen first, as if the bytes had come one by one.
-            refuse_controls(buffer, start, end + 4)
+            _refuse(buffer, start, end + 4)
             raise
     except RuleError as broken:
-        raise MalformedRequest(f"malformed HTTP request: {broken}") from None
+        raise malformed(str(broken)) from None
 
 
 def _skip_empty_lines(buffer: bytes | bytearray) -> int:
@@ -111,11 +111,15 @@ def _skip_empty_lines(buffer: bytes | bytearray) -> int:
 
 
 def _incomplete(buffer: bytes | bytearray, limit: int, seen: int) -> None:
-    if buffer[:1] == b"\x16":
-        raise RuleError("this looks like TLS, and this port speaks plain HTTP")
-    refuse_controls(buffer, max(0, seen - 1), min(len(buffer), limit))
+    _refuse(buffer, max(0, seen - 1), min(len(buffer), limit))
     if len(buffer) >= limit:
         raise HeadTooLarge(f"the request's head is longer than {limit} bytes: send fewer or shorter headers")
+
+
+def _refuse(buffer: bytes | bytearray, start: int, end: int) -> None:
+    if buffer[:1] == b"\x16":
+        raise RuleError("this looks like TLS, and this port speaks plain HTTP")
+    refuse_controls(buffer, start, end)
 
 
 def _parse(head: bytes, size: int) -> RequestHead:
@@ -174,6 +178,8 @@ def _parse(head: bytes, size: int) -> RequestHead:
         keep_alive = b"keep-alive" in options and b"close" not in options
     if authority is not None and host is not None and authority.lower() != host.lower():
         raise RuleError("the target's authority is not the one in Host")
+    if authority is not None and host is None:
+        headers.append((b"host", authority))
     if chunked:
         if length is not None:
             raise RuleError("there are both Transfer-Encoding and Content-Length")
