@@ -52,6 +52,12 @@ class InvalidName(CallerError):
     reason = "invalid_name"
 
 
+class InvalidValue(CallerError):
+    """A field of a request is unknown, of the wrong kind or out of its bounds; the message names it."""
+
+    reason = "invalid_value"
+
+
 class MalformedRequest(CallerError):
     """The HTTP request breaks the grammar or is ambiguous; the connection ends with the answer."""
 
