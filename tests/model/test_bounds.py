@@ -62,7 +62,7 @@ def test_numbers_and_text_with_units_mean_the_same(name: str, value: Any, expect
         ("deadline", 0, "choose 1s to 1h"),
         ("deadline", "2h", "choose 1s to 1h"),
         ("deadline", float("nan"), "nan is not a number of seconds"),
-        ("cpu", "inf", "inf is not a number"),
+        ("cpu", "inf", "`inf` is not a number"),
         ("rate", -1, "or 0 for no limit"),
         ("pids", 20.5, "whole number"),
         ("pids", "many", "whole number"),
