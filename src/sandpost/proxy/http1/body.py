@@ -1,8 +1,8 @@
 """How long a message's body is, and reading one (RFC 9112 sections 6 and 7)."""
 
-import enum
 import re
 from collections.abc import Callable
+from typing import Final, Literal
 
 import msgspec
 
@@ -12,19 +12,19 @@ from sandpost.proxy.http1.errors import RuleError, malformed
 Piece = bytes | memoryview
 
 
-class Kind(enum.Enum):
-    """How the end of a body is found."""
+class Kind:
+    """How the end of a body is found. Plain constants: a member of an enum costs ten times the access."""
 
-    NONE = "none"
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    UNTIL_CLOSE = "until_close"
+    NONE: Final = "none"
+    LENGTH: Final = "length"
+    CHUNKED: Final = "chunked"
+    UNTIL_CLOSE: Final = "until_close"
 
 
 class Body(msgspec.Struct, frozen=True, gc=False):
     """The framing of one body; `length` is its bytes for `LENGTH`, else 0."""
 
-    kind: Kind
+    kind: Literal["none", "length", "chunked", "until_close"]
     length: int = 0
 
     @property
@@ -49,11 +49,11 @@ _MANY = 16
 _trailers = FieldReader()
 
 
-class _State(enum.Enum):
-    SIZE = enum.auto()
-    DATA = enum.auto()
-    DATA_END = enum.auto()
-    TRAILERS = enum.auto()
+# What comes next in a chunked body.
+_SIZE: Final = 0
+_DATA: Final = 1
+_DATA_END: Final = 2
+_TRAILERS: Final = 3
 
 
 class BodyReader:
@@ -74,7 +74,7 @@ class BodyReader:
         self._kind = body.kind
         self._left = body.length
         self._pending = b""
-        self._state = _State.SIZE
+        self._state = _SIZE
         self.finished = body.empty
         self.excess = b""
         self.received = 0
@@ -100,7 +100,7 @@ class BodyReader:
                 if size == left:
                     return [data]
                 self.excess = data[left:]
-                return [_slice(data, 0, left)]
+                return [memoryview(data)[:left]]
             self._left = left - size
         self.received += size
         return [data] if data else []
@@ -120,18 +120,11 @@ class BodyReader:
             data = self._pending + data
             self._pending = b""
         pieces: list[Piece] = []
+        state, left = self._state, self._left
         at = 0
         size = len(data)
         while at < size:
-            if self._state is _State.DATA:
-                end = min(at + self._left, size)
-                pieces.append(_slice(data, at, end))
-                self.received += end - at
-                self._left -= end - at
-                at = end
-                if self._left == 0:
-                    self._state = _State.DATA_END
-            elif self._state is _State.SIZE:
+            if state == _SIZE:
                 match = _SIZE_LINE.match(data, at)
                 if match is None:
                     if _SIZE_BEGUN.fullmatch(data, at) is None:
@@ -139,21 +132,31 @@ class BodyReader:
                     self._pending = data[at:]
                     break
                 at = match.end()
-                self._left = int(match[1], 16)
-                if self._left > MAX_LENGTH:
+                left = int(match[1], 16)
+                if left > MAX_LENGTH:
                     raise RuleError("a chunk is longer than 2^63-1 bytes")
-                self._state = _State.DATA if self._left else _State.TRAILERS
-            elif self._state is _State.DATA_END:
+                state = _DATA if left else _TRAILERS
+            elif state == _DATA:
+                end = at + left
+                end = min(end, size)
+                pieces.append(data[at:end] if end - at < _ZERO_COPY else memoryview(data)[at:end])
+                self.received += end - at
+                left -= end - at
+                at = end
+                if not left:
+                    state = _DATA_END
+            elif state == _DATA_END:
                 if not data.startswith(b"\r\n", at):
                     if data[at:] != b"\r":
                         raise RuleError("a chunk's data is not followed by CR LF")
                     self._pending = b"\r"
                     break
                 at += 2
-                self._state = _State.SIZE
+                state = _SIZE
             else:
                 self._read_trailers(data, at)
                 break
+        self._state, self._left = state, left
         return pieces if len(pieces) <= _MANY else [b"".join(pieces)]
 
     def _read_trailers(self, data: bytes, at: int) -> None:
@@ -175,9 +178,3 @@ class BodyReader:
         _trailers.read(lines)
         self.finished = True
         self.excess = data[end + 4 :]
-
-
-def _slice(data: bytes, start: int, end: int) -> Piece:
-    if end - start < _ZERO_COPY:
-        return data[start:end]
-    return memoryview(data)[start:end]

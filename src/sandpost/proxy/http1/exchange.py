@@ -17,7 +17,7 @@ What follows an answer:
 Whether the connection goes on is decided when the answer's head is rendered, since that head says it.
 """
 
-import enum
+from typing import Final, Literal
 
 from sandpost.proxy.http1.body import Body, BodyReader, Kind, Piece
 from sandpost.proxy.http1.errors import malformed
@@ -29,18 +29,20 @@ MAX_DRAIN = 65_536
 """Bytes of an unread request body that are read for the sake of keeping the connection."""
 
 
-class After(enum.Enum):
+class After:
     """What becomes of the connection."""
 
-    NEXT = "next"
-    DRAIN = "drain"
-    CLOSE = "close"
+    NEXT: Final = "next"
+    DRAIN: Final = "drain"
+    CLOSE: Final = "close"
 
 
-class _Answer(enum.Enum):
-    WAITING = enum.auto()
-    STREAMING = enum.auto()
-    DONE = enum.auto()
+Next = Literal["next", "drain", "close"]
+
+# How far the answer is.
+_WAITING: Final = 0
+_STREAMING: Final = 1
+_DONE: Final = 2
 
 
 class Exchange:
@@ -55,7 +57,7 @@ class Exchange:
         self.keep_alive = False
         """What the answer's head must say; valid from `answer` on."""
         self._reader = BodyReader(head.body, malformed)
-        self._answer = _Answer.WAITING
+        self._answer: int = _WAITING
         self._said_continue = not head.expect_continue
         self._drain_from = 0
 
@@ -88,16 +90,16 @@ class Exchange:
 
     def take_continue(self) -> bool:
         """Return True once: if `100 Continue` must be sent before the body is waited for."""
-        if self._said_continue or self._answer is not _Answer.WAITING:
+        if self._said_continue or self._answer is not _WAITING:
             return False
         self._said_continue = True
         return True
 
     def answer(self, body: Body) -> Body:
         """Say that the answer begins; returns its framing towards this client and decides `keep_alive`."""
-        if self._answer is not _Answer.WAITING:
+        if self._answer is not _WAITING:
             raise RuntimeError("the answer has begun already")
-        self._answer = _Answer.STREAMING
+        self._answer = _STREAMING
         framing = answer_framing(body, self.head.minor)
         self.keep_alive = (
             self.head.keep_alive
@@ -108,19 +110,19 @@ class Exchange:
         )
         return framing
 
-    def answered(self) -> After:
+    def answered(self) -> Next:
         """Say that the answer is complete; returns what comes next."""
-        if self._answer is not _Answer.STREAMING:
+        if self._answer is not _STREAMING:
             raise RuntimeError("no answer has begun")
-        self._answer = _Answer.DONE
+        self._answer = _DONE
         if not self.keep_alive:
             return After.CLOSE
         self._drain_from = self._reader.received
         return After.NEXT if self._reader.finished else After.DRAIN
 
-    def drain(self, data: bytes) -> After:
+    def drain(self, data: bytes) -> Next:
         """Throw away body bytes after `answered` said DRAIN; raises `MalformedRequest`."""
-        if self._answer is not _Answer.DONE:
+        if self._answer is not _DONE:
             raise RuntimeError("the answer is not complete")
         self._reader.feed(data)
         if self._reader.received - self._drain_from > MAX_DRAIN:

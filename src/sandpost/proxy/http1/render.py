@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
 
-from sandpost.proxy.http1._grammar import Field, connection_options
+from sandpost.proxy.http1._grammar import TOKEN, Field, connection_options
 from sandpost.proxy.http1.body import CHUNKED, NONE, UNTIL_CLOSE, Body, Kind
 
 _HOP = frozenset(
@@ -45,7 +45,7 @@ ORIGIN_WIDE = frozenset(
 """Fields that make a browser act for a whole origin. All tenants share one, so no program may send them."""
 _NOT_TO_CLIENT = _HOP | ORIGIN_WIDE | {b"date"}
 
-_USUAL_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade"})
+_USUAL_OPTIONS = frozenset({b"keep-alive", b"close", b"upgrade", b"Keep-Alive", b"Upgrade"})
 
 STATUS_LINES: dict[int, bytes] = {status: b"HTTP/1.1 %d " % status for status in range(200, 600)} | {
     status.value: b"HTTP/1.1 %d %b" % (status.value, status.phrase.encode()) for status in HTTPStatus
@@ -93,11 +93,11 @@ def render_request(
     leave out, in lower case (such as an Authorization that was the platform's). `host` stands in where the client
     sent no Host. `upgrade` asks for that protocol. Raises ValueError if the result would not be one head.
     """
-    if _REQUEST_TARGET.fullmatch(target) is None or _METHOD.fullmatch(method) is None:
-        raise ValueError("not a method and a target")
-    lines = [b"%b %b HTTP/1.1" % (method.encode("ascii"), target)]
-    lines += _passing(headers, _NOT_TO_SANDBOX, drop)
-    if b"host" in drop or not any(name == b"host" for name, _ in headers):
+    name = _METHODS.get(method) or _method(method)
+    if target[:1] not in _TARGET_BEGINS or b" " in target or not target.isascii():
+        raise ValueError("not a target in origin-form")
+    lines = [b"%b %b HTTP/1.1" % (name, target)]
+    if not _add(lines, headers, _NOT_TO_SANDBOX, drop):
         lines.append(b"host: " + host)
     if body.kind is Kind.LENGTH:
         lines.append(b"content-length: %d" % body.length)
@@ -131,7 +131,7 @@ def render_response(
     Raises ValueError if the result would not be one head.
     """
     lines = [STATUS_LINES[status]]
-    lines += _passing(headers, _NOT_TO_CLIENT, drop)
+    _add(lines, headers, _NOT_TO_CLIENT, drop)
     if date is not None:
         lines.append(b"date: " + date)
     if framing.kind is Kind.LENGTH:
@@ -156,23 +156,33 @@ def render_response(
     return _joined(lines, extra)
 
 
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,20}")
-_REQUEST_TARGET = re.compile(rb"[/*][!\"$-~]*+")
+_METHODS = {name: name.encode() for name in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")}
+_TARGET_BEGINS = (b"/", b"*")
+_METHOD = re.compile(TOKEN + rb"{1,20}")
 
 
-def _passing(headers: Sequence[Field], never: frozenset[bytes], drop: Collection[bytes]) -> list[bytes]:
-    """Return the lines of the fields that may go on."""
+def _method(method: str) -> bytes:
+    encoded = method.encode("ascii")
+    if _METHOD.fullmatch(encoded) is None:
+        raise ValueError("not a method")
+    return encoded
+
+
+def _add(lines: list[bytes], headers: Sequence[Field], never: frozenset[bytes], drop: Collection[bytes]) -> bool:
+    """Append the lines of the fields that may go on; return whether Host was among them."""
     for name, value in headers:
-        if name == b"connection" and value.lower() not in _USUAL_OPTIONS:
+        if name == b"connection" and value not in _USUAL_OPTIONS:
             # What Connection names is hop-by-hop too. Host is not for a client to take away.
             never |= connection_options(value) - {b"host"}
-    if drop:
-        return [
-            b": ".join(field)
-            for field in headers
-            if field[0] not in never and field[0] not in drop and field[0][:11] != b"x-sandpost-"
-        ]
-    return [b": ".join(field) for field in headers if field[0] not in never and field[0][:11] != b"x-sandpost-"]
+    host = False
+    for field in headers:
+        name = field[0]
+        if name in never or name in drop or name[:11] == b"x-sandpost-":
+            continue
+        if name == b"host":
+            host = True
+        lines.append(b": ".join(field))
+    return host
 
 
 def _joined(lines: list[bytes], extra: Sequence[Field]) -> bytes:

@@ -12,7 +12,7 @@ Decisions that the RFC leaves open:
 """
 
 import re
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -66,6 +66,7 @@ _OTHER_LINE = re.compile(rb"(%b{1,20}) ([!\"$-~]+) HTTP/1\.([01])" % TOKEN)
 _ORIGIN = re.compile(_TARGET)
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]*)([/?].*)?")
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_METHODS = {name.encode(): name for name in ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")}
 _SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 
 
@@ -135,7 +136,7 @@ def _parse(head: bytes, size: int) -> RequestHead:
         method, target, path, query, digit, authority = _other_forms(line)
     if method == b"CONNECT":
         raise RuleError("CONNECT is not served")
-    minor = 1 if digit == b"1" else 0
+    minor: Literal[0, 1] = 1 if digit == b"1" else 0
 
     headers = _fields.read(lines)
     host = length = expect = None
@@ -192,11 +193,11 @@ def _parse(head: bytes, size: int) -> RequestHead:
         upgrade = _single_protocol(protocols)
     expects = expect is not None and minor == 1 and not body.empty
     return RequestHead(
-        method.decode("ascii"),
+        _METHODS.get(method) or method.decode("ascii"),
         target,
         path,
         query,
-        cast("Literal[0, 1]", minor),
+        minor,
         headers,
         size,
         body,

@@ -10,7 +10,7 @@ Decisions that RFC 9110 and 9112 leave open:
 """
 
 import re
-from typing import Literal, cast
+from typing import Literal
 
 import msgspec
 
@@ -100,7 +100,7 @@ def _parse(head: bytes, size: int, request_method: str, asked: bytes | None) -> 
         raise RuleError("the status line is not `HTTP/1.1 STATUS REASON` with a status from 100 to 599")
     if len(lines) > MAX_FIELDS:
         raise RuleError(f"there are more than {MAX_FIELDS} header fields")
-    minor = 1 if match[1] == b"1" else 0
+    minor: Literal[0, 1] = 1 if match[1] == b"1" else 0
     status = int(match[2])
 
     headers = _fields.read(lines)
@@ -154,4 +154,4 @@ def _parse(head: bytes, size: int, request_method: str, asked: bytes | None) -> 
     else:
         body = UNTIL_CLOSE
         keep_alive = False
-    return ResponseHead(status, headers, cast("Literal[0, 1]", minor), size, body, keep_alive, upgraded)
+    return ResponseHead(status, headers, minor, size, body, keep_alive, upgraded)

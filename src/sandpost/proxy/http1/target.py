@@ -30,24 +30,15 @@ def split_target(path: bytes) -> tuple[str, bytes]:
     `/acme/a/b` is `("acme", b"/a/b")`, `/` is `("", b"")`. Whether the segment names a tenant, `model.names` says.
     Raises `InvalidName` for a segment that is empty though others follow, `.` or `..`, or percent-encoded.
     """
-    first, slash, rest = path[1:].partition(b"/")
+    end = path.find(b"/", 1)
+    first, rest = (path[1:], b"") if end < 0 else (path[1:end], path[end:])
     if b"%" in first:
         raise InvalidName("the first path segment is percent-encoded: write the tenant's name as it is")
-    if not first and slash:
+    if not first and rest:
         raise InvalidName("the path begins with `//`: write `/`, the tenant's name, and what follows")
     if first in (b".", b".."):
         raise InvalidName("the first path segment is a dot segment: write the tenant's name")
-    return first.decode("ascii"), slash + rest
-
-
-def _spelled(text: str) -> bytes:
-    """Return a pattern for every percent-encoding of `text`."""
-    return b"".join(b"(?:%c|(?i:%%%02x))" % (ord(letter), ord(letter)) for letter in text)
-
-
-_OURS = re.compile(
-    rb"(?:\A|(?<=&))(?:%b|%b[^=&]*+)(?=[=&]|\Z)" % (_spelled("key"), _spelled("webtask_")),
-)
+    return first.decode("ascii"), rest
 
 
 def split_query(query: bytes) -> Query:
@@ -55,23 +46,33 @@ def split_query(query: bytes) -> Query:
 
     Raises `MalformedRequest` if one of them comes twice: two readers could then take different ones.
     """
-    if _OURS.search(query) is None:
-        return Query(None, None, {}, query)
+    if not query:
+        return _NO_QUERY
     others: list[bytes] = []
     ours: dict[str, bytes] = {}
+    key: bytes | None = None
     for pair in query.split(b"&"):
-        if _OURS.match(pair) is None:
+        name, _, value = pair.partition(b"=")
+        if b"%" in name or b"+" in name:
+            name = _decoded(name)
+        if name == b"key":
+            if key is not None:
+                raise MalformedRequest(_TWICE % "key")
+            key = _decoded(value)
+        elif name[:8] == b"webtask_":
+            text = name.decode("latin-1")
+            if text in ours:
+                raise MalformedRequest(_TWICE % ascii(text[:40])[1:-1])
+            ours[text] = _decoded(value)
+        else:
             others.append(pair)
-            continue
-        encoded, _, value = pair.partition(b"=")
-        name = _decoded(encoded).decode("latin-1")
-        if name in ours:
-            raise MalformedRequest(f"the query parameter `{name[:40]}` comes more than once: send it once")
-        ours[name] = _decoded(value)
-    key = ours.pop("key", None)
+    if key is None and not ours:
+        return Query(None, None, ours, query)
     return Query(key, ours.get("webtask_code"), ours, b"&".join(others))
 
 
+_NO_QUERY = Query(None, None, {}, b"")
+_TWICE = "the query parameter `%s` comes more than once: send it once"
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
