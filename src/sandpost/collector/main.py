@@ -1,0 +1,169 @@
+"""`sandpost collector`: reads what sandboxes print and keeps it as records, a bounded file a tenant.
+
+Descriptors come from the supervisor, the news whose a sandbox is from the controller. Without the controller the
+known sandboxes are drained as before; without the supervisor too. A collector that starts gets everything again.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+import socket
+import time
+
+import uvloop
+
+from sandpost.collector.drain import Drain
+from sandpost.ipc.channel import Channel, Connector
+from sandpost.logs import figures
+from sandpost.logs.files import TenantFiles
+from sandpost.logs.setup import configure, get_logger
+from sandpost.model import host as host_file
+from sandpost.model import messages as m
+from sandpost.model.figures import Figures, Sample
+
+_FIGURES_EVERY = 1.0
+
+log = get_logger()
+
+
+def main(argv: list[str]) -> int:
+    """Run the collector until it is retired or told to end; return the process's status."""
+    parser = argparse.ArgumentParser(prog="sandpost collector", description="Reads what sandboxes print.")
+    parser.add_argument("--host", required=True, metavar="FILE", help="the host file that the supervisor wrote")
+    path = parser.parse_args(argv).host
+    configure("collector")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(path))
+    return 0
+
+
+async def _serve(path: str) -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ended.set)
+    collector = Collector(path, ended)
+    log.info("collector ready")
+    try:
+        while not ended.is_set():
+            collector.write_figures()
+            try:
+                async with asyncio.timeout(_FIGURES_EVERY):
+                    await ended.wait()
+            except TimeoutError:
+                continue
+    finally:
+        collector.close()
+        log.info("collector ended")
+
+
+class Collector:
+    """The process: two connections, the drain, the figures."""
+
+    def __init__(self, path: str, ended: asyncio.Event) -> None:
+        self._path = path
+        self._ended = ended
+        self._host = host_file.load(path)
+        self._sink = TenantFiles(self._host.logs_dir)
+        self._drain = Drain(self._sink, rate=self._host.defaults.output, hostname=socket.gethostname(), pid=os.getpid())
+        self._table: set[str] = set()
+        self._figures_failed = False
+        hello = m.Hello(part="collector", pid=os.getpid())
+
+        def greet_supervisor(channel: Channel[m.FromSupervisor]) -> None:
+            channel.send(hello)
+            channel.send(m.Ready())
+
+        self._controller: Connector[m.FromController] = Connector(
+            self._host.controller_socket,
+            m.FromController,
+            self._on_controller,
+            greet=lambda channel: channel.send(hello),
+            on_lost=self._table.clear,
+        )
+        self._supervisor: Connector[m.FromSupervisor] = Connector(
+            self._host.supervisor_socket, m.FromSupervisor, self._on_supervisor, greet=greet_supervisor
+        )
+
+    def close(self) -> None:
+        """Write what is unfinished and let go of everything."""
+        self._supervisor.close()
+        self._controller.close()
+        self._drain.close()
+
+    def write_figures(self) -> None:
+        """Leave the figures for the metrics listener; forget tenants that are long gone."""
+        self._drain.forget_tenants()
+        counts = self._drain.counts
+        dropped = {"over_rate": counts.over_rate, "unwritten": counts.unwritten, "unassigned": counts.unassigned}
+        samples = [
+            _counter("sandpost_output_bytes_total", "Bytes read from sandboxes.", counts.bytes_read),
+            _counter("sandpost_output_records_total", "Records of sandboxes kept.", counts.kept),
+            _counter(
+                "sandpost_output_forged_total", "Bytes in the runtime's stream that were no frame.", counts.forged
+            ),
+            *(
+                _counter("sandpost_output_dropped_total", "Records dropped, by reason.", count, reason=reason)
+                for reason, count in dropped.items()
+            ),
+            _gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
+            _gauge("sandpost_output_stored_bytes", "Bytes of all tenants' log files.", self._sink.total),
+        ]
+        report = Figures(part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples)
+        try:
+            figures.write(self._host.metrics_dir, report)
+        except OSError as error:
+            if not self._figures_failed:
+                log.warning("figures cannot be written", folder=self._host.metrics_dir, err=error)
+            self._figures_failed = True
+        else:
+            self._figures_failed = False
+
+    def _on_supervisor(self, _channel: Channel[m.FromSupervisor], message: m.FromSupervisor, fds: list[int]) -> None:
+        if isinstance(message, m.Streams):
+            self._drain.take(message.sandbox_id, fds)
+            return
+        for fd in fds:
+            os.close(fd)
+        if isinstance(message, m.Release):
+            self._drain.release(message.sandbox_id)
+        elif isinstance(message, m.Retire):
+            # Nothing is under way that could not end now: the FIFOs keep what comes until the next one reads.
+            self._ended.set()
+        elif isinstance(message, m.Reload):
+            self._reload()
+
+    def _on_controller(self, _channel: Channel[m.FromController], message: m.FromController, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        if isinstance(message, m.Assigned):
+            self._drain.assign(message.route.sandbox_id, message.route.tenant)
+        elif isinstance(message, m.Table):
+            for route in message.routes:
+                self._drain.assign(route.sandbox_id, route.tenant)
+                self._table.add(route.sandbox_id)
+            if message.last:
+                self._drain.compare(self._table)
+                self._table.clear()
+        elif isinstance(message, m.Gone):
+            self._drain.gone(message.sandbox_id)
+
+    def _reload(self) -> None:
+        try:
+            self._host = host_file.load(self._path)
+        except (OSError, ValueError) as error:
+            log.warning("host file cannot be read, going on as before", file=self._path, err=error)
+            return
+        self._drain.set_rate(self._host.defaults.output)
+
+
+def _counter(name: str, text: str, value: float, **labels: str) -> Sample:
+    return Sample(name=name, kind="counter", help=text, value=value, labels=labels)
+
+
+def _gauge(name: str, text: str, value: float) -> Sample:
+    return Sample(name=name, kind="gauge", help=text, value=value)

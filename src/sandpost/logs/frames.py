@@ -1,0 +1,116 @@
+"""The runtime's frames, as docs/runtime.md lays them out. Pure.
+
+The program shares its process with the runtime and can write anything to descriptor 3, so a frame's level and
+request id are claims: bounded and of the right form, no more.
+"""
+
+import re
+import struct
+from typing import Final
+
+from sandpost.logs import bunyan
+from sandpost.logs.said import Said
+
+MAX_FRAME: Final = 4096
+MAX_TEXT: Final = 64 * 1024 + 64
+"""Bytes of a record that came in several frames (the runtime's bound and its ` [N bytes cut]`)."""
+MAGIC: Final = b"\xf5\x01"
+MORE: Final = 1
+NOTICE: Final = 2
+
+_HEADER = struct.Struct(">BBBBHBB")
+_LEVELS = frozenset({bunyan.TRACE, bunyan.DEBUG, bunyan.INFO, bunyan.WARN, bunyan.ERROR})
+_REQ_ID = re.compile(rb"[\x20-\x7e]{0,64}")
+
+
+class FrameCutter:
+    """Decoder of a frames stream. Bytes that are no frame count as `forged`."""
+
+    def __init__(self) -> None:
+        self.forged = 0
+        self._buffer = b""
+        self._lost = False  # between frames that we understand: looking for the next magic
+        self._joining: tuple[int, bytes, int] | None = None  # level, request id, flags of an unfinished record
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._buffer) or self._joining is not None
+
+    def feed(self, data: bytes) -> list[Said]:
+        buffer = self._buffer + data
+        said: list[Said] = []
+        at = 0
+        while True:
+            if self._lost:
+                found = buffer.find(MAGIC, at)
+                if found < 0:
+                    # The last byte may be the first of a magic.
+                    at = len(buffer) - 1 if buffer.endswith(MAGIC[:1]) else len(buffer)
+                    break
+                at, self._lost = found, False
+            if len(buffer) - at < _HEADER.size:
+                break
+            magic, version, level, flags, text_size, id_size, zero = _HEADER.unpack_from(buffer, at)
+            text_at = at + _HEADER.size + id_size
+            end = text_at + text_size
+            if (
+                (magic, version, zero) != (MAGIC[0], MAGIC[1], 0)
+                or level not in _LEVELS
+                or flags > MORE | NOTICE
+                or id_size > 64
+                or end - at > MAX_FRAME
+            ):
+                at = self._lose(at, said)
+                continue
+            if len(buffer) < end:
+                break
+            req_id = buffer[at + _HEADER.size : text_at]
+            if _REQ_ID.fullmatch(req_id) is None:
+                at = self._lose(at, said)
+                continue
+            self._join((level, req_id, flags & NOTICE), buffer[text_at:end], bool(flags & MORE), said)
+            at = end
+        self._buffer = buffer[at:]
+        return said
+
+    def skip(self, data: bytes) -> int:
+        begun = (self._buffer[-1:] + data).count(MAGIC)
+        self._buffer, self._lost = data[-1:] if data.endswith(MAGIC[:1]) else b"", True
+        self._joining = None
+        self._parts, self._size = [], 0
+        return begun
+
+    def flush(self) -> list[Said]:
+        said: list[Said] = []
+        if self._buffer:
+            # Frames are written whole or not at all: what stops in the middle is none.
+            self.forged += not self._lost
+            self._buffer, self._lost = b"", True
+        self._end_record(said)
+        return said
+
+    def _lose(self, at: int, said: list[Said]) -> int:
+        """Note bytes that are no frame; return where to look on."""
+        self.forged += 1
+        self._lost = True
+        self._end_record(said)
+        return at + 1
+
+    def _join(self, head: tuple[int, bytes, int], text: bytes, more: bool, said: list[Said]) -> None:
+        if self._joining is not None and (self._joining != head or self._size + len(text) > MAX_TEXT):
+            self._end_record(said)
+        self._joining = head
+        self._parts.append(text)
+        self._size += len(text)
+        if not more or len(self._parts) >= MAX_FRAME:
+            self._end_record(said)
+
+    def _end_record(self, said: list[Said]) -> None:
+        if self._joining is None:
+            return
+        level, req_id, _ = self._joining
+        said.append(Said(level, req_id.decode("ascii") or None, b"".join(self._parts)))
+        self._joining = None
+        self._parts, self._size = [], 0

@@ -1,0 +1,34 @@
+"""What a decoder of a sandbox's stream yields, and the contract of all decoders."""
+
+from typing import NamedTuple, Protocol
+
+
+class Said(NamedTuple):
+    """One record's worth of output: still bytes of a stranger, bounded by its decoder."""
+
+    level: int
+    req_id: str | None
+    text: bytes
+
+
+class Decoder(Protocol):
+    """Cuts one stream into records. Never raises, whatever it is fed; holds a bounded number of bytes.
+
+    However a stream's bytes are split over calls of `feed`, the records are the same.
+    """
+
+    forged: int
+    """How often bytes that are no record were left out; whoever reads it may set it back to 0."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether an unfinished record is held."""
+
+    def feed(self, data: bytes) -> list[Said]:
+        """Take the stream's next bytes; return the records that they finish."""
+
+    def skip(self, data: bytes) -> int:
+        """Take the stream's next bytes without making records of them; return how many were begun in them."""
+
+    def flush(self) -> list[Said]:
+        """Return the unfinished record as it is; what follows in the stream begins another."""

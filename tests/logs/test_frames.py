@@ -1,0 +1,104 @@
+import struct
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandpost.logs.frames import MAX_FRAME, MAX_TEXT, FrameCutter
+from sandpost.logs.said import Said
+
+
+def frame(text: bytes, level: int = 30, req_id: bytes = b"r1", flags: int = 0) -> bytes:
+    """A frame laid out by hand from docs/runtime.md."""
+    return struct.pack(">BBBBHBB", 0xF5, 1, level, flags, len(text), len(req_id), 0) + req_id + text
+
+
+def cut(data: bytes, sizes: list[int]) -> tuple[list[Said], int]:
+    cutter = FrameCutter()
+    said = []
+    for size in sizes:
+        said += cutter.feed(data[:size])
+        data = data[size:]
+    said += cutter.feed(data)
+    return said, cutter.forged
+
+
+frames = st.builds(
+    frame,
+    st.binary(max_size=60),
+    st.sampled_from([10, 20, 30, 40, 50, 60, 0, 255]),
+    st.sampled_from([b"", b"r1", b"r" * 64, b"r" * 65, b"\x00", b"r\xf5"]),
+    st.integers(0, 5),
+)
+rubbish = st.one_of(st.binary(max_size=20), st.sampled_from([b"\xf5", b"\xf5\x01", b"\xf5\xf5\x01\x1e", b"x" * 5000]))
+streams = st.lists(st.one_of(frames, rubbish), max_size=10).map(b"".join)
+
+
+@given(streams, st.lists(st.integers(0, 100), max_size=12))
+def test_records_do_not_depend_on_how_the_bytes_arrive(data: bytes, sizes: list[int]) -> None:
+    assert cut(data, sizes) == cut(data, [])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["feed", "skip", "flush"]), streams), max_size=8))
+def test_nothing_raises_and_memory_is_bounded(steps: list[tuple[str, bytes]]) -> None:
+    cutter = FrameCutter()
+    for what, data in steps:
+        if what == "feed":
+            said = cutter.feed(data)
+            assert all(one.level in {10, 20, 30, 40, 50} and len(one.text) <= MAX_TEXT for one in said)
+            assert all(one.req_id is None or (one.req_id.isprintable() and one.req_id.isascii()) for one in said)
+        elif what == "skip":
+            assert cutter.skip(data) >= 0
+        else:
+            cutter.flush()
+            assert not cutter.pending
+        assert len(cutter._buffer) <= MAX_FRAME
+
+
+def test_frame_is_a_record_with_its_level_and_request() -> None:
+    data = frame(b"hello", 40, b"abc-1") + frame(b"", 10, b"") + frame("\u20ac".encode(), 50)
+    assert cut(data, []) == ([Said(40, "abc-1", b"hello"), Said(10, None, b""), Said(50, "r1", "\u20ac".encode())], 0)
+
+
+def test_frames_with_more_following_are_one_record() -> None:
+    data = frame(b"one ", flags=1) + frame(b"\xe2\x82", flags=1) + frame(b"\xac", flags=0) + frame(b"next")
+    assert [one.text for one in cut(data, [])[0]] == ["one \u20ac".encode(), b"next"]
+
+
+def test_record_of_another_call_does_not_join() -> None:
+    data = frame(b"begun", req_id=b"a", flags=1) + frame(b"other", req_id=b"b")
+    assert cut(data, [])[0] == [Said(30, "a", b"begun"), Said(30, "b", b"other")]
+
+
+def test_record_without_end_is_cut() -> None:
+    said, _ = cut(frame(b"x" * 4000, flags=1) * 40, [])
+    assert said
+    assert all(0 < len(one.text) <= MAX_TEXT for one in said)
+    said, _ = cut(frame(b"", flags=1) * 10_000, [])
+    assert len(said) == 2
+
+
+def test_forged_bytes_count_and_the_next_frame_is_read() -> None:
+    assert cut(b"rubbish" + frame(b"good"), []) == ([Said(30, "r1", b"good")], 1)
+    assert cut(frame(b"one") + b"\xf5\x02rubbish" + frame(b"two"), []) == (
+        [Said(30, "r1", b"one"), Said(30, "r1", b"two")],
+        1,
+    )
+    # A frame that says it is longer than one can be.
+    said, forged = cut(struct.pack(">BBBBHBB", 0xF5, 1, 30, 0, 65535, 64, 0) + frame(b"good"), [])
+    assert ([one.text for one in said], forged) == ([b"good"], 1)
+
+
+def test_flush_gives_what_was_begun_and_forgets_half_a_frame() -> None:
+    cutter = FrameCutter()
+    assert cutter.feed(frame(b"begun", flags=1) + frame(b"half")[:-1]) == []
+    assert (cutter.pending, cutter.flush(), cutter.pending) == (True, [Said(30, "r1", b"begun")], False)
+    assert cutter.forged == 1
+    assert cutter.feed(frame(b"next")) == [Said(30, "r1", b"next")]
+
+
+def test_skip_counts_frames_and_finds_the_next_one() -> None:
+    cutter = FrameCutter()
+    data = frame(b"a") * 10
+    assert cutter.skip(data[:-3]) == 10
+    assert [one.text for one in cutter.feed(data[-3:] + frame(b"next"))] == [b"next"]
+    assert cutter.forged == 0
