@@ -1,0 +1,16 @@
+'use strict';
+
+// The runtime inside a sandbox. Its wire is docs/runtime.md.
+
+const settings = require('./settings.js');
+const frames = require('./frames.js');
+const { current } = require('./scope.js');
+
+require('./console.js').install((level, text) => {
+  const call = current();
+  frames.write(level, call === undefined ? '' : call.reqId, text);
+});
+require('./guard.js').install();
+require('./server.js').listen(settings, (port) => {
+  if (settings.portFile !== '') require('node:fs').writeFileSync(settings.portFile, String(port));
+});

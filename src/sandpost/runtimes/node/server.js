@@ -1,0 +1,203 @@
+'use strict';
+
+// The wire of docs/runtime.md: one HTTP server, four operations.
+
+const http = require('node:http');
+const { Call, answerLate, hasUnanswered, notice, refuse, settle, start } = require('./calls.js');
+const failures = require('./failures.js');
+const { charCodeAt } = require('./primordials.js');
+const { Programs, compile } = require('./programs.js');
+const { hasBody, mediaType, readBody } = require('./request.js');
+const { Request, Response } = require('./response.js');
+
+const MAX_HEAD = 128 * 1024;
+const MAX_REQ_ID = 64;
+const JAVASCRIPT = {
+  __proto__: null, '': true, 'application/javascript': true, 'application/x-javascript': true, 'text/javascript': true,
+};
+const MALFORMED = 'HTTP/1.1 400 Bad Request\r\nx-sandpost-wire: 1\r\nx-sandpost-error: bad_request\r\n'
+  + 'connection: close\r\ncontent-length: 0\r\n\r\n';
+
+function isHash(text) {
+  if (typeof text !== 'string' || text.length !== 64) return false;
+  for (let i = 0; i < 64; i++) {
+    const code = charCodeAt(text, i);
+    if (code < 48 || (code > 57 && code < 97) || code > 102) return false;
+  }
+  return true;
+}
+
+// The request id as it came if it is short printable ASCII, else ''.
+function reqIdOf(req) {
+  const text = req.headers['x-sandpost-req'];
+  if (typeof text !== 'string' || text.length > MAX_REQ_ID) return '';
+  for (let i = 0; i < text.length; i++) {
+    const code = charCodeAt(text, i);
+    if (code < 33 || code > 126) return '';
+  }
+  return text;
+}
+
+function noContent(res) {
+  res.statusCode = 204;
+  res.lines = notice.replace;
+  res.end();
+}
+
+function badRequest(res, reqId, message) {
+  refuse(res, { __proto__: null, ...failures.BAD_REQUEST, message }, 400, reqId, false, undefined, '');
+}
+
+// The platform's headers are not the program's business.
+function hideOurs(req) {
+  const { headers, rawHeaders } = req;
+  delete headers['x-sandpost-op'];
+  delete headers['x-sandpost-code'];
+  delete headers['x-sandpost-req'];
+  let kept = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i];
+    if (name.length > 11 && isOurs(name)) continue;
+    rawHeaders[kept] = name;
+    rawHeaders[kept + 1] = rawHeaders[i + 1];
+    kept += 2;
+  }
+  rawHeaders.length = kept;
+}
+
+// Whether a header's name begins with `x-sandpost-`, in any case.
+function isOurs(name) {
+  const prefix = 'x-sandpost-';
+  for (let i = 0; i < prefix.length; i++) {
+    const code = charCodeAt(name, i);
+    if ((code > 64 && code < 91 ? code + 32 : code) !== charCodeAt(prefix, i)) return false;
+  }
+  return true;
+}
+
+class Runtime {
+  #programs;
+
+  constructor(maxPrograms, maxBytes) {
+    this.#programs = new Programs(maxPrograms, maxBytes);
+  }
+
+  // `expects`: the client waits for a 100 before it sends the body.
+  handle(req, res, expects, upgrade) {
+    if (hasUnanswered()) answerLate();
+    switch (req.headers['x-sandpost-op']) {
+      case 'call':
+        this.#call(req, res, expects, upgrade);
+        return;
+      case 'probe':
+        noContent(res);
+        return;
+      case 'load':
+        if (expects) res.writeContinue();
+        this.#load(req, res);
+        return;
+      case 'warm':
+        this.#warm(req, res);
+        return;
+      default:
+        badRequest(res, reqIdOf(req), 'x-sandpost-op must be probe, warm, load or call.');
+    }
+  }
+
+  #call(req, res, expects, upgrade) {
+    const program = this.#programs.get(req.headers['x-sandpost-code']);
+    const reqId = reqIdOf(req);
+    if (program === undefined) {
+      refuse(res, failures.UNKNOWN_CODE, 404, reqId, false, undefined, 'x-sandpost-unknown: 1\r\n');
+      return;
+    }
+    if (expects) res.writeContinue();
+    hideOurs(req);
+    const call = new Call(program, req, res, reqId);
+    if (upgrade !== undefined) {
+      call.upgrade = upgrade;
+      call.written = upgrade.socket.bytesWritten;
+    }
+    start(call);
+  }
+
+  #load(req, res) {
+    const hash = req.headers['x-sandpost-code'];
+    const reqId = reqIdOf(req);
+    if (!isHash(hash)) {
+      badRequest(res, reqId, 'x-sandpost-code must be the SHA-256 of the program in lower-case hexadecimal.');
+    } else if (JAVASCRIPT[mediaType(req)] !== true) {
+      refuse(res, failures.UNSUPPORTED_LANGUAGE, 415, reqId, false, undefined, '');
+    } else if (this.#programs.get(hash) !== undefined) {
+      noContent(res);
+    } else {
+      readBody(req, (bytes) => {
+        try {
+          this.#programs.load(hash, bytes);
+        } catch (error) {
+          settle(new Call(undefined, req, res, reqId), failures.COMPILATION_FAILED, error);
+          return;
+        }
+        if (this.#programs.growing) notice.replace = 'x-sandpost-replace: 1\r\n';
+        noContent(res);
+      });
+    }
+  }
+
+  // Once through compiling, calling and answering with a program that nobody else sees.
+  #warm(req, res) {
+    const program = compile(WARM_UP);
+    const stand = { __proto__: null, statusCode: 0, lines: '', onGone: undefined, call: undefined, end() {} };
+    hideOurs(req);
+    start(new Call(program, req, stand, ''));
+    noContent(res);
+  }
+}
+
+const WARM_UP = Buffer.from('return function (context, cb) { cb(null, { data: context.data }); };');
+
+// Start listening; `then(port)`.
+function listen(settings, then) {
+  const runtime = new Runtime(settings.programs, settings.programBytes);
+
+  const server = http.createServer({
+    IncomingMessage: Request,
+    ServerResponse: Response,
+    // The proxy has the deadlines: no answer, body or idle connection is ended here.
+    requestTimeout: 0,
+    headersTimeout: 0,
+    keepAliveTimeout: 0,
+    connectionsCheckingInterval: 0x7fffffff,
+    maxHeaderSize: MAX_HEAD,
+    requireHostHeader: false,
+    // Only a program that is loaded is offered an upgrade; all else is an ordinary request.
+    shouldUpgradeCallback: (req) => req.headers['x-sandpost-op'] === 'call' && !hasBody(req),
+  });
+  server.maxHeadersCount = 0;
+
+  server.on('request', (req, res) => runtime.handle(req, res, false, undefined));
+  server.on('checkContinue', (req, res) => runtime.handle(req, res, true, undefined));
+  server.on('checkExpectation', (req, res) => runtime.handle(req, res, false, undefined));
+  server.on('upgrade', (req, socket, head) => {
+    const res = new Response(req);
+    res.upgrading = true;
+    res.shouldKeepAlive = false;
+    res.assignSocket(socket);
+    res.on('finish', () => {
+      res.detachSocket(socket);
+      socket.destroySoon();
+    });
+    socket.on('error', () => {}); // `close` follows and tells the program
+    socket.on('close', () => {
+      if (!req.destroyed) req.destroy();
+    });
+    runtime.handle(req, res, false, { socket, head });
+  });
+  server.on('clientError', (error, socket) => {
+    if (socket.writable && socket.bytesWritten === 0) socket.end(MALFORMED);
+    else socket.destroy();
+  });
+  server.listen(settings.port, '0.0.0.0', () => then(server.address().port));
+}
+
+module.exports = { listen };

@@ -1,0 +1,18 @@
+'use strict';
+
+// What the engine tells the runtime, by environment (docs/runtime.md, "Process").
+
+function natural(name, fallback) {
+  const text = process.env[name];
+  if (text === undefined || text === '') return fallback;
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${name} must be a whole number, not \`${text}\``);
+  return value;
+}
+
+module.exports = {
+  port: natural('SANDPOST_PORT', 8000),
+  portFile: process.env.SANDPOST_PORT_FILE || '',
+  programs: natural('SANDPOST_PROGRAMS', 256) || 1,
+  programBytes: natural('SANDPOST_PROGRAM_BYTES', 16 * 1024 * 1024),
+};
