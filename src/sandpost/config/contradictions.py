@@ -1,0 +1,99 @@
+"""Settings that are good one by one and wrong together: the first found, as a sentence. Pure."""
+
+from collections.abc import Collection, Mapping
+from ipaddress import IPv4Network, ip_address
+from typing import Any
+
+from sandpost.config.kinds import split_address
+from sandpost.model.host import INSTANCES
+from sandpost.model.units import format_duration, format_size
+
+_LOOPBACK_NAMES = frozenset({"localhost"})
+
+
+def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | None:
+    """Return what is wrong with `values` together; None if nothing is. `given` names those that are no defaults."""
+    return _listener(values) or _folders(values) or _network(values) or _limits(values, given) or _secrets(values)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody beyond this machine reaches a listener on `host`."""
+    if host in _LOOPBACK_NAMES:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listener(values: Mapping[str, Any]) -> str | None:
+    if not values["listen"]:
+        return "`listen` is empty: write host and port, such as 127.0.0.1:8721"
+    cert, key = values["listen.tls_cert"], values["listen.tls_key"]
+    if bool(cert) != bool(key):
+        have, lack = ("listen.tls_cert", "listen.tls_key") if cert else ("listen.tls_key", "listen.tls_cert")
+        return f"`{have}` is set and `{lack}` is not: TLS needs both"
+    host, _ = split_address(values["listen"])
+    if not (is_loopback(host) or cert or values["trusted_proxies"] or values["listen.insecure"]):
+        return (
+            f"`listen` is {values['listen']}, which others reach, and keys would travel in clear text: set "
+            "listen.tls_cert and listen.tls_key, or trusted_proxies if a proxy of yours ends TLS, or listen.insecure"
+        )
+    if values["metrics.listen"] and values["metrics.listen"] == values["listen"]:
+        return f"`metrics.listen` and `listen` are both {values['listen']}: choose another port for one"
+    return None
+
+
+def _folders(values: Mapping[str, Any]) -> str | None:
+    for name in ("state_dir", "run_dir", "image_dir"):
+        if values[name] in {"", "/"}:
+            return f"`{name}` must be a folder of its own"
+    pairs = (("state_dir", "run_dir"), ("run_dir", "state_dir"), ("image_dir", "run_dir"))
+    for inner, outer in pairs:
+        if f"{values[inner]}/".startswith(f"{values[outer]}/"):
+            return f"`{inner}` ({values[inner]}) lies in `{outer}` ({values[outer]}): choose folders apart"
+    if values["image_dir"] == values["state_dir"]:
+        return f"`image_dir` and `state_dir` are both {values['state_dir']}: choose folders apart"
+    return None
+
+
+def _network(values: Mapping[str, Any]) -> str | None:
+    block = IPv4Network(values["network.block"])
+    # A sixteenth must hold more sandboxes than are dealt at once, or an address would come back early.
+    if block.prefixlen > 22:
+        return f"`network.block` {block} is too small: {INSTANCES} installations need at least a /22"
+    if block.prefixlen < 10:
+        return f"`network.block` {block} is too large: its user ids would not fit; use a /10 or smaller"
+    if block.is_loopback or block.is_multicast or block.is_link_local:
+        return f"`network.block` {block} has a meaning of its own: use private addresses such as 198.18.0.0/15"
+    slots = block.num_addresses // INSTANCES // 2
+    if values["pool_size"] > slots // 2:
+        return f"`pool_size` {values['pool_size']} is too much for `network.block` {block}: it has {slots} sandboxes"
+    return None
+
+
+def _limits(values: Mapping[str, Any], given: Collection[str]) -> str | None:
+    memory, guaranteed = values["limits.memory"], values["limits.memory_guaranteed"]
+    if guaranteed > memory:
+        return (
+            f"`limits.memory_guaranteed` ({format_size(guaranteed)}) is above `limits.memory` ({format_size(memory)}), "
+            "the most that a tenant gets"
+        )
+    if values["limits.code"] > values["limits.stored_code"]:
+        return (
+            f"`limits.code` ({format_size(values['limits.code'])}) is above `limits.stored_code` "
+            f"({format_size(values['limits.stored_code'])}): such a program could not be kept"
+        )
+    after, deadline = values["limits.blocked_after"], values["limits.deadline"]
+    if after > deadline and "limits.blocked_after" in given:
+        return (
+            f"`limits.blocked_after` ({format_duration(after)}) is above `limits.deadline` "
+            f"({format_duration(deadline)}): the deadline would always come first"
+        )
+    return None
+
+
+def _secrets(values: Mapping[str, Any]) -> str | None:
+    if values["admin_key"] and values["admin_key_file"]:
+        return "`admin_key` and `admin_key_file` are both set: keep one"
+    return None

@@ -1,0 +1,71 @@
+"""From settings and a claimed place to the one frozen value that every process reads."""
+
+import os
+from ipaddress import IPv4Network
+
+import msgspec
+
+from sandpost.config.claims import folder
+from sandpost.config.kinds import split_address
+from sandpost.config.resolve import Settings
+from sandpost.model.host import IDS_PER_SANDBOX, INSTANCES, Host, Users
+
+_OWN_IDS = 64
+"""Ids at the beginning of an instance's sixteenth that its processes use themselves."""
+
+
+def make(settings: Settings, *, instance: int, image: str, runtime_command: str, cgroups: int, cores: int) -> Host:
+    """Return the installation that `settings` describe at place `instance`. Pure."""
+    block = IPv4Network(settings["network.block"])
+    network = list(block.subnets(INSTANCES.bit_length() - 1))[instance]
+    ids = settings["uids.base"] + instance * ids_each(block)
+    host, port = split_address(settings["listen"])
+    limits = settings.limits
+    return Host(
+        instance=instance,
+        state_dir=settings["state_dir"],
+        run_dir=folder(settings["run_dir"], instance),
+        image_dir=settings["image_dir"],
+        image=image,
+        listen_host=host,
+        listen_port=port,
+        tls_cert=settings["listen.tls_cert"],
+        tls_key=settings["listen.tls_key"],
+        trusted_proxies=settings["trusted_proxies"],
+        metrics_listen=settings["metrics.listen"],
+        workers=settings["workers"] or cores,
+        users=Users(proxy=ids + 1, api=ids + 2, collector=ids + 3, gid=ids + 4),
+        sandbox_network=str(network),
+        sandbox_uids=ids + _OWN_IDS,
+        runtime_command=runtime_command,
+        cgroups=cgroups,
+        pool_size=settings["pool_size"],
+        parallel_starts=settings["parallel_starts"] or cores + 1,
+        queue=settings["queue"],
+        memory_reserve=settings["memory_reserve"],
+        drain_timeout=settings["drain_timeout"],
+        head_timeout=settings["http.head_timeout"],
+        body_timeout=settings["http.body_timeout"],
+        keep_alive=settings["http.keep_alive"],
+        max_head=settings["http.max_head"],
+        max_connections=settings["http.max_connections"],
+        defaults=limits,
+        runtime_programs=limits.programs,
+    )
+
+
+def ids_each(block: IPv4Network) -> int:
+    """Return how many user ids each instance has: its own and its sandboxes', rounded up to a power of two."""
+    needed = _OWN_IDS + block.num_addresses // INSTANCES // 2 * IDS_PER_SANDBOX
+    return 1 << (needed - 1).bit_length()
+
+
+def write(host: Host) -> str:
+    """Replace `<run_dir>/host.json` atomically, for all to read; return its path."""
+    path = host.path("host.json")
+    fresh = f"{path}.{os.getpid()}"
+    with open(fresh, "wb") as file:
+        os.fchmod(file.fileno(), 0o644)
+        file.write(msgspec.json.format(msgspec.json.encode(host), indent=1))
+    os.rename(fresh, path)
+    return path

@@ -1,0 +1,218 @@
+"""Every setting there is: its name, kind, default, bounds and what it does. All else follows from this table.
+
+A dotted name `limits.blocked_after` is `[limits] blocked_after` in TOML, `SANDPOST_LIMITS_BLOCKED_AFTER` in the
+environment and `--limits-blocked-after` among the flags.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from sandpost.config import kinds
+from sandpost.config.kinds import Kind
+from sandpost.model.limits import Limits
+
+KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
+RUNTIME_NEEDS = 48 * MiB
+"""Below this a runtime does not boot dependably."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting. `low` and `high` bound it, inclusive; `live`: SIGHUP takes it up; a `secret` has no flag."""
+
+    name: str
+    kind: Kind
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    zero: bool = False
+    """0 is allowed below `low` and switches it off (or chooses by the machine, where `help` says so)."""
+    live: bool = False
+    secret: bool = False
+
+    @property
+    def environment(self) -> str:
+        """Its name in the environment."""
+        return "SANDPOST_" + self.name.upper().replace(".", "_")
+
+    @property
+    def flag(self) -> str:
+        """Its name among the flags."""
+        return "--" + self.name.replace(".", "-").replace("_", "-")
+
+
+def _limit(name: str, kind: Kind, help_: str, **bounds: Any) -> Setting:
+    return Setting(name=f"limits.{name}", kind=kind, default=getattr(_LIMITS, name), help=help_, live=True, **bounds)
+
+
+_LIMITS = Limits()
+
+_PLACE = (
+    Setting(name="listen", kind=kinds.ADDRESS, default="127.0.0.1:8721", help="address that clients call"),
+    Setting(name="listen.tls_cert", kind=kinds.PATH, default="", live=True, help="TLS certificate chain, PEM"),
+    Setting(name="listen.tls_key", kind=kinds.PATH, default="", live=True, help="its private key, PEM"),
+    Setting(
+        name="listen.insecure",
+        kind=kinds.SWITCH,
+        default=False,
+        help="allow an address beyond loopback without TLS and without trusted_proxies",
+    ),
+    Setting(
+        name="trusted_proxies",
+        kind=kinds.NETWORKS,
+        default=[],
+        live=True,
+        help="networks from which alone X-Forwarded-* is taken",
+    ),
+    Setting(name="metrics.listen", kind=kinds.ADDRESS, default="", help="address of the Prometheus listener"),
+    Setting(name="state_dir", kind=kinds.PATH, default="/var/lib/sandpost", help="durable state of this installation"),
+    Setting(name="run_dir", kind=kinds.PATH, default="/run/sandpost", help="where installations claim their place"),
+    Setting(name="image_dir", kind=kinds.PATH, default="/var/lib/sandpost/image", help="built images, shared"),
+    Setting(
+        name="instance", kind=kinds.INSTANCE, default=None, help="which sixteenth of the machine; auto: a free one"
+    ),
+    Setting(
+        name="network.block",
+        kind=kinds.BLOCK,
+        default="198.18.0.0/15",
+        help="addresses of sandboxes; an installation has a sixteenth",
+    ),
+    Setting(
+        name="uids.base",
+        kind=kinds.COUNT,
+        default=0x70000000,
+        low=65536,
+        high=0x7FF00000,
+        # systemd's UIDS-GIDS.md lists 1879048192..2147483647 as unused.
+        help="first of the user ids of all installations",
+    ),
+    Setting(name="oci.runtime", kind=kinds.TEXT, default="runc", help="the OCI runtime, a path or a name on PATH"),
+)
+
+_HOST = (
+    Setting(name="workers", kind=kinds.COUNT, default=0, high=64, help="proxy processes; 0: one a core"),
+    Setting(name="pool_size", kind=kinds.COUNT, default=8, high=1000, live=True, help="sandboxes started in advance"),
+    Setting(
+        name="parallel_starts",
+        kind=kinds.COUNT,
+        default=0,
+        high=64,
+        live=True,
+        help="sandboxes that start at the same time; 0: one more than cores",
+    ),
+    Setting(
+        name="queue",
+        kind=kinds.COUNT,
+        default=128,
+        low=1,
+        high=100_000,
+        live=True,
+        help="first requests of new tenants that may wait for a sandbox",
+    ),
+    Setting(
+        name="memory_reserve",
+        kind=kinds.SHARE,
+        default=0.1,
+        low=0.01,
+        high=0.9,
+        live=True,
+        help="share of the machine's memory that sandboxes never get",
+    ),
+    Setting(
+        name="drain_timeout",
+        kind=kinds.DURATION,
+        default=30.0,
+        high=3600,
+        live=True,
+        help="how long a stop or renewal waits for calls under way",
+    ),
+    Setting(
+        name="http.head_timeout",
+        kind=kinds.DURATION,
+        default=10.0,
+        low=0.1,
+        high=600,
+        live=True,
+        help="time for a request's head to arrive",
+    ),
+    Setting(
+        name="http.body_timeout",
+        kind=kinds.DURATION,
+        default=30.0,
+        low=0.1,
+        high=3600,
+        live=True,
+        help="longest pause of a client that sends a body or reads an answer",
+    ),
+    Setting(
+        name="http.keep_alive",
+        kind=kinds.DURATION,
+        default=75.0,
+        low=0.1,
+        high=3600,
+        live=True,
+        help="how long a connection may be idle between requests",
+    ),
+    Setting(
+        name="http.max_head",
+        kind=kinds.SIZE,
+        default=32 * KiB,
+        low=1 * KiB,
+        high=1 * MiB,
+        live=True,
+        help="bytes of a request's head",
+    ),
+    Setting(
+        name="http.max_connections",
+        kind=kinds.COUNT,
+        default=10_000,
+        low=1,
+        high=500_000,
+        live=True,
+        help="connections of clients that one worker holds",
+    ),
+    Setting(
+        name="admin_key",
+        kind=kinds.TEXT,
+        default="",
+        secret=True,
+        help="the operator's key; without one a key is made at the first start",
+    ),
+    Setting(
+        name="admin_key_file", kind=kinds.PATH, default="", help="a file of mode 0600 that holds the operator's key"
+    ),
+)
+
+_OF_TENANTS = (
+    _limit("memory", kinds.SIZE, "memory of all sandboxes of a tenant", low=RUNTIME_NEEDS, high=1 << 46),
+    _limit("memory_guaranteed", kinds.SIZE, "below this no sandbox is evicted for memory", high=1 << 46),
+    _limit("cpu", kinds.NUMBER, "cores", low=0.01, high=1024),
+    _limit("pids", kinds.COUNT, "processes and threads", low=16, high=4_000_000),
+    _limit("tmp", kinds.SIZE, "bytes of /tmp", low=64 * KiB, high=1 << 46),
+    _limit("tmp_inodes", kinds.COUNT, "files and folders in /tmp", low=16, high=1_000_000_000),
+    _limit("files", kinds.COUNT, "open files of a process", low=64, high=1_000_000),
+    _limit("code", kinds.SIZE, "bytes of a program", low=1, high=1 * GiB),
+    _limit("body", kinds.SIZE, "bytes of a request's body; 0: no limit", high=1 << 50),
+    _limit("calls", kinds.COUNT, "calls at once", low=1, high=1_000_000),
+    _limit("rate", kinds.COUNT, "calls begun a second; 0: no limit", high=1_000_000),
+    _limit("deadline", kinds.DURATION, "time for a call's complete answer", low=1, high=3600),
+    _limit("blocked_after", kinds.DURATION, "how long a busy loop may not answer its probe", low=0.5, high=3600),
+    _limit("upgrade_idle", kinds.DURATION, "how long an upgraded connection may be silent", low=1, high=86400),
+    _limit("idle", kinds.DURATION, "a sandbox without a call for so long is ended; 0: never", low=1, zero=True),
+    _limit("age", kinds.DURATION, "a sandbox this old is replaced; 0: never", low=10, zero=True),
+    _limit("count", kinds.COUNT, "a sandbox that served so many calls is replaced; 0: never"),
+    _limit("output", kinds.SIZE, "bytes of output a second that are kept; 0: all", low=1 * KiB, zero=True),
+    _limit("programs", kinds.COUNT, "programs that stay loaded in a sandbox", low=1, high=100_000),
+    _limit("stored_code", kinds.SIZE, "bytes of programs that are kept by hash", low=1, high=1 << 46),
+    _limit("per_request_at_once", kinds.COUNT, "sandboxes at once of a per_request tenant", low=1, high=1000),
+)
+
+SETTINGS: tuple[Setting, ...] = (*_PLACE, *_HOST, *_OF_TENANTS)
+BY_NAME: dict[str, Setting] = {setting.name: setting for setting in SETTINGS}
+DEFAULTS: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
+ALIASES: dict[str, str] = {"listen.address": "listen"}
+"""In TOML `listen` cannot be a value and a table at once; with `[listen]` the address is `listen.address`."""
+LIMIT_NAMES: tuple[str, ...] = tuple(field.name for field in msgspec.structs.fields(Limits))
