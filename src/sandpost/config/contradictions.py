@@ -5,8 +5,12 @@ from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from sandpost.config.kinds import split_address
+from sandpost.config.table import LIMIT_NAMES
+from sandpost.model.bounds import check_together
+from sandpost.model.errors import InvalidValue
 from sandpost.model.host import INSTANCES
-from sandpost.model.units import format_duration, format_size
+from sandpost.model.limits import Limits
+from sandpost.model.units import format_duration
 
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
@@ -14,6 +18,11 @@ _LOOPBACK_NAMES = frozenset({"localhost"})
 def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | None:
     """Return what is wrong with `values` together; None if nothing is. `given` names those that are no defaults."""
     return _listener(values) or _folders(values) or _network(values) or _limits(values, given) or _secrets(values)
+
+
+def limits_of(values: Mapping[str, Any]) -> Limits:
+    """Return the default limits of tenants that `values` hold."""
+    return Limits(**{name: values[f"limits.{name}"] for name in LIMIT_NAMES})
 
 
 def is_loopback(host: str) -> bool:
@@ -73,17 +82,10 @@ def _network(values: Mapping[str, Any]) -> str | None:
 
 
 def _limits(values: Mapping[str, Any], given: Collection[str]) -> str | None:
-    memory, guaranteed = values["limits.memory"], values["limits.memory_guaranteed"]
-    if guaranteed > memory:
-        return (
-            f"`limits.memory_guaranteed` ({format_size(guaranteed)}) is above `limits.memory` ({format_size(memory)}), "
-            "the most that a tenant gets"
-        )
-    if values["limits.code"] > values["limits.stored_code"]:
-        return (
-            f"`limits.code` ({format_size(values['limits.code'])}) is above `limits.stored_code` "
-            f"({format_size(values['limits.stored_code'])}): such a program could not be kept"
-        )
+    try:
+        check_together(limits_of(values))
+    except InvalidValue as error:
+        return error.message
     after, deadline = values["limits.blocked_after"], values["limits.deadline"]
     if after > deadline and "limits.blocked_after" in given:
         return (

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from sandpost.config.contradictions import contradiction
+from sandpost.config.contradictions import contradiction, limits_of
 from sandpost.config.given import Given
-from sandpost.config.table import BY_NAME, LIMIT_NAMES, SETTINGS, Setting
+from sandpost.config.table import BY_NAME, SETTINGS, Setting
 from sandpost.model.errors import ConfigError
 from sandpost.model.limits import Limits
 
@@ -28,7 +26,7 @@ class Settings:
     @property
     def limits(self) -> Limits:
         """The default limits of tenants."""
-        return msgspec.convert({name: self.values[f"limits.{name}"] for name in LIMIT_NAMES}, Limits)
+        return limits_of(self.values)
 
 
 @dataclass(frozen=True, slots=True)

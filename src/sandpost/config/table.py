@@ -11,11 +11,10 @@ import msgspec
 
 from sandpost.config import kinds
 from sandpost.config.kinds import Kind
+from sandpost.model.bounds import BOUNDS
 from sandpost.model.limits import Limits
 
-KiB, MiB, GiB = 1 << 10, 1 << 20, 1 << 30
-RUNTIME_NEEDS = 48 * MiB
-"""Below this a runtime does not boot dependably."""
+KiB, MiB = 1 << 10, 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,21 @@ class Setting:
         return "--" + self.name.replace(".", "-").replace("_", "-")
 
 
-def _limit(name: str, kind: Kind, help_: str, **bounds: Any) -> Setting:
-    return Setting(name=f"limits.{name}", kind=kind, default=getattr(_LIMITS, name), help=help_, live=True, **bounds)
+_KINDS = {"size": kinds.SIZE, "duration": kinds.DURATION, "count": kinds.COUNT, "share": kinds.NUMBER}
+
+
+def _limit(name: str, help_: str) -> Setting:
+    bound = BOUNDS[name]
+    return Setting(
+        name=f"limits.{name}",
+        kind=_KINDS[bound.kind],
+        default=getattr(_LIMITS, name),
+        help=help_,
+        low=bound.least,
+        high=bound.greatest,
+        zero=bound.off,
+        live=True,
+    )
 
 
 _LIMITS = Limits()
@@ -187,27 +199,27 @@ _HOST = (
 )
 
 _OF_TENANTS = (
-    _limit("memory", kinds.SIZE, "memory of all sandboxes of a tenant", low=RUNTIME_NEEDS, high=1 << 46),
-    _limit("memory_guaranteed", kinds.SIZE, "below this no sandbox is evicted for memory", high=1 << 46),
-    _limit("cpu", kinds.NUMBER, "cores", low=0.01, high=1024),
-    _limit("pids", kinds.COUNT, "processes and threads", low=16, high=4_000_000),
-    _limit("tmp", kinds.SIZE, "bytes of /tmp", low=64 * KiB, high=1 << 46),
-    _limit("tmp_inodes", kinds.COUNT, "files and folders in /tmp", low=16, high=1_000_000_000),
-    _limit("files", kinds.COUNT, "open files of a process", low=64, high=1_000_000),
-    _limit("code", kinds.SIZE, "bytes of a program", low=1, high=1 * GiB),
-    _limit("body", kinds.SIZE, "bytes of a request's body; 0: no limit", high=1 << 50),
-    _limit("calls", kinds.COUNT, "calls at once", low=1, high=1_000_000),
-    _limit("rate", kinds.COUNT, "calls begun a second; 0: no limit", high=1_000_000),
-    _limit("deadline", kinds.DURATION, "time for a call's complete answer", low=1, high=3600),
-    _limit("blocked_after", kinds.DURATION, "how long a busy loop may not answer its probe", low=0.5, high=3600),
-    _limit("upgrade_idle", kinds.DURATION, "how long an upgraded connection may be silent", low=1, high=86400),
-    _limit("idle", kinds.DURATION, "a sandbox without a call for so long is ended; 0: never", low=1, zero=True),
-    _limit("age", kinds.DURATION, "a sandbox this old is replaced; 0: never", low=10, zero=True),
-    _limit("count", kinds.COUNT, "a sandbox that served so many calls is replaced; 0: never"),
-    _limit("output", kinds.SIZE, "bytes of output a second that are kept; 0: all", low=1 * KiB, zero=True),
-    _limit("programs", kinds.COUNT, "programs that stay loaded in a sandbox", low=1, high=100_000),
-    _limit("stored_code", kinds.SIZE, "bytes of programs that are kept by hash", low=1, high=1 << 46),
-    _limit("per_request_at_once", kinds.COUNT, "sandboxes at once of a per_request tenant", low=1, high=1000),
+    _limit("memory", "memory of all sandboxes of a tenant"),
+    _limit("memory_guaranteed", "below this no sandbox is evicted for memory"),
+    _limit("cpu", "cores"),
+    _limit("pids", "processes and threads"),
+    _limit("tmp", "bytes of /tmp"),
+    _limit("tmp_inodes", "files and folders in /tmp"),
+    _limit("files", "open files of a process"),
+    _limit("code", "bytes of a program"),
+    _limit("body", "bytes of a request's body; 0: no limit"),
+    _limit("calls", "calls at once"),
+    _limit("rate", "calls begun a second; 0: no limit"),
+    _limit("deadline", "time for a call's complete answer"),
+    _limit("blocked_after", "how long a busy loop may not answer its probe"),
+    _limit("upgrade_idle", "how long an upgraded connection may be silent"),
+    _limit("idle", "a sandbox without a call for so long is ended; 0: never"),
+    _limit("age", "a sandbox this old is replaced; 0: never"),
+    _limit("count", "a sandbox that served so many calls is replaced; 0: never"),
+    _limit("output", "bytes of output a second that are kept; 0: all"),
+    _limit("programs", "programs that stay loaded in a sandbox"),
+    _limit("stored_code", "bytes of programs that are kept by hash"),
+    _limit("per_request_at_once", "sandboxes at once of a per_request tenant"),
 )
 
 SETTINGS: tuple[Setting, ...] = (*_PLACE, *_HOST, *_OF_TENANTS)
