@@ -1,0 +1,92 @@
+"""Routes that show what runs now and what was used."""
+
+from sandpost import __version__
+from sandpost.api import requests
+from sandpost.api.route import Answer, Asked, Route
+from sandpost.api.service import Service
+from sandpost.api.views import ControllerView, SandboxesView, SandboxView, StatusView, UsageView
+from sandpost.model.errors import SandpostError
+
+
+async def list_sandboxes(service: Service, asked: Asked) -> Answer:
+    """List all sandboxes, or one tenant's."""
+    infos = await service.controller.sandboxes(asked.path.get("tenant"))
+    infos.sort(key=lambda info: (info.started_at, info.sandbox_id))
+    return Answer(200, SandboxesView(sandboxes=[SandboxView.of(info) for info in infos]))
+
+
+async def get_usage(service: Service, asked: Asked) -> Answer:
+    """Show a tenant's usage by hour."""
+    since_hour = requests.since(asked.query.get("since", "24h"))
+    tenant = asked.path["tenant"]
+    items = await service.store(lambda writer: writer.usage(tenant, since_hour))
+    return Answer(200, UsageView.of(tenant, since_hour, items))
+
+
+async def get_status(service: Service, _asked: Asked) -> Answer:
+    """Show how the installation is; parts that do not answer are problems, not failures."""
+    problems, tenants, keys, controller = [], 0, 0, None
+    try:
+        tenants, keys = await service.store(lambda writer: (len(writer.tenants()), len(writer.keys())))
+    except SandpostError as error:
+        problems.append(f"store: {error.message}")
+    try:
+        controller = ControllerView.of(await service.controller.status())
+    except SandpostError as error:
+        problems.append(f"controller: {error.message}")
+    host = service.host
+    listen = f"[{host.listen_host}]" if ":" in host.listen_host else host.listen_host
+    return Answer(
+        200,
+        StatusView(
+            version=__version__,
+            instance=host.instance,
+            state_dir=host.state_dir,
+            listen=f"{listen}:{host.listen_port}",
+            tenants=tenants,
+            keys=keys,
+            controller=controller,
+            problems=problems,
+        ),
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/api/tenants/{tenant}/usage",
+        name="getUsage",
+        summary="Show what a tenant used, by hour; measured outside of its sandboxes.",
+        work=get_usage,
+        gives={200: UsageView},
+        query={"since": "`24h` or `7d` ago, a date, a time in ISO 8601, or epoch seconds; `24h` if left out."},
+        tenant_may=True,
+    ),
+    Route(
+        method="GET",
+        path="/api/tenants/{tenant}/sandboxes",
+        name="listTenantSandboxes",
+        summary="List a tenant's sandboxes.",
+        work=list_sandboxes,
+        gives={200: SandboxesView},
+        tenant_may=True,
+        errors=(503,),
+    ),
+    Route(
+        method="GET",
+        path="/api/sandboxes",
+        name="listSandboxes",
+        summary="List all sandboxes, those of the pool among them.",
+        work=list_sandboxes,
+        gives={200: SandboxesView},
+        errors=(503,),
+    ),
+    Route(
+        method="GET",
+        path="/api/status",
+        name="getStatus",
+        summary="Show how this installation is.",
+        work=get_status,
+        gives={200: StatusView},
+    ),
+)

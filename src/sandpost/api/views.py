@@ -1,0 +1,251 @@
+"""What the management routes take and give, as types; the OpenAPI document is generated from them.
+
+Times are seconds since the epoch, durations seconds, sizes bytes.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from sandpost.auth.keys import Key
+from sandpost.model.bounds import BOUNDS
+from sandpost.model.ends import End
+from sandpost.model.limits import Isolation, Limits, TenantState
+from sandpost.model.messages import Phase, SandboxInfo, Status, UsageItem
+from sandpost.store import TenantRecord
+
+_WRITTEN = {
+    "size": "Bytes, or text such as `64MiB`; null: the default again.",
+    "duration": "Seconds, or text such as `5s`; null: the default again.",
+    "count": "A whole number; null: the default again.",
+    "share": "A number such as 0.5; null: the default again.",
+}
+LimitsChange: Any = msgspec.defstruct(
+    "LimitsChange",
+    [
+        (name, Annotated[int | float | str | UnsetType | None, Meta(description=_WRITTEN[bound.kind])], UNSET)
+        for name, bound in BOUNDS.items()
+    ],
+    frozen=True,
+    forbid_unknown_fields=True,
+)
+"""Limits to set; what is left out stays as it is, null puts a limit back to the host's default."""
+
+
+class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to set of a tenant; what is left out stays as it is, or is the default of a new tenant."""
+
+    state: TenantState | UnsetType = UNSET
+    isolation: Isolation | UnsetType = UNSET
+    limits: LimitsChange | UnsetType = UNSET
+
+
+class TenantView(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered tenant. `limits` are those in force, `own` names those that were set for this tenant."""
+
+    name: str
+    state: TenantState
+    isolation: Isolation
+    limits: Limits
+    own: list[str]
+    created_at: float
+
+    @classmethod
+    def of(cls, record: TenantRecord, defaults: Limits) -> "TenantView":
+        """Return the view of a record."""
+        tenant = record.tenant(defaults)
+        own = sorted(record.limits.keys() & BOUNDS.keys())
+        return cls(
+            name=record.name,
+            state=record.state,
+            isolation=record.isolation,
+            limits=tenant.limits,
+            own=own,
+            created_at=record.created_at,
+        )
+
+
+class TenantPut(TenantView, frozen=True, kw_only=True):
+    """A tenant as it is from now on. `applied`: the controller has taken it up; if not, it will when it is back."""
+
+    applied: bool
+
+
+class Tenants(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of tenants by name. `next`: ask again with `after` of this value for more; null: that was all."""
+
+    tenants: list[TenantView]
+    next: str | None
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to make. The label is for people: 0 to 100 letters."""
+
+    label: Annotated[str, Meta(max_length=100)] = ""
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret. `tenant` null: the operator's."""
+
+    id: str
+    tenant: str | None
+    label: str
+    created_at: float
+
+    @classmethod
+    def of(cls, key: Key) -> "KeyView":
+        """Return what may be shown of a key."""
+        return cls(id=key.id, tenant=key.tenant, label=key.label, created_at=key.created_at)
+
+
+class MadeKey(KeyView, frozen=True, kw_only=True):
+    """A key just made; `key` is shown this once."""
+
+    key: str
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of keys by id, with `next` as of tenants."""
+
+    keys: list[KeyView]
+    next: str | None
+
+
+class UsageHour(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant used in the hour that began at `hour`. `memory_seconds` are byte-seconds."""
+
+    hour: int
+    calls: int
+    cpu_seconds: float
+    memory_seconds: float
+    bytes_in: int
+    bytes_out: int
+    ends: dict[str, int]
+
+    @classmethod
+    def of(cls, item: UsageItem) -> "UsageHour":
+        """Return the view of one stored hour."""
+        return cls(
+            hour=item.hour * 3600,
+            calls=item.calls,
+            cpu_seconds=item.cpu_seconds,
+            memory_seconds=item.memory_seconds,
+            bytes_in=item.bytes_in,
+            bytes_out=item.bytes_out,
+            ends=item.ends,
+        )
+
+
+class UsageTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of the hours."""
+
+    calls: int
+    cpu_seconds: float
+    memory_seconds: float
+    bytes_in: int
+    bytes_out: int
+    ends: dict[str, int]
+
+
+class UsageView(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant's usage by hour, oldest first; hours without any are left out."""
+
+    tenant: str
+    since: int
+    hours: list[UsageHour]
+    total: UsageTotal
+
+    @classmethod
+    def of(cls, tenant: str, since_hour: int, items: list[UsageItem]) -> "UsageView":
+        """Return the view of stored hours with their sum."""
+        ends: dict[str, int] = {}
+        for item in items:
+            for word, count in item.ends.items():
+                ends[word] = ends.get(word, 0) + count
+        total = UsageTotal(
+            calls=sum(item.calls for item in items),
+            cpu_seconds=sum(item.cpu_seconds for item in items),
+            memory_seconds=sum(item.memory_seconds for item in items),
+            bytes_in=sum(item.bytes_in for item in items),
+            bytes_out=sum(item.bytes_out for item in items),
+            ends=ends,
+        )
+        return cls(tenant=tenant, since=since_hour * 3600, hours=[UsageHour.of(item) for item in items], total=total)
+
+
+class SandboxView(msgspec.Struct, frozen=True, kw_only=True):
+    """One sandbox. `tenant` null: in the pool."""
+
+    sandbox_id: str
+    phase: Phase
+    tenant: str | None
+    runtime: str
+    started_at: float
+    assigned_at: float | None
+    last_call_at: float | None
+    calls: int
+    in_flight: int
+    memory: int
+    cpu_seconds: float
+    pids: int
+
+    @classmethod
+    def of(cls, info: SandboxInfo) -> "SandboxView":
+        """Return the view of what the controller says."""
+        return cls(**{name: getattr(info, name) for name in cls.__struct_fields__})
+
+
+class SandboxesView(msgspec.Struct, frozen=True, kw_only=True):
+    """Sandboxes, oldest first."""
+
+    sandboxes: list[SandboxView]
+
+
+class ControllerView(msgspec.Struct, frozen=True, kw_only=True):
+    """How the controller is. `ends` counts by word since it started."""
+
+    pool: int
+    pool_target: int
+    starting: int
+    assigned: int
+    draining: int
+    waiting: int
+    memory_used: int
+    memory_limit: int
+    starts: int
+    ends: dict[End, int]
+    proxies: int
+    uptime: float
+
+    @classmethod
+    def of(cls, status: Status) -> "ControllerView":
+        """Return the view of what the controller says."""
+        return cls(**{name: getattr(status, name) for name in cls.__struct_fields__})
+
+
+class StatusView(msgspec.Struct, frozen=True, kw_only=True):
+    """How this installation is. `controller` null: it does not answer. `problems` say what to do, [] is well."""
+
+    version: str
+    instance: int
+    state_dir: str
+    listen: str
+    tenants: int
+    keys: int
+    controller: ControllerView | None
+    problems: list[str]
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Every error: `code` is the status, `reason` one word, `fault` whose it is, `message` says what to do.
+
+    Some carry further members.
+    """
+
+    code: int
+    reason: str
+    fault: Literal["caller", "code", "platform"]
+    retryable: bool
+    message: str
+    req_id: str
