@@ -11,9 +11,9 @@ const { types: { isAsyncFunction, isPromise } } = require('node:util');
 const failures = require('./failures.js');
 const frames = require('./frames.js');
 const { apply, getPrototypeOf, hasOwn, jsonOf, promisePrototype, promiseThen } = require('./primordials.js');
-const { addBody, fillContext, firstSegment, hasBody, readBody } = require('./request.js');
+const { addBody, fillContext, firstSegment, hasBody, hideRaw, readBody } = require('./request.js');
 const { resetHead } = require('./response.js');
-const { enter } = require('./scope.js');
+const { bindEvents, enter } = require('./scope.js');
 
 const SOURCE = { __proto__: null, webtask: 'x-sandpost-source: webtask\r\n', compiler: 'x-sandpost-source: compiler\r\n', '': '' };
 const JSON_TYPE = 'content-type: application/json\r\n';
@@ -34,6 +34,13 @@ class Call {
     this.value = undefined; // result or error
     this.lines = ''; // further header lines of a failure
     this.next = undefined;
+  }
+
+  // The exchange has ended: answered, or its client is gone.
+  over() {
+    this.program.calls--;
+    this.gone = !this.settled;
+    this.settled = true;
   }
 }
 
@@ -194,10 +201,15 @@ function invokeContext(call, bytes) {
 
 function invokeRequest(call) {
   const { req, res } = call;
-  req.call = call;
-  res.call = call;
+  hideRaw(req);
+  bindEvents(req, call);
+  bindEvents(res, call);
+  if (call.upgrade !== undefined) {
+    bindEvents(call.upgrade.socket, call);
+    req.upgrade = call.upgrade;
+  }
   res.lines = SOURCE.webtask + notice.replace;
-  if (call.upgrade !== undefined) req.upgrade = call.upgrade;
+  res.strictContentLength = true;
   req.x_wt = { container: firstSegment(req.url), url_format: 1 };
   invoke(call, [fillContext({}, req, call.reqId), req, res], false);
 }
@@ -218,13 +230,8 @@ function begin(call) {
 
 // Run `call`; its answer comes when it comes. The program counts as in use until the exchange is over.
 function start(call) {
-  const { program, res } = call;
-  program.calls++;
-  res.onGone = () => {
-    program.calls--;
-    call.gone = !call.settled;
-    call.settled = true;
-  };
+  call.program.calls++;
+  call.res.exchange = call;
   enter(call, begin, undefined, [call]);
 }
 

@@ -4,10 +4,44 @@
 
 const { parse: parseQuery } = require('node:querystring');
 const {
-  bufferConcat, bufferText, defineProperty, indexOf, keysOf, lastIndexOf, parseJson, slice, startsWith, toLowerCase, trim,
+  bufferConcat, bufferText, charCodeAt, defineProperty, indexOf, keysOf, lastIndexOf, parseJson, slice, startsWith, toLowerCase, trim,
 } = require('./primordials.js');
 
 const QUERY = { __proto__: null, maxKeys: 0 };
+
+// Whether a header's name begins with `x-sandpost-`, in any case.
+function isOurs(name) {
+  const prefix = 'x-sandpost-';
+  for (let i = 0; i < prefix.length; i++) {
+    const code = charCodeAt(name, i);
+    if ((code > 64 && code < 91 ? code + 32 : code) !== charCodeAt(prefix, i)) return false;
+  }
+  return true;
+}
+
+// The platform's headers are not the program's business.
+function visibleHeaders(req) {
+  const { headers } = req;
+  const names = keysOf(headers);
+  const visible = {};
+  for (let i = 0; i < names.length; i++) {
+    if (!isOurs(names[i])) visible[names[i]] = headers[names[i]];
+  }
+  req.headers = visible;
+  return visible;
+}
+
+function hideRaw(req) {
+  const { rawHeaders } = req;
+  let kept = 0;
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (isOurs(rawHeaders[i])) continue;
+    rawHeaders[kept] = rawHeaders[i];
+    rawHeaders[kept + 1] = rawHeaders[i + 1];
+    kept += 2;
+  }
+  rawHeaders.length = kept;
+}
 
 function put(object, key, value) {
   if (key === '__proto__') {
@@ -44,7 +78,7 @@ function fillContext(context, req, reqId) {
   context.secrets = {};
   context.data = data;
   context.meta = {};
-  context.headers = req.headers;
+  context.headers = visibleHeaders(req);
   return context;
 }
 
@@ -100,4 +134,4 @@ function addBody(context, req, bytes) {
   }
 }
 
-module.exports = { addBody, fillContext, firstSegment, hasBody, mediaType, readBody };
+module.exports = { addBody, fillContext, firstSegment, hasBody, hideRaw, mediaType, readBody };

@@ -1,45 +1,31 @@
 'use strict';
 
-// The request and response objects of every exchange. `Response` puts the platform's headers first and keeps a
-// program's own out of that namespace; both run the listeners of a `(context, req, res)` program in its call's
-// context, since Node emits their events in that of the connection.
+// The response object of every exchange: it puts the platform's headers first, keeps a program's own out of that
+// namespace, and says when the exchange is over.
 
-const { IncomingMessage, ServerResponse } = require('node:http');
+const { ServerResponse } = require('node:http');
 const { apply, indexOf, slice, startsWith, toLowerCase } = require('./primordials.js');
-const { enter } = require('./scope.js');
 
 const storeHeader = ServerResponse.prototype._storeHeader;
-const emitRequest = IncomingMessage.prototype.emit;
-const emitResponse = ServerResponse.prototype.emit;
+const { emit } = ServerResponse.prototype;
 const WIRE = 'x-sandpost-wire: 1\r\n';
 
-class Request extends IncomingMessage {
-  call = undefined; // set for `(context, req, res)`
-
-  emit(...args) {
-    return this.call === undefined ? apply(emitRequest, this, args) : enter(this.call, emitRequest, this, args);
-  }
-}
-
 class Response extends ServerResponse {
-  call = undefined; // set for `(context, req, res)`
-  lines = ''; // further header lines of the platform, each with its line end
-  upgrading = false;
-  onGone = undefined; // called once, when the exchange is over in whatever way
-
   constructor(req, options) {
     super(req, options);
     this.sendDate = false;
-    this.strictContentLength = true;
+    this.lines = ''; // further header lines of the platform, each with its line end
+    this.upgrading = false;
+    this.exchange = undefined; // its `over()` is called once, when the exchange has ended in whatever way
   }
 
   emit(...args) {
-    if (args[0] === 'close' && this.onGone !== undefined) {
-      const gone = this.onGone;
-      this.onGone = undefined;
-      gone();
+    if (args[0] === 'close' && this.exchange !== undefined) {
+      const { exchange } = this;
+      this.exchange = undefined;
+      exchange.over();
     }
-    return this.call === undefined ? apply(emitResponse, this, args) : enter(this.call, emitResponse, this, args);
+    return apply(emit, this, args);
   }
 
   _storeHeader(firstLine, headers) {
@@ -80,4 +66,4 @@ function resetHead(res) {
   res.strictContentLength = false;
 }
 
-module.exports = { Request, Response, resetHead };
+module.exports = { Response, resetHead };

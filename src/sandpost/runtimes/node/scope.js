@@ -19,4 +19,10 @@ function current() {
   return apply(getStore, storage, []);
 }
 
-module.exports = { current, enter };
+// Run the listeners of `emitter` as part of `call`: Node emits a connection's events in no call's context.
+function bindEvents(emitter, call) {
+  const { emit } = emitter;
+  emitter.emit = (...args) => (current() === call ? apply(emit, emitter, args) : enter(call, emit, emitter, args));
+}
+
+module.exports = { bindEvents, current, enter };

@@ -8,7 +8,7 @@ const failures = require('./failures.js');
 const { charCodeAt } = require('./primordials.js');
 const { Programs, compile } = require('./programs.js');
 const { hasBody, mediaType, readBody } = require('./request.js');
-const { Request, Response } = require('./response.js');
+const { Response } = require('./response.js');
 
 const MAX_HEAD = 128 * 1024;
 const MAX_REQ_ID = 64;
@@ -48,33 +48,6 @@ function badRequest(res, reqId, message) {
   refuse(res, { __proto__: null, ...failures.BAD_REQUEST, message }, 400, reqId, false, undefined, '');
 }
 
-// The platform's headers are not the program's business.
-function hideOurs(req) {
-  const { headers, rawHeaders } = req;
-  delete headers['x-sandpost-op'];
-  delete headers['x-sandpost-code'];
-  delete headers['x-sandpost-req'];
-  let kept = 0;
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i];
-    if (name.length > 11 && isOurs(name)) continue;
-    rawHeaders[kept] = name;
-    rawHeaders[kept + 1] = rawHeaders[i + 1];
-    kept += 2;
-  }
-  rawHeaders.length = kept;
-}
-
-// Whether a header's name begins with `x-sandpost-`, in any case.
-function isOurs(name) {
-  const prefix = 'x-sandpost-';
-  for (let i = 0; i < prefix.length; i++) {
-    const code = charCodeAt(name, i);
-    if ((code > 64 && code < 91 ? code + 32 : code) !== charCodeAt(prefix, i)) return false;
-  }
-  return true;
-}
-
 class Runtime {
   #programs;
 
@@ -112,7 +85,6 @@ class Runtime {
       return;
     }
     if (expects) res.writeContinue();
-    hideOurs(req);
     const call = new Call(program, req, res, reqId);
     if (upgrade !== undefined) {
       call.upgrade = upgrade;
@@ -147,8 +119,7 @@ class Runtime {
   // Once through compiling, calling and answering with a program that nobody else sees.
   #warm(req, res) {
     const program = compile(WARM_UP);
-    const stand = { __proto__: null, statusCode: 0, lines: '', onGone: undefined, call: undefined, end() {} };
-    hideOurs(req);
+    const stand = { __proto__: null, statusCode: 0, lines: '', exchange: undefined, end() {} };
     start(new Call(program, req, stand, ''));
     noContent(res);
   }
@@ -161,7 +132,6 @@ function listen(settings, then) {
   const runtime = new Runtime(settings.programs, settings.programBytes);
 
   const server = http.createServer({
-    IncomingMessage: Request,
     ServerResponse: Response,
     // The proxy has the deadlines: no answer, body or idle connection is ended here.
     requestTimeout: 0,
