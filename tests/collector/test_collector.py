@@ -1,0 +1,402 @@
+"""The collector as its surroundings see it: bytes into FIFOs, records in files."""
+
+import asyncio
+import os
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from sandpost.model import messages as m
+from sandpost.model.limits import Limits
+from support.collector import UID, Fifos, rig, write_all
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+def frame(text: bytes, level: int = 30, req_id: bytes = b"r1", flags: int = 0) -> bytes:
+    return struct.pack(">BBBBHBB", 0xF5, 1, level, flags, len(text), len(req_id), 0) + req_id + text
+
+
+class Flood:
+    """Writes as fast as it is read, as `yes` does, until stopped."""
+
+    def __init__(self, fd: int, block: bytes) -> None:
+        self.written = 0
+        self._fd, self._block = fd, block
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        os.set_blocking(fd, False)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.written += os.write(self._fd, self._block)
+            except BlockingIOError:
+                self._stop.wait(0.001)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(5)
+
+
+def test_three_streams_become_records_of_the_tenant(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one, two = r.sandbox(1, "acme"), r.sandbox(2, "other")
+            os.write(one.out, b"hello\n\x1b[31mbad \xff\x07\x1b[0m\n")
+            os.write(one.err, b"oops\n")
+            os.write(one.frames, frame(b"with request", 40, b"req-7") + frame(b"a ", flags=1) + frame(b"b\nc"))
+            os.write(two.out, b"mine\n")
+            await r.until(lambda: len(r.records("acme")) == 5 and len(r.records("other")) == 1)
+            shown = {(x["level"], x["msg"], x.get("req_id")) for x in r.records("acme")}
+            assert shown == {
+                (30, "hello", None),
+                (30, "bad \ufffd\u2407", None),
+                (50, "oops", None),
+                (40, "with request", "req-7"),
+                (30, "a b\nc", "r1"),
+            }
+            for record in r.records("acme"):
+                assert (record["container"], record["sandbox"], record["sandbox_id"]) == ("acme", True, one.id)
+            assert (r.records("other")[0]["container"], r.records("other")[0]["sandbox_id"]) == ("other", two.id)
+            await r.until(lambda: r.figure("sandpost_output_records_total") == 6)
+            assert r.figure("sandpost_output_sandboxes") == 2
+            assert r.stop() == 0
+
+    run(body())
+
+
+def test_partial_line_is_written_after_a_second_and_costs_no_cycle(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"Password: ")
+            began = time.monotonic()
+            await asyncio.sleep(0.6)
+            assert r.said("acme") == []
+            await r.until(lambda: r.said("acme") == ["Password: "])
+            assert 0.9 < time.monotonic() - began < 2
+            before = r.cpu()
+            await asyncio.sleep(2)
+            assert r.cpu() - before < 0.1
+
+    run(body())
+
+
+def test_forged_frames_are_counted_and_harm_nothing(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.frames, b"\xf5\x01\xff not a frame \xf5\xf5" + b'{"msg":"forged"}\n' + frame(b"good", 50, b""))
+            os.write(one.frames, os.urandom(3000).replace(b"\xf5", b"x") + frame(b"again", 10, b""))
+            await r.until(lambda: r.said("acme") == ["good", "again"])
+            await r.until(lambda: r.figure("sandpost_output_forged_total") >= 2)
+
+    run(body())
+
+
+def test_binary_output_becomes_valid_records(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            await asyncio.to_thread(write_all, one.out, os.urandom(200_000))
+            await asyncio.to_thread(write_all, one.err, b"\0" * 100_000)
+            await asyncio.to_thread(write_all, one.frames, os.urandom(100_000))
+            await r.until(lambda: sum(len(x["msg"]) for x in r.records("acme") if x["level"] == 50) >= 100_000)
+            os.write(one.out, b"\nafter\n")
+            await r.until(lambda: "after" in r.said("acme"))
+
+    run(body())
+
+
+def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -> None:
+    async def body() -> None:
+        rate = 256 * 1024
+        async with rig(tmp_path, output=rate) as r:
+            one = r.sandbox(1, "loud")
+            flood = Flood(one.out, (b"y" * 99 + b"\n") * 160)
+            began = time.monotonic()
+            await asyncio.sleep(6)
+            took = time.monotonic() - began
+            flood.stop()
+            # The bursts, what is held in FIFO and file, and a margin of a second.
+            assert flood.written < 4 * rate * (took + 1) + 3 * rate
+            assert flood.written > 2 * rate * took
+            await r.until(lambda: len(r.told("loud")) >= 2)
+            kept = len(r.said("loud"))
+            assert rate * (took - 1) < kept * (100 + 64) < rate * (took + 2)
+            told = r.told("loud")
+            assert all(text.endswith("s: over 256 KiB/s") for text in told)
+            dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
+            assert abs(dropped + kept - flood.written / 100) <= len(told) + 2
+            await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="over_rate") == dropped)
+
+    run(body())
+
+
+def test_quiet_tenant_is_written_promptly_beside_floods(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            loud = [r.sandbox(number, f"loud{number}") for number in range(4)]
+            quiet = r.sandbox(99, "quiet")
+            blocks = (b"\n" * 16384, b"x" * 16384, frame(b"") * 1000, b"line\n" * 3000)
+            fds = (loud[0].out, loud[1].err, loud[2].frames, loud[3].out)
+            floods = [Flood(fd, block) for fd, block in zip(fds, blocks, strict=True)]
+            waits = []
+            await asyncio.sleep(1)
+            before, began = r.cpu(), time.monotonic()
+            for number in range(30):
+                at = time.monotonic()
+                os.write(quiet.out, b"%d\n" % number)
+                await r.until(lambda: len(r.said("quiet")) == number + 1)  # noqa: B023 - evaluated at once
+                waits.append(time.monotonic() - at)
+                await asyncio.sleep(0.1)
+            used = (r.cpu() - before) / (time.monotonic() - began)
+            for flood in floods:
+                flood.stop()
+            assert r.said("quiet") == [str(number) for number in range(30)]
+            assert sorted(waits)[15] < 0.15
+            assert max(waits) < 1
+            assert used < 0.9, f"{used:.2f} cores for four floods"
+            rss = int(Path(f"/proc/{r.process.pid if r.process else 0}/statm").read_text().split()[1]) * 4096
+            assert rss < 100 << 20
+
+    run(body())
+
+
+def test_output_before_assignment_waits_for_its_owner_or_is_dropped(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            late, never = r.sandbox(1), r.sandbox(2)
+            os.write(late.out, b"a moment early\n")
+            os.write(never.out, b"of the platform\nalone\n")
+            await asyncio.sleep(0.3)
+            r.assign(late, "acme")
+            await r.until(lambda: r.said("acme") == ["a moment early"])
+            await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="unassigned") == 2, 5)
+            r.assign(never, "acme")
+            os.write(never.out, b"now\n")
+            await r.until(lambda: r.said("acme") == ["a moment early", "now"])
+
+    run(body())
+
+
+def test_second_tenant_of_a_sandbox_is_refused(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"1\n")
+            await r.until(lambda: r.said("acme") == ["1"])
+            r.assign(one, "thief")
+            os.write(one.out, b"2\n")
+            await r.until(lambda: r.said("acme") == ["1", "2"])
+            assert r.records("thief") == []
+            assert "sandbox assigned to a second tenant" in r.log.read_text()
+
+    run(body())
+
+
+def test_released_sandbox_is_read_to_its_end_and_closed(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            assert r.process is not None
+            descriptors = Path(f"/proc/{r.process.pid}/fd")
+            await r.until(lambda: len(os.listdir(descriptors)) > 3)
+            before = len([fd for fd in descriptors.iterdir() if "fifo" in os.readlink(fd)])
+            for number in range(20):
+                one = r.sandbox(number, "acme")
+                os.write(one.out, b"first\n" + b"x" * 20_000 + b"\nlast words")
+                os.write(one.frames, frame(b"unfinished", flags=1))
+                r.release(one)
+            await r.until(lambda: r.said("acme").count("last words") == 20)
+            assert r.said("acme").count("unfinished") == 20
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 0)
+            assert len([fd for fd in descriptors.iterdir() if "fifo" in os.readlink(fd)]) == before
+
+    run(body())
+
+
+def test_killed_collector_costs_no_writer_and_returns(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            fifos = [r.sandbox(number, f"t{number}") for number in range(5)]
+            for round_ in range(3):
+                for number, one in enumerate(fifos):
+                    os.write(one.out, b"before %d\n" % round_)
+                    await r.until(lambda: f"before {round_}" in r.said(f"t{number}"))  # noqa: B023 - evaluated at once
+                r.kill()
+                for one in fifos:
+                    # No reader but the holder: neither EPIPE nor a lost byte.
+                    os.write(one.out, b"between %d\n" % round_)
+                await r.start()
+                for number in range(5):
+                    await r.until(lambda: f"between {round_}" in r.said(f"t{number}"))  # noqa: B023
+            for number in range(5):
+                expected = [f"{word} {i}" for i in range(3) for word in ("before", "between")]
+                assert r.said(f"t{number}") == expected
+
+    run(body())
+
+
+def test_lost_supervisor_and_controller_stop_no_stream(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"1\n")
+            await r.until(lambda: r.said("acme") == ["1"])
+            r.supervisor.close()
+            r.controller.close()
+            os.write(one.out, b"2\n")
+            await r.until(lambda: r.said("acme") == ["1", "2"])
+            r.open()
+            await r.until(lambda: (r.supervisor_up, r.controller_up) == (2, 2))
+            os.write(one.out, b"3\n")
+            await r.until(lambda: r.said("acme") == ["1", "2", "3"])
+            # Given again, the streams are not kept twice.
+            assert r.process is not None
+            links = [os.readlink(fd) for fd in Path(f"/proc/{r.process.pid}/fd").iterdir()]
+            assert len([link for link in links if "/fifos/" in link]) == 3
+
+    run(body())
+
+
+def test_stream_without_a_writer_costs_no_cycle_and_is_read_again(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"1\n")
+            os.close(one.writes.pop(0))
+            await r.until(lambda: r.said("acme") == ["1"])
+            before = r.cpu()
+            await asyncio.sleep(1.5)
+            assert r.cpu() - before < 0.1
+            again = os.open(tmp_path / "fifos" / f"{one.id}-out", os.O_WRONLY)
+            os.write(again, b"2\n")
+            await r.until(lambda: r.said("acme") == ["1", "2"])
+            os.close(again)
+
+    run(body())
+
+
+def test_retire_writes_what_is_unfinished(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"whole\nhalf")
+            await r.until(lambda: r.said("acme") == ["whole"])
+            for channel in r.supervisor.channels:
+                channel.send(m.Retire(timeout=5))
+            assert r.process is not None
+            assert await asyncio.to_thread(r.process.wait, 5) == 0
+            assert r.said("acme") == ["whole", "half"]
+
+    run(body())
+
+
+def test_reload_takes_up_another_rate(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=1 << 20) as r:
+            one = r.sandbox(1, "acme")
+            r.host = msgspec.structs.replace(r.host, defaults=Limits(output=1024))
+            r.write_host()
+            for channel in r.supervisor.channels:
+                channel.send(m.Reload())
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(write_all, one.out, b"0123456\n" * 1000)
+            await r.until(lambda: r.told("acme") != [])
+            assert r.told("acme")[0].endswith("over 1 KiB/s")
+            assert len(r.said("acme")) < 100
+
+    run(body())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "state" / "logs"
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=128k,uid={UID}", "tmpfs", str(folder)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_costs_lines_that_are_told_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            filler = small_disk / "filler"
+            os.write(one.out, b"before\n")
+            await r.until(lambda: r.said("acme") == ["before"])
+            with open(filler, "wb", buffering=0) as file:
+                while file.write(b"x" * 4096) == 4096:
+                    if os.statvfs(small_disk).f_bavail == 0:
+                        break
+            for number in range(40):
+                os.write(one.out, b"%d" % number + b"z" * 200 + b"\n")
+                await asyncio.sleep(0.03)
+            await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="unwritten") > 0)
+            filler.unlink()
+            await r.until(lambda: r.told("acme") != [])
+            dropped = int(r.told("acme")[0].split()[0])
+            assert "the log cannot be written" in r.told("acme")[0]
+            assert len(r.said("acme")) + dropped == 41
+            os.write(one.out, b"after\n")
+            await r.until(lambda: r.said("acme")[-1] == "after")
+            assert "logs of tenants are written again" in r.log.read_text()
+
+    run(body())
+
+
+@pytest.mark.long
+def test_thousand_silent_sandboxes_cost_nothing_and_all_are_heard(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            fifos: list[Fifos] = []
+            for number in range(1000):
+                fifos.append(r.sandbox(number, f"t{number}"))
+                if number % 50 == 0:
+                    await asyncio.sleep(0)
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1000, 20)
+            before = r.cpu()
+            await asyncio.sleep(5)
+            assert (r.cpu() - before) / 5 < 0.02
+            for one in fifos:
+                os.write(one.out, b"here\n")
+            await r.until(lambda: all(r.said(f"t{number}") == ["here"] for number in range(1000)), 20)
+            r.kill()
+            began = time.monotonic()
+            await r.start()
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1000, 20)
+            assert time.monotonic() - began < 10
+
+    # The test holds 6,000 ends of FIFOs.
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        run(body())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_missing_host_file_ends_with_a_record(tmp_path: Path) -> None:
+    import json
+    import sys
+
+    code = "import sys; from sandpost.collector.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--host", str(tmp_path / "absent")], capture_output=True, timeout=20, check=False
+    )
+    assert done.returncode not in {0, -signal.SIGKILL}
+    assert json.loads(done.stderr.splitlines()[-1])["err"]["name"] == "FileNotFoundError"

@@ -1,0 +1,56 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandpost.collector.budget import Bucket, Drops
+
+
+@given(
+    st.floats(1, 1e7),
+    st.floats(1, 1e7),
+    st.lists(st.tuples(st.floats(0, 10), st.floats(0, 1e5)), max_size=50),
+)
+def test_spent_never_exceeds_burst_rate_and_one_overdraft(
+    rate: float, capacity: float, steps: list[tuple[float, float]]
+) -> None:
+    bucket, now, spent, largest = Bucket(rate, capacity, 0.0), 0.0, 0.0, 0.0
+    for wait, amount in steps:
+        now += wait
+        if bucket.is_open(now):
+            bucket.spend(amount)
+            spent += amount
+            largest = max(largest, amount)
+    assert spent <= capacity + rate * now + largest + 1e-3 * (1 + spent)
+
+
+def test_wait_says_when_it_is_open_again() -> None:
+    bucket = Bucket(100.0, 50.0, 0.0)
+    bucket.spend(150.0)
+    assert not bucket.is_open(0.0)
+    wait = bucket.wait(50.0)
+    assert wait == 1.5
+    assert not bucket.is_open(0.9)
+    assert bucket.is_open(wait)
+    assert bucket.wait(1000.0) == 0.0  # never more than fits
+
+
+def test_rate_of_nothing_is_endless() -> None:
+    bucket = Bucket(0, 0, 0.0)
+    bucket.spend(1e12)
+    assert bucket.is_open(0.0)
+    assert bucket.wait(1e12) == 0.0
+
+
+def test_drops_are_told_when_they_stop_or_go_on_for_long() -> None:
+    drops = Drops("over 1 MiB/s")
+    assert not drops.due(100.0)
+    drops.add(0, 1.0)
+    assert not drops.due(100.0)
+    drops.add(3, 10.0)
+    assert not drops.due(10.9)
+    assert drops.due(11.0)
+    for tenth in range(46):
+        drops.add(1, 10.5 + tenth / 10)
+    assert drops.due(15.0)
+    assert drops.sentence() == "49 lines dropped in 5.0 s: over 1 MiB/s"
+    drops.clear()
+    assert not drops.due(100.0)
