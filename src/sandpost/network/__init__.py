@@ -1,0 +1,1 @@
+"""Addresses, network namespaces and the firewall of sandboxes."""

@@ -1,0 +1,1 @@
+"""What stands around a sandbox: resources, identity, and the OCI configuration that says it all."""

@@ -1,0 +1,158 @@
+"""Renders a sandbox's walls as the configuration that an OCI runtime takes (runtime-spec 1.0, config.md). Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sandpost.model.inside import DEVICES, INIT, NODE, RUNTIMES, USER
+from sandpost.model.limits import Limits
+from sandpost.walls.identity import Identity
+
+_MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/bus",
+    "/proc/config.gz",
+    "/proc/diskstats",
+    "/proc/fs",
+    "/proc/interrupts",
+    "/proc/irq",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kmsg",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/mdstat",
+    "/proc/modules",
+    "/proc/pagetypeinfo",
+    "/proc/partitions",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/slabinfo",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/proc/zoneinfo",
+)
+_READ_ONLY = ("/proc/sys",)
+_PROCESSES_A_USER = 4096
+"""Far above any tenant's limit of pids, which the control group holds and which can change while it runs."""
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walls:
+    """The walls that are the same for every sandbox of an installation. `seccomp` is the OCI `linux.seccomp`."""
+
+    seccomp: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What runs in a sandbox: the runtime's folder in the root, and Node's own arguments before it."""
+
+    runtime: str
+    flags: tuple[str, ...] = ()
+    programs: int
+
+
+def render(
+    *,
+    walls: Walls,
+    program: Program,
+    limits: Limits,
+    identity: Identity,
+    rootfs: str,
+    namespace: str,
+    group_path: str,
+) -> dict[str, Any]:
+    """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace."""
+    linux: dict[str, Any] = {
+        "namespaces": [
+            {"type": "pid"},
+            {"type": "mount"},
+            {"type": "ipc"},
+            {"type": "uts"},
+            {"type": "cgroup"},
+            {"type": "user"},
+            {"type": "network", "path": namespace},
+        ],
+        "uidMappings": _mappings(identity),
+        "gidMappings": _mappings(identity),
+        "cgroupsPath": group_path,
+        "maskedPaths": list(_MASKED),
+        "readonlyPaths": list(_READ_ONLY),
+        "rootfsPropagation": "private",
+    }
+    if walls.seccomp is not None:
+        linux["seccomp"] = walls.seccomp
+    return {
+        "ociVersion": "1.0.2",
+        "hostname": "sandbox",
+        "root": {"path": rootfs, "readonly": True},
+        "process": {
+            "terminal": False,
+            "user": {"uid": USER, "gid": USER, "additionalGids": []},
+            "args": arguments(program),
+            "env": [
+                f"PATH={_PATH}",
+                "HOME=/tmp",
+                "LANG=C.UTF-8",
+                "NODE_ENV=production",
+                f"SANDPOST_PROGRAMS={program.programs}",
+            ],
+            "cwd": "/tmp",  # noqa: S108 - a tmpfs of the sandbox's own
+            "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},
+            "rlimits": [
+                _rlimit("RLIMIT_NOFILE", limits.files),
+                _rlimit("RLIMIT_NPROC", _PROCESSES_A_USER),
+                _rlimit("RLIMIT_CORE", 0),
+                _rlimit("RLIMIT_MSGQUEUE", 0),
+                _rlimit("RLIMIT_MEMLOCK", 65536),
+            ],
+            "noNewPrivileges": True,
+        },
+        "mounts": _mounts(limits, rootfs),
+        "linux": linux,
+    }
+
+
+def arguments(program: Program) -> list[str]:
+    """Return the command line of a sandbox: an init that reaps, and Node with the runtime."""
+    return [INIT, "-s", "--", NODE, *program.flags, f"{RUNTIMES}/{program.runtime}/main.js"]
+
+
+def _mappings(identity: Identity) -> list[dict[str, int]]:
+    return [
+        {"containerID": 0, "hostID": identity.root, "size": 1},
+        {"containerID": USER, "hostID": identity.user, "size": 1},
+    ]
+
+
+def _rlimit(kind: str, value: int) -> dict[str, Any]:
+    return {"type": kind, "soft": value, "hard": value}
+
+
+def _mounts(limits: Limits, rootfs: str) -> Sequence[dict[str, Any]]:
+    # /dev is the root's own folder, bound so that the runtime adds no devices of its choice; over its empty files
+    # go the host's nodes. There is no /sys, no /dev/pts, no /dev/shm, no /dev/mqueue.
+    return [
+        _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+        _mount("/dev", "bind", f"{rootfs}/dev", ["bind", "ro", "nosuid", "noexec"]),
+        *(_mount(f"/dev/{name}", "bind", f"/dev/{name}", ["bind"]) for name in DEVICES),
+        _mount(
+            "/tmp",  # noqa: S108 - the sandbox's own
+            "tmpfs",
+            "tmpfs",
+            ["nosuid", "nodev", "mode=1777", f"size={limits.tmp}", f"nr_inodes={limits.tmp_inodes}"],
+        ),
+    ]
+
+
+def _mount(destination: str, kind: str, source: str, options: Sequence[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
