@@ -247,7 +247,7 @@ def _why_line(line: bytes) -> str:
     if not line:
         return "the request line is empty"
     parts = line.split(b" ")
-    if len(parts) != 3:
+    if len(parts) != 3 or not parts[1]:
         return "the request line is not `METHOD TARGET HTTP/1.1` with single spaces"
     if re.fullmatch(rb"HTTP/1\.[01]", parts[2]) is None:
         return f"`{shown(parts[2])}` is not HTTP/1.1 or HTTP/1.0"
