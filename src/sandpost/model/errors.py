@@ -261,3 +261,9 @@ class EngineError(SandpostError):
     """A sandbox could not be made, started or removed."""
 
     reason = "engine"
+
+
+class AlreadyRunning(SandpostError):
+    """Another supervisor holds the state folder."""
+
+    reason = "running"
