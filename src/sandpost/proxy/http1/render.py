@@ -170,18 +170,21 @@ def _method(method: str) -> bytes:
 
 def _add(lines: list[bytes], headers: Sequence[Field], never: frozenset[bytes], drop: Collection[bytes]) -> bool:
     """Append the lines of the fields that may go on; return whether Host was among them."""
-    for name, value in headers:
-        if name == b"connection" and value not in _USUAL_OPTIONS:
-            # What Connection names is hop-by-hop too. Host is not for a client to take away.
-            never |= connection_options(value) - {b"host"}
+    begun = len(lines)
     host = False
     for field in headers:
         name = field[0]
-        if name in never or name in drop or name[:11] == b"x-sandpost-":
-            continue
-        if name == b"host":
-            host = True
-        lines.append(b": ".join(field))
+        if name in never:
+            if name == b"connection" and field[1] not in _USUAL_OPTIONS:
+                # What Connection names is hop-by-hop too. Host is not for a client to take away.
+                named = connection_options(field[1]) - never - {b"host"}
+                if named:
+                    del lines[begun:]
+                    return _add(lines, headers, never | named, drop)
+        elif name not in drop and (name < b"x-sandpost-" or name[:11] != b"x-sandpost-"):
+            if name == b"host":
+                host = True
+            lines.append(b": ".join(field))
     return host
 
 

@@ -10,6 +10,7 @@ Decisions that RFC 9110 and 9112 leave open:
 """
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -93,16 +94,19 @@ def _incomplete(buffer: bytes | bytearray, limit: int, seen: int) -> None:
         raise RuleError(f"the head is longer than {limit} bytes")
 
 
-def _parse(head: bytes, size: int, request_method: str, asked: bytes | None) -> ResponseHead:
-    lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(lines.pop(0))
+@lru_cache(maxsize=64)
+def _status(line: bytes) -> tuple[Literal[0, 1], int]:
+    match = _STATUS_LINE.fullmatch(line)
     if match is None:
         raise RuleError("the status line is not `HTTP/1.1 STATUS REASON` with a status from 100 to 599")
+    return (1 if match[1] == b"1" else 0), int(match[2])
+
+
+def _parse(head: bytes, size: int, request_method: str, asked: bytes | None) -> ResponseHead:
+    lines = head.split(b"\r\n")
+    minor, status = _status(lines.pop(0))
     if len(lines) > MAX_FIELDS:
         raise RuleError(f"there are more than {MAX_FIELDS} header fields")
-    minor: Literal[0, 1] = 1 if match[1] == b"1" else 0
-    status = int(match[2])
-
     headers = _fields.read(lines)
     length: int | None = None
     protocol: bytes | None = None

@@ -4,7 +4,7 @@ Nothing is normalised. The first segment decides whose request it is, so it is t
 behind it is the program's and passes byte for byte: dot segments, double slashes, backslashes, percent-encoding.
 """
 
-import re
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -46,14 +46,15 @@ def split_query(query: bytes) -> Query:
 
     Raises `MalformedRequest` if one of them comes twice: two readers could then take different ones.
     """
-    if not query:
-        return _NO_QUERY
+    encoded = b"%" in query or b"+" in query
+    if not encoded and b"key" not in query and b"webtask_" not in query:
+        return Query(None, None, {}, query)
     others: list[bytes] = []
     ours: dict[str, bytes] = {}
     key: bytes | None = None
     for pair in query.split(b"&"):
         name, _, value = pair.partition(b"=")
-        if b"%" in name or b"+" in name:
+        if encoded:
             name = _decoded(name)
         if name == b"key":
             if key is not None:
@@ -71,15 +72,11 @@ def split_query(query: bytes) -> Query:
     return Query(key, ours.get("webtask_code"), ours, b"&".join(others))
 
 
-_NO_QUERY = Query(None, None, {}, b"")
 _TWICE = "the query parameter `%s` comes more than once: send it once"
-_ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 def _decoded(text: bytes) -> bytes:
     """Decode as a form does: `+` is a space, and an escape that is none stays as it is."""
     if b"+" in text:
         text = text.replace(b"+", b" ")
-    if b"%" in text:
-        text = _ESCAPE.sub(lambda match: bytes.fromhex(match[1].decode("ascii")), text)
-    return text
+    return unquote_to_bytes(text) if b"%" in text else text
