@@ -108,7 +108,7 @@ class Engine(Protocol):
         """
 
     def watch_parent(self, threshold: int, on_full: Callable[[], None]) -> Callable[[], None]:
-        """Call `on_full` (event loop) whenever all sandboxes together come to use `threshold` bytes; returns an undo."""
+        """Call `on_full` (event loop) whenever all sandboxes come to use `threshold` bytes; returns an undo."""
 
     def find(self) -> list[Found]:
         """List what is on the host, from its groups and the runtime's state, whoever made it."""

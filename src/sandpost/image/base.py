@@ -44,6 +44,8 @@ def build(
     _run(["ldconfig", "-X", "-r", target], "run ldconfig", scratch)
     tree.remove(os.path.join(target, "var/cache"))
     tree.normalise(target)
+    # What is mounted on a folder takes its mode.
+    os.chmod(os.path.join(target, "tmp"), 0o1777)  # noqa: S103
     return packages
 
 

