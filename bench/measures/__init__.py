@@ -1,0 +1,31 @@
+"""Every measurement by name, in the order in which they run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.measures import churn, first, growth, memory, programs, warm
+from bench.options import Options
+from bench.result import Result
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measurement: what it finds out, and how."""
+
+    about: str
+    run: Callable[[Options], Result]
+
+
+ALL: dict[str, Measure] = {
+    "first": Measure("first answer of a new tenant, pool warm", first.warm_pool),
+    "empty": Measure("first answer of a new tenant, pool empty", first.empty_pool),
+    "sustained": Measure("new tenants answered a second", first.sustained),
+    "warm": Measure("warm calls a second beside a bare Node server", warm.throughput),
+    "added": Measure("latency added at one connection", warm.added),
+    "load": Measure("latency against load, for the plot", warm.load),
+    "unseen": Measure("a never-seen program against a known one; thousands of different ones", programs.unseen),
+    "idle": Measure("memory of an idle sandbox and of the platform's processes", memory.idle),
+    "full": Measure("tenants that fill their memory, and a neighbour", memory.full),
+    "churn": Measure("sandboxes made and ended one after another", churn.churn),
+    "growth": Measure("warm calls with 1, 100 and 1,000 tenants alive", growth.growth),
+}

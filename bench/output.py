@@ -1,0 +1,90 @@
+"""What it costs to make records of output: microseconds a line, and the share of a core at the default rate.
+
+    python -m bench.output [--json]
+
+Times decoding, rendering and writing in one process, without FIFOs. The least of several rounds is shown.
+"""
+
+import argparse
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+
+from sandpost.logs import records
+from sandpost.logs.files import TenantFiles
+from sandpost.logs.frames import FrameCutter
+from sandpost.logs.lines import LineCutter
+from sandpost.logs.said import Decoder
+
+_ROUNDS = 5
+_CHUNK = 64 * 1024
+
+
+def _frame(text: bytes) -> bytes:
+    req_id = b"01hf2k3v5t9m"
+    return struct.pack(">BBBBHBB", 0xF5, 1, 30, 0, len(text), len(req_id), 0) + req_id + text
+
+
+def _lines(size: int) -> bytes:
+    return (b"x" * size + b"\n") * (_CHUNK // (size + 1))
+
+
+CASES: dict[str, tuple[Callable[[], Decoder], bytes]] = {
+    "lines of 10 bytes": (lambda: LineCutter(30), _lines(10)),
+    "lines of 100 bytes": (lambda: LineCutter(30), _lines(100)),
+    "lines of 1,000 bytes": (lambda: LineCutter(30), _lines(1000)),
+    "frames of 100 bytes": (FrameCutter, _frame(b"x" * 100) * (_CHUNK // 120)),
+    "binary": (lambda: LineCutter(30), bytes(range(256)) * (_CHUNK // 256)),
+}
+
+
+def measure(make: Callable[[], Decoder], chunk: bytes, folder: str) -> tuple[float, float]:
+    """Return microseconds a record made and written, and nanoseconds a byte skipped."""
+    decoder, files, best, skip = make(), TenantFiles(folder), float("inf"), float("inf")
+    for _ in range(_ROUNDS):
+        began, count = time.perf_counter(), 0
+        for _ in range(20):
+            at = time.time()
+            said = decoder.feed(chunk)
+            lines = [
+                records.encode(
+                    records.user_record(one, hostname="host", tenant="acme", sandbox_id="0123456789ab", at=at)
+                )
+                for one in said
+            ]
+            files.append("acme", b"".join(lines), len(lines))
+            files.flush()
+            count += len(lines)
+        best = min(best, (time.perf_counter() - began) / count * 1e6)
+        began = time.perf_counter()
+        for _ in range(100):
+            decoder.skip(chunk)
+        skip = min(skip, (time.perf_counter() - began) / (100 * len(chunk)) * 1e9)
+        decoder = make()
+    files.close()
+    return best, skip
+
+
+def main() -> None:
+    """Measure all cases and print them."""
+    parser = argparse.ArgumentParser(description="What records of output cost.")
+    parser.add_argument("--json", action="store_true")
+    as_json = parser.parse_args().json
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (make, chunk) in CASES.items():
+            made, skipped = measure(make, chunk, folder)
+            found[name] = {"us_a_record": round(made, 2), "ns_a_byte_skipped": round(skipped, 3)}
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for name, figures in found.items():
+        print(
+            f"{name:<22}{figures['us_a_record']:>8.2f} us a record{figures['ns_a_byte_skipped']:>9.3f} ns a byte skipped"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,229 @@
+"""The servers that are measured: the platform as a user starts it, and a bare Node process beside it."""
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from bench import machine
+from sandpost.model.host import Host, load
+
+ANSWER = '"Hello, world!"'
+PROGRAM = b'return function (cb) { cb(null, "Hello, world!") }'
+START_DEADLINE = 120.0
+STOP_DEADLINE = 180.0
+_BARE = Path(__file__).with_name("bare.js")
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Wait until `condition()`; after `seconds` raise `TimeoutError` that names `what`."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.02)
+
+
+class ControllerStatus(msgspec.Struct, frozen=True):
+    """What the benchmark reads of `/api/status`."""
+
+    pool: int
+    pool_target: int
+    starting: int
+    assigned: int
+    draining: int
+    waiting: int
+    starts: int
+    ends: dict[str, int]
+
+    @property
+    def fatal_ends(self) -> int:
+        """Ends that a tenant's code caused."""
+        return sum(self.ends.get(word, 0) for word in ("memory", "blocked", "exit", "crash", "cpu", "output"))
+
+
+class Platform:
+    """`sandpost serve` with a state folder, port and key of its own; a context manager.
+
+    `settings` are names of the environment without `SANDPOST_`, in lower case.
+    """
+
+    def __init__(self, **settings: str) -> None:
+        self.port = free_port()
+        self.key = "bench-" + secrets.token_hex(16)
+        self._settings = settings
+        self._state_dir = Path(tempfile.mkdtemp(prefix="sandpost-bench-"))
+        self._state_dir.chmod(0o711)
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SANDPOST_")}
+        environment |= {f"SANDPOST_{name.upper()}": value for name, value in self._settings.items()}
+        environment |= {
+            "SANDPOST_LISTEN": f"127.0.0.1:{self.port}",
+            "SANDPOST_STATE_DIR": str(self._state_dir),
+            "SANDPOST_ADMIN_KEY": self.key,
+        }
+        command = [str(Path(sys.executable).with_name("sandpost")), "serve"]
+        self._process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        )
+        try:
+            wait_until(self._healthy, "the platform's start", START_DEADLINE)
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        try:
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(STOP_DEADLINE)
+            if kind is not None:
+                self._log.seek(0)
+                sys.stderr.write(self._log.read().decode(errors="replace")[-8000:])
+        finally:
+            self._log.close()
+            shutil.rmtree(self._state_dir, ignore_errors=True)
+
+    def _healthy(self) -> bool:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"`sandpost serve` ended with {self._process.returncode}; its output follows")
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self._request("GET", "/health", None)[0] == 200
+        return False
+
+    def _request(self, method: str, target: str, body: Any) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            data = None if body is None else json.dumps(body).encode()
+            connection.request(method, target, data, {"Authorization": f"Bearer {self.key}"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def api(self, method: str, target: str, body: Any = None) -> Any:
+        """Call a management route; `RuntimeError` unless it succeeds."""
+        status, data = self._request(method, target, body)
+        if status >= 300:
+            raise RuntimeError(f"{method} {target}: {status} {data[:300]!r}")
+        return json.loads(data) if data else None
+
+    def status(self) -> ControllerStatus:
+        """Return how the controller is."""
+        return msgspec.convert(self.api("GET", "/api/status")["controller"], ControllerStatus)
+
+    def sandboxes(self) -> list[dict[str, Any]]:
+        """Return all sandboxes as the api shows them."""
+        found: list[dict[str, Any]] = self.api("GET", "/api/sandboxes")["sandboxes"]
+        return found
+
+    def wait_pool(self, seconds: float = 60.0) -> None:
+        """Wait until the pool is full and nothing is being started."""
+
+        def full() -> bool:
+            status = self.status()
+            return status.pool >= status.pool_target and not status.starting
+
+        wait_until(full, "a full pool", seconds)
+
+    @property
+    def host(self) -> Host:
+        """The host file of this installation."""
+        for path in Path("/run/sandpost").glob("?/host.json"):
+            with contextlib.suppress(OSError):
+                host = load(str(path))
+                if host.state_dir == str(self._state_dir):
+                    return host
+        raise RuntimeError("the installation has no host file under /run/sandpost")
+
+    def parts(self) -> dict[int, str]:
+        """Return pid and part of every process of the platform, its sandboxes not among them."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        host_file = self.host.path("host.json")
+        found = {self._process.pid: "supervisor"}
+        for pid, command in machine.commands().items():
+            _, ours, rest = command.partition("sandpost ")
+            if ours and host_file in rest:
+                found.setdefault(pid, rest.split()[0])
+        return found
+
+    def pss(self) -> dict[str, int]:
+        """Return the bytes (PSS) of each part's processes together."""
+        sizes: dict[str, int] = {}
+        for pid, part in self.parts().items():
+            sizes[part] = sizes.get(part, 0) + machine.pss(pid)
+        return sizes
+
+
+def node_binary() -> str:
+    """Return the Node binary of the newest built image."""
+    found = sorted(
+        Path("/var/lib/sandpost/image").glob("*/rootfs/usr/local/bin/node"), key=lambda path: path.stat().st_mtime
+    )
+    if not found:
+        raise RuntimeError("no image is built yet: scripts/serve builds one")
+    return str(found[-1])
+
+
+class BareNode:
+    """One Node process that answers as the measured program does; a context manager."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        command = [node_binary(), str(_BARE), str(self.port), ANSWER]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return self
+            if time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise TimeoutError("the bare Node server does not listen")
+            time.sleep(0.001)
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
