@@ -1,0 +1,488 @@
+"""One call of a program: a sandbox, the program loaded there, the exchange; exactly one answer, by the deadline.
+
+A call goes through: choose (a sandbox, or wait for one), load (the program, if this worker has not seen it there),
+connect, write, read. Until a byte of it is written it may be sent to another sandbox or again; afterwards never.
+"""
+
+from typing import TYPE_CHECKING
+
+from sandpost.model.ends import FATAL, End
+from sandpost.model.errors import (
+    BadGateway,
+    DeadlinePassed,
+    NeighbourCall,
+    SandboxEnded,
+    SandboxLost,
+    SandpostError,
+    Unavailable,
+    UnknownCode,
+)
+from sandpost.model.messages import Finished, Replace
+from sandpost.model.units import format_duration
+from sandpost.proxy import cors
+from sandpost.proxy.exchange import Exchange
+from sandpost.proxy.http1.body import Kind
+from sandpost.proxy.http1.errors import BrokenResponse
+from sandpost.proxy.http1.response import ResponseHead
+from sandpost.proxy.load import WIRE, Failure
+from sandpost.proxy.plan import Plan, Way
+from sandpost.proxy.sandbox import Sandbox
+from sandpost.proxy.upgrade import Tunnel
+from sandpost.proxy.upstream import Upstream
+
+if TYPE_CHECKING:
+    from sandpost.proxy.client import Client
+    from sandpost.proxy.quota import Seat
+    from sandpost.proxy.worker import Worker
+
+WORD_WAIT = 1.5
+"""Seconds that a call whose connection broke waits to hear why its sandbox ended."""
+MAX_TRIES = 4
+"""Sandboxes that a call tries before it is refused, none of which got a byte of it."""
+_OURS = frozenset({b"x-wt-response-source"})
+_NAMED_ENDS = frozenset({"exit", "crash"})
+
+
+class Call(Exchange):
+    """See the module. `limits` are the tenant's."""
+
+    __slots__ = (
+        "_code", "_fetching", "_orphaned_at", "_storing", "_tries", "code_hash", "exclusive", "limits", "sandbox",
+        "seat", "settings", "waited", "written",
+    )  # fmt: skip
+
+    def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
+        super().__init__(worker, client, plan)
+        settings = plan.settings
+        assert settings is not None
+        self.settings = settings
+        self.limits = settings.limits
+        self.exclusive = settings.isolation == "per_request"
+        self.code_hash = code_hash
+        self.sandbox: Sandbox | None = None
+        self.seat: Seat | None = None
+        self.written = False
+        """Whether a byte may have reached the sandbox."""
+        self.waited = False
+        """Whether it had to wait for the controller."""
+        self._code = code
+        self._fetching = False
+        self._storing = False
+        self._tries = 0
+        self._orphaned_at = 0.0
+
+    # --- on the way to the sandbox ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin; raises what refuses the call before anything is taken for it."""
+        worker, plan = self.worker, self.plan
+        if plan.way is Way.CALL:
+            self.expect_body(self.limits.body)
+        self.seat = worker.quota.begin(plan.name, self.limits, worker.second)
+        worker.counts.in_flight += 1
+        worker.exchanges.add(self)
+        self.client.handler = self
+        self.due = self.began + self.limits.deadline
+        code = self._code
+        if code is not None and not worker.codes.stored(plan.name, self.code_hash):
+            self._storing = True
+            worker.codes.put(plan.name, self.code_hash, code, self.limits.stored_code, self._stored)
+            if self.done:
+                return
+        self._choose()
+
+    def _stored(self) -> None:
+        self._storing = False
+        if not self.done and self.up is None and self.sandbox is not None and self.code_hash in self.sandbox.loaded:
+            self._connect()
+
+    def _choose(self) -> None:
+        sandbox = None if self.exclusive else self.worker.routes.find(self.plan.name)
+        if sandbox is not None:
+            self.route_found(sandbox)
+        else:
+            self.waited = True
+            self.worker.routes.ask(self)
+
+    def route_found(self, sandbox: Sandbox) -> None:
+        """A sandbox is there."""
+        self.sandbox = sandbox
+        sandbox.calls.add(self)
+        if self.code_hash in sandbox.loaded:
+            if not self._storing:
+                self._connect()
+        else:
+            self._load(sandbox)
+
+    def route_refused(self, error: SandpostError) -> None:
+        """There will be no sandbox."""
+        self.fail(error)
+
+    def _load(self, sandbox: Sandbox) -> None:
+        if self._fetching:
+            return
+        if self._code is None:
+            self._code = self.worker.codes.look(self.plan.name, self.code_hash)
+        if self._code is None:
+            self._fetching = True
+            self.worker.codes.fetch(self.plan.name, self.code_hash, self._fetched)
+            return
+        sandbox.load(self.code_hash, self._code, self)
+
+    def _fetched(self, code: bytes | None) -> None:
+        self._fetching = False
+        if self.done:
+            return
+        if code is None:
+            self.fail(unknown_code(self.plan.name, self.code_hash))
+            return
+        self._code = code
+        if self.sandbox is not None:
+            self.sandbox.load(self.code_hash, code, self)
+
+    def load_ended(self, failure: Failure | None) -> None:
+        """The program is loaded, or cannot be."""
+        sandbox = self.sandbox
+        if self.done or sandbox is None:
+            return
+        sandbox.forget_load(self.code_hash, self)
+        if failure is None:
+            if not self._storing:
+                self._connect()
+            return
+        self._finish_with(failure)
+
+    def load_broke(self, error: str, *, wire: bytes | None) -> None:
+        """The program could not be sent; no user code ran."""
+        sandbox = self.sandbox
+        if self.done or sandbox is None:
+            return
+        sandbox.forget_load(self.code_hash, self)
+        if wire is not None:
+            sandbox.suspect_broken(f"wire version {wire[:20]!r}")
+            self.fail(_other_wire())
+            return
+        self._doubt(error)
+
+    def _connect(self) -> None:
+        sandbox = self.sandbox
+        assert sandbox is not None
+        up = sandbox.pool.take(self)
+        if up is not None:
+            self.up_ready(up)
+
+    def up_ready(self, up: Upstream) -> None:
+        """Connected: write the head."""
+        sandbox, worker, plan = self.sandbox, self.worker, self.plan
+        assert sandbox is not None
+        assert up.transport is not None
+        self.up = up
+        up.transport.write(
+            b"".join(
+                (
+                    plan.line,
+                    self.code_hash.encode(),
+                    b"\r\nx-sandpost-req: ",
+                    self.req_id.encode(),
+                    b"\r\n",
+                    self.client.forwarded(plan),
+                    plan.fields,
+                    b"\r\n",
+                )
+            )
+        )
+        if not self.written:
+            self.written = True
+            sandbox.begun += 1
+            if not sandbox.touched:
+                worker.routes.touch(sandbox)
+        self.due = worker.now() + self.limits.deadline
+
+    def up_failed(self, error: str) -> None:
+        """No connection."""
+        if not self.done:
+            self._doubt(error)
+
+    def _doubt(self, error: str) -> None:
+        """Nothing was written, and the sandbox does not take it: it may have ended, or will take it soon."""
+        self._tries += 1
+        sandbox = self.sandbox
+        assert sandbox is not None
+        if self._tries >= MAX_TRIES:
+            sandbox.suspect_broken(error)
+            self.fail(
+                Unavailable("the tenant's sandbox takes no connection: try again", retry_after=1, component="sandbox")
+            )
+            return
+        self.worker.later(0.1 * 2**self._tries, self._try_again)
+
+    def _try_again(self) -> None:
+        sandbox = self.sandbox
+        if self.done or self.up is not None or sandbox is None or sandbox.word is not None:
+            return
+        self.route_found(sandbox)
+
+    # --- the answer -------------------------------------------------------------------------------------------
+
+    def up_data(self, data: bytes) -> None:
+        """Bytes came; an answer like the last one on this connection goes the short way."""
+        up = self.up
+        if self.answer is not None or up is None or self._partial:
+            super().up_data(data)
+            return
+        head_in = up.head_in
+        size = len(head_in)
+        if (
+            size
+            and len(data) == size + up.head_length
+            and up.head_plan is self.plan
+            and up.head_date is self.worker.date
+            and up.head_code == self.code_hash
+            and self.client.keep_alive
+            and data.startswith(head_in)
+            and self.reader is None
+            and not self.done
+        ):
+            self.head_out = True
+            self.client.write(up.head_out + data[size:])
+            self._finish_short(up)
+            return
+        super().up_data(data)
+
+    def _finish_short(self, up: Upstream) -> None:
+        """End as `finish` does, for an answer that was complete at once with status 200."""
+        self.done = True
+        self.passed_out(up.head_length)
+        self.ended(200)
+        if self._paused_up and up.transport is not None:
+            up.transport.resume_reading()
+        self._release(reusable=True)
+        self.client.answered(read_to_end=True)
+
+    def on_head(self, head: ResponseHead, rest: bytes) -> None:
+        """Check what the runtime says of itself, and pass on what is the program's."""
+        sandbox, up = self.sandbox, self.up
+        assert sandbox is not None
+        wire = source = unknown = end = replace = None
+        own_origin = False
+        for name, value in head.headers:
+            if name[:2] == b"x-":
+                if name == b"x-sandpost-wire":
+                    wire = value
+                elif name == b"x-sandpost-source":
+                    source = value
+                elif name == b"x-sandpost-unknown":
+                    unknown = value
+                elif name == b"x-sandpost-end":
+                    end = value
+                elif name == b"x-sandpost-replace":
+                    replace = value
+            elif name == b"access-control-allow-origin":
+                own_origin = True
+        if head.upgrade is not None:
+            self._upgrade(head, rest)
+            return
+        if wire != WIRE:
+            if wire is not None:
+                sandbox.suspect_broken(f"wire version {wire[:20]!r}")
+                self.fail(_other_wire())
+                return
+            raise BrokenResponse("it did not come from the runtime (no x-sandpost-wire)")
+        if unknown is not None and head.status == 404:
+            self._reload()
+            return
+        if end is not None:
+            sandbox.guilty_named = True
+            self.worker.routes.ending(sandbox)
+        if replace is not None and not sandbox.replace_asked:
+            sandbox.replace_asked = True
+            self.worker.tell(Replace(sandbox_id=sandbox.sandbox_id))
+        extra = [(b"x-wt-response-source", source if source in {b"webtask", b"compiler"} else b"proxy")]
+        if self.plan.way is Way.CODE:
+            extra.append((b"x-sandpost-code", self.code_hash.encode()))
+        if self.plan.origin and not own_origin:
+            extra += [cors.ALLOW_ORIGIN, cors.EXPOSE]
+        plan, code_hash, client = self.plan, self.code_hash, self.client
+        plain = (
+            up is not None
+            and head.status == 200
+            and head.body.kind is Kind.LENGTH
+            and head.keep_alive
+            and end is None
+            and self.reader is None
+            and client.stays()
+        )
+        raw = self._last_head
+        rendered = self.start_answer(head, rest, extra, _OURS)
+        if plain and up is not None and not up.closed:
+            up.head_in, up.head_out, up.head_length = raw, rendered, head.body.length
+            up.head_plan, up.head_date, up.head_code = plan, self.worker.date, code_hash
+
+    def _reload(self) -> None:
+        """The runtime has unloaded the program: no user code ran, no byte of the body was sent."""
+        sandbox, up = self.sandbox, self.up
+        assert sandbox is not None
+        self.up = None
+        if up is not None:
+            up.end()
+        self._tries += 1
+        if self.sending or self._tries > MAX_TRIES:
+            self.fail(BadGateway("the runtime does not keep the program: try again"))
+            return
+        self._partial = b""
+        self.written = False
+        sandbox.begun -= 1
+        sandbox.loaded.pop(self.code_hash, None)
+        self._load(sandbox)
+
+    def _upgrade(self, head: ResponseHead, rest: bytes) -> None:
+        up, sandbox = self.up, self.sandbox
+        assert up is not None
+        assert sandbox is not None
+        Tunnel(self, up, head, rest)
+
+    def _finish_with(self, failure: Failure) -> None:
+        """Answer with what the runtime said about loading the program."""
+        self.done = True
+        self._release(reusable=False)
+        self.ended(failure.status)
+        extra = [(b"content-type", b"application/json"), (b"x-wt-response-source", failure.source)]
+        if self.plan.way is Way.CODE:
+            extra.append((b"x-sandpost-code", self.code_hash.encode()))
+        self.client.tell(failure.status, failure.body_for(self.req_id), extra, self.plan, self.body_complete())
+
+    def neutral_bytes(self) -> bytes:
+        """Return what can be sent to the client now without meaning anything; nothing if there is no such thing."""
+        if not self.head_out:
+            return b"HTTP/1.1 102 Processing\r\n\r\n" if self.plan.head.minor else b""
+        return b"0" if self._framing is Kind.CHUNKED else b""
+
+    # --- what can happen --------------------------------------------------------------------------------------
+
+    def lost_before_head(self) -> None:
+        """The connection ended without an answer: hear first whether the sandbox did."""
+        sandbox = self.sandbox
+        assert sandbox is not None
+        if sandbox.word is not None:
+            return
+        now = self.worker.now()
+        self._orphaned_at = now
+        self.worker.later(WORD_WAIT, self._no_word)
+        sandbox.probe.ask(now, self._sandbox_lives)
+
+    def _sandbox_lives(self) -> None:
+        if not self.done and self.up is None:
+            self.fail(BadGateway("the program closed the connection before it answered", fault="code"))
+
+    def _no_word(self) -> None:
+        if self.done:
+            return
+        sandbox = self.sandbox
+        if sandbox is not None:
+            sandbox.suspect_broken("connections break and no end is known")
+        self.fail(
+            BadGateway(
+                "the connection to the sandbox broke after the call was sent; whether the program ran to its end is "
+                "unknown, so it was not run again"
+            )
+        )
+
+    def sandbox_gone(self, word: End, message: str, *, shared: bool, guilty_named: bool) -> None:
+        """The sandbox has ended. A call of which nothing was written goes to another one."""
+        if self.done:
+            return
+        sandbox = self.sandbox
+        if not self.written and self._tries < MAX_TRIES:
+            self._tries += 1
+            if sandbox is not None:
+                sandbox.forget_load(self.code_hash, self)
+                sandbox.pool.forget(self)
+                sandbox.leave(self)
+            self.sandbox = None
+            self._choose()
+            return
+        if guilty_named and word in _NAMED_ENDS:
+            self.fail(NeighbourCall(f"another call ended the sandbox ({word}) that this one shared with it"))
+        elif word in FATAL:
+            self.fail(SandboxEnded(message, word=word, shared=shared))
+        else:
+            self.fail(SandboxLost(f"{message}; the call was not run again", word=word))
+
+    def timed_out(self) -> None:
+        """The deadline."""
+        sandbox = self.sandbox
+        limit = format_duration(self.limits.deadline)
+        if sandbox is None:
+            self.worker.routes.forget(self)
+            self.fail(
+                Unavailable(
+                    f"no sandbox within {limit}: the controller did not answer", retry_after=1, component="controller"
+                )
+            )
+            return
+        if not self.exclusive:
+            sandbox.deadline_passed(self.worker.now())
+        self.fail(
+            DeadlinePassed(
+                f"no complete answer within {limit}, the tenant's limit: answer sooner, or raise `limits.deadline`",
+                limit=self.limits.deadline,
+                setting="limits.deadline",
+            )
+        )
+
+    def passed_in(self, size: int) -> None:
+        """Count for the controller."""
+        if self.sandbox is not None:
+            self.sandbox.bytes_in += size
+        self.worker.counts.bytes_in += size
+
+    def passed_out(self, size: int) -> None:
+        """Count for the controller."""
+        if self.sandbox is not None:
+            self.sandbox.bytes_out += size
+        self.worker.counts.bytes_out += size
+
+    def ended(self, status: int) -> None:
+        """Count."""
+        counts = self.worker.counts
+        counts.statuses[status] += 1
+        seconds = self.worker.now() - self.began
+        counts.call_seconds.add(seconds)
+        if self.waited:
+            counts.first_seconds.add(seconds)
+
+    def released(self, reusable: bool) -> None:
+        """Give back the connection, the sandbox and the seat."""
+        worker, sandbox, up = self.worker, self.sandbox, self.up
+        self.up = None
+        if sandbox is None:
+            if self.waited:
+                worker.routes.forget(self)
+        else:
+            sandbox.calls.discard(self)
+            if up is None:
+                if not self.written:
+                    sandbox.forget_load(self.code_hash, self)
+                    sandbox.pool.forget(self)
+            elif reusable and not self.exclusive:
+                sandbox.pool.give(up)
+            else:
+                up.end()
+            if self.exclusive:
+                worker.routes.finished(sandbox)
+                worker.tell(Finished(sandbox_id=sandbox.sandbox_id))
+        if self.seat is not None:
+            worker.quota.end(self.seat)
+            worker.counts.in_flight -= 1
+
+
+def unknown_code(tenant: str, code_hash: str) -> UnknownCode:
+    """Return the error of a hash that nothing is kept under."""
+    return UnknownCode(
+        f"tenant `{tenant}` has no program {code_hash[:12]}..: POST it again (programs are kept for a day after "
+        "their last use, within `limits.stored_code`)"
+    )
+
+
+def _other_wire() -> BadGateway:
+    return BadGateway("the sandbox's runtime speaks another version of the wire: it is replaced")

@@ -1,0 +1,567 @@
+"""A client's connection: reads requests one after another, hands each to what answers it, and ends in order.
+
+State stands in three groups: of the connection, of reading, of the exchange under way. Requests that come while one
+is answered wait in `_kept`, within a bound beyond which the connection is not read.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Protocol, cast
+
+from sandpost.model.errors import BodyTooLarge, MalformedRequest, RequestTimeout, SandpostError
+from sandpost.model.units import format_size
+from sandpost.proxy import forwarded, health
+from sandpost.proxy.answers import error_answer, json_answer, preflight_answer
+from sandpost.proxy.call import Call
+from sandpost.proxy.http1.body import BodyReader, Piece
+from sandpost.proxy.http1.render import CONTINUE
+from sandpost.proxy.http1.request import parse_request
+from sandpost.proxy.passthrough import Passage
+from sandpost.proxy.plan import Plan, Way, check_code_type
+
+if TYPE_CHECKING:
+    from sandpost.proxy.worker import Worker
+
+_MAX_KEPT = 64 * 1024
+_LINGER = 2.0
+"""Seconds that a client may go on sending what nobody reads, so that it gets to read its answer."""
+_GONE_AFTER = 0.4
+_TCP_CLOSE = 7
+_RESET = struct.pack("ii", 1, 0)
+NEVER = float("inf")
+
+
+class Handler(Protocol):
+    """What answers the request under way."""
+
+    def client_data(self, data: bytes) -> None:
+        """Bytes came behind the head."""
+
+    def client_eof(self) -> None:
+        """The client sends nothing more."""
+
+    def client_lost(self) -> None:
+        """The client is gone."""
+
+    def client_writable(self, writable: bool) -> None:
+        """The client takes more, or has enough for now."""
+
+
+class Client(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = (
+        "_asked_gone", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_kept", "_lingering", "_seen",
+        "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
+        "peer", "reading", "secure", "transport", "worker",
+    )  # fmt: skip
+
+    def __init__(self, worker: "Worker") -> None:
+        self.worker = worker
+        # Of the connection.
+        self.transport: asyncio.Transport | None = None
+        self.peer = ""
+        self.secure = False
+        self.believed = False
+        self.closed = False
+        self.due = NEVER
+        self._eof_at = 0.0
+        self._asked_gone = 0
+        self._lingering = False
+        # Of reading.
+        self.reading = True
+        self.last_data = 0.0
+        self._buffer = b""
+        self._seen = 0
+        self._kept = b""
+        # Of the exchange under way.
+        self.handler: Handler | None = None
+        self.keep_alive = True
+        self._stalled_at = 0.0
+        self._stalled_size = 0
+        self._forwarded = b""
+        self._forwarded_plan: Plan | None = None
+
+    # --- the connection ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._write = self.transport.write
+        name = transport.get_extra_info("peername")
+        self.peer = str(name[0]) if name else ""
+        self.secure = transport.get_extra_info("sslcontext") is not None
+        self.believed = self.worker.trust.believes(self.peer)
+        self.due = self.worker.now() + self.worker.host.head_timeout
+        if not self.worker.admit(self):
+            self.keep_alive = False
+            self.refuse_plainly(self.worker.too_many_connections())
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.closed = True
+        self.worker.clients.discard(self)
+        handler, self.handler = self.handler, None
+        if handler is not None:
+            handler.client_lost()
+
+    def eof_received(self) -> bool:
+        # True keeps our side open: who has sent all may still want to read.
+        self._eof_at = self.worker.now()
+        if self.handler is not None:
+            if not self._kept:
+                self.keep_alive = False
+            self.handler.client_eof()
+            return not self.secure
+        self.close()
+        return False
+
+    def pause_writing(self) -> None:
+        assert self.transport is not None
+        self._stalled_at = self.worker.now()
+        self._stalled_size = self.transport.get_write_buffer_size()
+        if self.handler is not None:
+            self.handler.client_writable(False)
+
+    def resume_writing(self) -> None:
+        self._stalled_at = 0.0
+        if self.handler is not None:
+            self.handler.client_writable(True)
+
+    def data_received(self, data: bytes) -> None:
+        if self.handler is not None:
+            self.last_data = self.worker.now()
+            self.handler.client_data(data)
+        elif self._lingering:
+            pass
+        elif self._buffer:
+            self._buffer += data
+            self._next(self._buffer)
+        else:
+            self._next(data)
+
+    # --- requests ---------------------------------------------------------------------------------------------
+
+    def _next(self, data: bytes) -> None:
+        """Begin the request at the beginning of `data`."""
+        worker = self.worker
+        end = data.find(b"\r\n\r\n")
+        plan = worker.plans.known.get(data[: end + 4]) if end > 0 else None
+        try:
+            if plan is None:
+                head = parse_request(data, worker.host.max_head, self._seen)
+                if head is None:
+                    if not self._buffer:
+                        self.due = worker.now() + worker.host.head_timeout
+                    self._buffer, self._seen = data, len(data)
+                    if self._eof_at:
+                        self.close()
+                    return
+                self.keep_alive = head.keep_alive and not worker.retiring
+                self._buffer, self._seen = b"", 0
+                rest = data[head.size :]
+                try:
+                    plan = worker.plans.learn(data[: head.size], head)
+                except SandpostError as error:
+                    if len(rest) < head.body.length or not (head.body.empty or head.body.length):
+                        self.keep_alive = False
+                    self._refuse_head(error, head.method, head.minor, rest[head.body.length :])
+                    return
+            else:
+                self._buffer, self._seen = b"", 0
+                self.keep_alive = plan.head.keep_alive and not worker.retiring
+                rest = data[plan.size :]
+        except MalformedRequest as error:
+            self._buffer = b""
+            self.keep_alive = False
+            self._refuse_head(error, "GET", 1, b"")
+            return
+        self.due = NEVER
+        self._begin(plan, rest)
+
+    def _begin(self, plan: Plan, rest: bytes) -> None:
+        worker = self.worker
+        try:
+            way = plan.way
+            if way is Way.CODE:
+                if plan.epoch != worker.access.epoch:
+                    self._judge(plan)
+                length = plan.length
+                if len(rest) >= length and not plan.chunked:
+                    code = rest[:length] if len(rest) > length else rest
+                    if len(rest) > length:
+                        self._kept = rest[length:]
+                    settings = plan.settings
+                    assert settings is not None
+                    if length > settings.limits.code:
+                        raise code_too_large(settings.limits.code)
+                    Call(worker, self, plan, worker.hash_of(plan, code), code).start()
+                else:
+                    Gathering(self, plan).client_data(rest)
+            elif way is Way.CALL:
+                if plan.epoch != worker.access.epoch:
+                    self._judge(plan)
+                call = Call(worker, self, plan, plan.code_hash, None)
+                call.start()
+                if rest and not call.done:
+                    call.client_data(rest)
+                elif rest and plan.head.body.empty:
+                    self.keep(rest)
+            elif way is Way.API:
+                passage = Passage(worker, self, plan)
+                passage.start()
+                if rest and not passage.done:
+                    passage.client_data(rest)
+                elif rest and plan.head.body.empty:
+                    self.keep(rest)
+            else:
+                self._answer_here(plan, rest)
+        except SandpostError as error:
+            complete = plan.body_in(rest)
+            self._kept = rest[plan.length :] if complete else b""
+            self.refuse(error, worker.next_id(), plan, read_to_end=complete)
+
+    def _judge(self, plan: Plan) -> None:
+        access = self.worker.access
+        plan.settings = access.judge(plan.name, plan.key)
+        if plan.way is Way.CODE:
+            check_code_type(plan)
+        plan.epoch = access.epoch
+
+    def _answer_here(self, plan: Plan, rest: bytes) -> None:
+        worker, head = self.worker, plan.head
+        complete = plan.body_in(rest)
+        self._kept = rest[plan.length :] if complete else b""
+        self.keep_alive = self.keep_alive and complete
+        if plan.way is Way.PREFLIGHT:
+            answer = preflight_answer(head.headers, minor=head.minor, keep_alive=self.keep_alive, date=worker.date)
+        else:
+            status, body = health.report(worker, live=plan.name == "live")
+            answer = json_answer(
+                status,
+                body,
+                [(b"content-type", b"application/json"), (b"cache-control", b"no-store")],
+                method=head.method,
+                minor=head.minor,
+                keep_alive=self.keep_alive,
+                date=worker.date,
+                origin=plan.origin,
+            )
+        self.write(answer)
+        self.answered(read_to_end=complete)
+
+    def forwarded(self, plan: Plan) -> bytes:
+        """Return the X-Forwarded-* lines of a request of this connection."""
+        if self._forwarded_plan is plan:
+            return self._forwarded
+        fields = forwarded.headers(
+            plan.head.headers, believed=self.believed, peer=self.peer, secure=self.secure, host=plan.host
+        )
+        self._forwarded = b"".join(b"%b: %b\r\n" % field for field in fields)
+        self._forwarded_plan = plan
+        return self._forwarded
+
+    # --- what exchanges use -----------------------------------------------------------------------------------
+
+    def write(self, data: Piece) -> None:
+        """Send."""
+        if not self.closed:
+            self._write(data)
+
+    def keep(self, data: bytes) -> None:
+        """Keep what came behind the request under way; beyond a bound nothing more is read."""
+        self._kept += data
+        if len(self._kept) > _MAX_KEPT:
+            self.pause_reading()
+
+    def take_kept(self) -> bytes:
+        """Return what `keep` kept."""
+        kept, self._kept = self._kept, b""
+        return kept
+
+    def pause_reading(self) -> None:
+        """Read nothing for now."""
+        if self.reading and self.transport is not None and not self.closed:
+            self.reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if not self.reading and self.transport is not None and not self.closed:
+            self.reading = True
+            self.last_data = self.worker.now()
+            self.transport.resume_reading()
+
+    def stays(self) -> bool:
+        """Whether the connection goes on after the exchange under way."""
+        return self.keep_alive
+
+    def answered(self, *, read_to_end: bool) -> None:
+        """The exchange is over and all of its answer has been written."""
+        self.handler = None
+        if self.closed:
+            return
+        if not self.keep_alive or not read_to_end or (self._eof_at and not self._kept):
+            self._end(linger=not read_to_end or bool(self._kept))
+            return
+        worker = self.worker
+        if self._kept:
+            worker.soon(self._go_on)
+        else:
+            self.due = worker.clock + worker.host.keep_alive
+        if not self.reading:
+            self.resume_reading()
+
+    def _go_on(self) -> None:
+        if self.handler is None and not self.closed and not self._lingering:
+            data = self._buffer + self.take_kept()
+            if data:
+                self._next(data)
+
+    def tell(self, status: int, body: bytes, extra: list[tuple[bytes, bytes]], plan: Plan, read_to_end: bool) -> None:
+        """Write a whole answer with `body` and end the exchange."""
+        self.keep_alive = self.keep_alive and read_to_end
+        head = plan.head
+        self.write(
+            json_answer(
+                status,
+                body,
+                extra,
+                method=head.method,
+                minor=head.minor,
+                keep_alive=self.keep_alive,
+                date=self.worker.date,
+                origin=plan.origin,
+            )
+        )
+        self.answered(read_to_end=read_to_end)
+
+    def refuse(self, error: SandpostError, req_id: str, plan: Plan, *, read_to_end: bool) -> None:
+        """Write the answer that tells `error` and end the exchange."""
+        if isinstance(error, MalformedRequest | RequestTimeout):
+            read_to_end = False
+        self.keep_alive = self.keep_alive and read_to_end
+        self._write_error(error, req_id, plan.head.method, plan.head.minor, origin=plan.origin)
+        self.answered(read_to_end=read_to_end)
+
+    def _refuse_head(self, error: SandpostError, method: str, minor: int, kept: bytes) -> None:
+        self._kept = kept if self.keep_alive else b""
+        self._write_error(error, self.worker.next_id(), method, minor, origin=False)
+        self.answered(read_to_end=self.keep_alive)
+
+    def refuse_plainly(self, error: SandpostError) -> None:
+        """Write an error before any request was read, and close."""
+        self._write_error(error, self.worker.next_id(), "GET", 1, origin=False)
+        self._end(linger=True)
+
+    def _write_error(self, error: SandpostError, req_id: str, method: str, minor: int, *, origin: bool) -> None:
+        worker = self.worker
+        worker.counts.reasons[error.to_dict()["reason"]] += 1
+        self.write(
+            error_answer(
+                error,
+                req_id,
+                method=method,
+                minor=minor,
+                keep_alive=self.keep_alive,
+                date=worker.date,
+                origin=origin,
+            )
+        )
+
+    # --- the end ----------------------------------------------------------------------------------------------
+
+    def _end(self, *, linger: bool) -> None:
+        """Close when all is written; with `linger` what the client still sends is read and dropped for a while."""
+        transport = self.transport
+        if transport is None or self.closed:
+            return
+        self._kept = self._buffer = b""
+        if linger and not self._eof_at and transport.can_write_eof():
+            self._lingering = True
+            self.handler = None
+            self.due = self.worker.now() + _LINGER
+            self.resume_reading()
+            transport.write_eof()
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """Close when all is written."""
+        if self.transport is not None and not self.closed:
+            self.due = self.worker.now() + self.worker.host.body_timeout
+            self._lingering = True
+            self.transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self.transport is not None and not self.closed:
+            self.transport.abort()
+
+    def break_off(self, *, reset: bool) -> None:
+        """End an answer before its end: no last chunk; with `reset` so that nobody takes it for complete."""
+        self.handler = None
+        self.keep_alive = False
+        if not reset:
+            self.close()
+            return
+        if self.transport is not None and not self.closed:
+            sock = self.transport.get_extra_info("socket")
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.transport.abort()
+
+    def is_idle(self) -> bool:
+        """Whether it waits between two requests, with nothing read and nothing to be written."""
+        return (
+            self.handler is None
+            and not (self.closed or self._lingering or self._buffer or self._kept or self._eof_at)
+            and self.transport is not None
+            and not self.transport.is_closing()
+            and self.transport.get_write_buffer_size() == 0
+        )
+
+    def begin_handover(self) -> int:
+        """Stop reading and return a copy of the descriptor, -1 if there is none; `end_handover` takes it back."""
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is None:
+            return -1
+        self.pause_reading()
+        return os.dup(sock.fileno())
+
+    def end_handover(self) -> None:
+        """Nobody took it: serve it on."""
+        self.resume_reading()
+
+    # --- time -------------------------------------------------------------------------------------------------
+
+    def look_after(self, now: float) -> None:
+        """End what takes too long (called twice a second)."""
+        if self._stalled_at and self.transport is not None:
+            size = self.transport.get_write_buffer_size()
+            if size != self._stalled_size:
+                self._stalled_size, self._stalled_at = size, now
+            elif now - self._stalled_at > self.worker.host.body_timeout:
+                self.abort()
+                return
+        if self._eof_at and self.handler is not None and now - self._eof_at > _GONE_AFTER:
+            self._look_whether_gone()
+        if now < self.due or self.handler is not None:
+            return
+        if self._lingering:
+            self.abort()
+        elif self._buffer:
+            self.keep_alive = False
+            self.due = NEVER
+            self.refuse_plainly(RequestTimeout("the request's head did not come in time: send it without a pause"))
+        else:
+            self.close()
+
+    def _look_whether_gone(self) -> None:
+        """Find out whether a client that sends nothing more still reads.
+
+        Nothing tells a half-closed connection from a closed one but a byte sent: to one that is closed the other
+        kernel answers by a reset. What can be sent without meaning anything is an interim head before the answer, and
+        a leading zero of the next chunk's size in it.
+        """
+        transport = self.transport
+        sock = None if transport is None else transport.get_extra_info("socket")
+        if sock is None or transport is None:
+            return
+        with contextlib.suppress(OSError):
+            if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+                transport.abort()
+                return
+        handler = self.handler
+        if self._asked_gone == 0 and isinstance(handler, Call):
+            neutral = handler.neutral_bytes()
+            if neutral:
+                self._asked_gone = 1
+                self._write(neutral)
+
+
+class Gathering:
+    """Takes a program that did not come in one piece, within the tenant's limit."""
+
+    def __init__(self, client: Client, plan: Plan) -> None:
+        settings = plan.settings
+        assert settings is not None
+        self._client = client
+        self._plan = plan
+        self._limit = settings.limits.code
+        body = plan.head.body
+        if body.length > self._limit:
+            raise code_too_large(self._limit)
+        self._reader = BodyReader(body, lambda rule: MalformedRequest(f"malformed HTTP request: {rule}"))
+        self._parts: list[bytes] = []
+        self.due = client.worker.now() + client.worker.host.body_timeout
+        self.done = False
+        client.handler = self
+        client.last_data = client.worker.now()
+        client.worker.exchanges.add(self)
+        if plan.head.expect_continue:
+            client.write(CONTINUE)
+
+    def client_data(self, data: bytes) -> None:
+        """More of the program."""
+        client, reader = self._client, self._reader
+        try:
+            if not reader.finished:
+                self._parts += [bytes(piece) for piece in reader.feed(data)]
+            if reader.received > self._limit:
+                raise code_too_large(self._limit)
+            if not reader.finished:
+                return
+            self._end()
+            if reader.excess:
+                client.keep(reader.excess)
+            code = b"".join(self._parts)
+            worker, plan = client.worker, self._plan
+            Call(worker, client, plan, worker.hash_of(plan, code), code).start()
+        except SandpostError as error:
+            self._end()
+            client.refuse(error, client.worker.next_id(), self._plan, read_to_end=reader.finished)
+
+    def client_eof(self) -> None:
+        """The program will never be complete."""
+        self._end()
+        self._client.close()
+
+    def client_lost(self) -> None:
+        """The client is gone."""
+        self._end()
+
+    def client_writable(self, writable: bool) -> None:
+        """Nothing is being written."""
+
+    def look_after(self, now: float) -> None:
+        """End a program that stopped coming."""
+        if not self.done and now - self._client.last_data > self._client.worker.host.body_timeout:
+            self._end()
+            error = RequestTimeout("the program stopped coming: send it without a pause")
+            self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
+
+    def timed_out(self) -> None:
+        """Pace is what counts: `look_after` ends it."""
+        self.due = NEVER
+
+    def cut(self) -> None:
+        """End it now."""
+        self._end()
+        self._client.abort()
+
+    def _end(self) -> None:
+        self.done = True
+        self._client.handler = None
+        self._client.worker.exchanges.discard(self)
+
+
+def code_too_large(limit: int) -> BodyTooLarge:
+    """Return the error of a program beyond `limit` bytes."""
+    return BodyTooLarge(
+        f"the program is longer than this tenant's limit of {format_size(limit)}: send less, or raise `limits.code`",
+        limit=limit,
+        setting="limits.code",
+    )

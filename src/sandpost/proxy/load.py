@@ -1,0 +1,168 @@
+"""Sending a program to a sandbox: once at a time for each program, whoever waits for it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sandpost.proxy.http1.body import BodyReader
+from sandpost.proxy.http1.errors import BrokenResponse
+from sandpost.proxy.http1.response import ResponseHead, parse_response
+from sandpost.proxy.upstream import Pool, Upstream
+
+WIRE = b"1"
+"""The version of docs/runtime.md that this proxy speaks."""
+_MAX_HEAD = 16 * 1024
+_MAX_BODY = 256 * 1024
+
+
+class Failure:
+    """A runtime's answer that says why a program was not loaded, as it goes to the caller."""
+
+    def __init__(self, status: int, source: bytes, body: bytes, req_id: str) -> None:
+        self.status = status
+        self.source = source
+        self._body = body
+        self._req_id = req_id.encode()
+
+    def body_for(self, req_id: str) -> bytes:
+        """Return the body with the id of the call that it answers."""
+        return self._body.replace(self._req_id, req_id.encode())
+
+
+class Waiter(Protocol):
+    """A call that waits for a load."""
+
+    req_id: str
+
+    def load_ended(self, failure: Failure | None) -> None:
+        """The program is loaded, or will not be."""
+
+    def load_broke(self, error: str, *, wire: bytes | None) -> None:
+        """The connection broke; `wire` is the version of a runtime that is not ours."""
+
+
+class Load:
+    """One load. `on_end(load, loaded)` runs before the waiters hear."""
+
+    def __init__(self, pool: Pool, code_hash: str, code: bytes, req_id: str) -> None:
+        self.code_hash = code_hash
+        self._code = code
+        self._req_id = req_id
+        self._pool = pool
+        self.waiters: list[Waiter] = []
+        self.ended = False
+        self.loaded = False
+        self._up: Upstream | None = None
+        self._partial = b""
+        self._head: ResponseHead | None = None
+        self._reader: BodyReader | None = None
+        self._body: list[bytes] = []
+        self._size = 0
+
+    def start(self) -> None:
+        """Take a connection and send the program."""
+        up = self._pool.take(self)
+        if up is not None:
+            self.up_ready(up)
+
+    def cancel(self) -> None:
+        """Stop; nobody waits any more."""
+        self.ended = True
+        self._pool.forget(self)
+        if self._up is not None:
+            self._up.end()
+            self._up = None
+
+    def up_ready(self, up: Upstream) -> None:
+        """Send."""
+        if self.ended:
+            self._pool.give(up)
+            return
+        self._up = up
+        assert up.transport is not None
+        head = (
+            "PUT / HTTP/1.1\r\nx-sandpost-op: load\r\n"
+            f"x-sandpost-code: {self.code_hash}\r\nx-sandpost-req: {self._req_id}\r\n"
+            f"host: sandbox\r\ncontent-type: application/javascript\r\ncontent-length: {len(self._code)}\r\n\r\n"
+        )
+        up.transport.write(head.encode() + self._code)
+
+    def up_failed(self, error: str) -> None:
+        """No connection."""
+        self._break(error)
+
+    def up_writable(self, writable: bool) -> None:
+        """A program is bounded and was handed over whole."""
+
+    def up_lost(self, _clean: bool) -> None:
+        """The connection ended."""
+        self._up = None
+        if not self.ended:
+            self._break("the connection ended while the program was loaded")
+
+    def up_data(self, data: bytes) -> None:
+        """Read the answer."""
+        try:
+            self._read(data)
+        except BrokenResponse as error:
+            self._break(error.message)
+
+    def _read(self, data: bytes) -> None:
+        if self._reader is None:
+            self._partial += data
+            head = parse_response(self._partial, _MAX_HEAD, "PUT")
+            if head is None:
+                return
+            wire = head.get(b"x-sandpost-wire")
+            if wire != WIRE:
+                self._break("the runtime's wire has another version", wire=wire or b"none")
+                return
+            self._head = head
+            self._reader = BodyReader(head.body, BrokenResponse)
+            data = self._partial[head.size :]
+        for piece in self._reader.feed(data):
+            self._body.append(bytes(piece))
+            self._size += len(piece)
+        if self._size > _MAX_BODY:
+            raise BrokenResponse("the answer to a load is too long")
+        if not self._reader.finished:
+            return
+        if self._reader.excess:
+            raise BrokenResponse("bytes follow the answer to a load")
+        self._finish()
+
+    def _finish(self) -> None:
+        head, up = self._head, self._up
+        assert head is not None
+        self.ended = True
+        self._up = None
+        if up is not None:
+            if head.keep_alive:
+                self._pool.give(up)
+            else:
+                up.end()
+        failure = None
+        if head.status == 204:
+            self.loaded = True
+        elif 400 <= head.status < 500:
+            source = head.get(b"x-sandpost-source") or b"compiler"
+            failure = Failure(head.status, source, b"".join(self._body), self._req_id)
+        else:
+            self._tell_broken(f"the runtime answered a load with {head.status}", None)
+            return
+        for waiter in self._take():
+            waiter.load_ended(failure)
+
+    def _break(self, error: str, *, wire: bytes | None = None) -> None:
+        self.ended = True
+        up, self._up = self._up, None
+        if up is not None:
+            up.end()
+        self._tell_broken(error, wire)
+
+    def _tell_broken(self, error: str, wire: bytes | None) -> None:
+        for waiter in self._take():
+            waiter.load_broke(error, wire=wire)
+
+    def _take(self) -> Sequence[Waiter]:
+        waiters, self.waiters = self.waiters, []
+        return waiters

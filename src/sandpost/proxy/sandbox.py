@@ -1,0 +1,173 @@
+"""What a worker knows of one sandbox: its route, its connections, what is loaded in it, the calls it has."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from sandpost.logs.setup import get_logger
+from sandpost.model.ends import End
+from sandpost.model.messages import Activity, Route, Suspect
+from sandpost.proxy.figures import Counts
+from sandpost.proxy.load import Load, Waiter
+from sandpost.proxy.probe import Probe
+from sandpost.proxy.upstream import Pool
+
+if TYPE_CHECKING:
+    from sandpost.proxy.call import Call
+
+log = get_logger()
+
+PROBE_AFTER = 1.0
+"""Seconds that a call has run when the loop begins to be probed."""
+PROBE_ANSWER = 1.0
+"""Seconds that a sandbox has for its probe after a call's deadline."""
+_KNOWN_LOADED = 4096
+_SUSPECT_AGAIN = 1.0
+
+
+class Tell(Protocol):
+    """Sends a message to the controller."""
+
+    def __call__(self, message: Suspect) -> object:
+        """Send if connected."""
+
+
+class Sandbox:
+    """One sandbox. It leaves the table when the controller says that it is gone."""
+
+    def __init__(self, route: Route, counts: Counts, tell: Tell) -> None:
+        self.route = route
+        self.sandbox_id = route.sandbox_id
+        self.tenant = route.tenant
+        self._loop = asyncio.get_running_loop()
+        self._counts = counts
+        self._tell = tell
+        address, port = route.host, route.port
+        self.pool = Pool(lambda factory: self._loop.create_connection(factory, address, port), counts)
+        self.probe = Probe(self.pool)
+        # What is loaded, as far as this worker knows; the runtime may have unloaded some.
+        self.loaded: OrderedDict[str, None] = OrderedDict()
+        self._loads: dict[str, Load] = {}
+        # Calls that have chosen this sandbox.
+        self.calls: set[Call] = set()
+        self.leaving = False
+        """Takes no new calls."""
+        self.word: End | None = None
+        """Why it ended; None while it lives."""
+        self.message = ""
+        self.guilty_named = False
+        """The runtime said which call ends it (what it says decides bodies alone)."""
+        self.replace_asked = False
+        # For the controller: since the last report.
+        self.touched = False
+        self.begun = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        # Suspicion.
+        self._suspected_at = 0.0
+        self._deadline_at = 0.0
+
+    def join(self, call: "Call") -> None:
+        """A call has chosen this sandbox."""
+        self.calls.add(call)
+
+    def leave(self, call: "Call") -> None:
+        """A call is over, or has been sent elsewhere."""
+        self.calls.discard(call)
+
+    def note_loaded(self, code_hash: str) -> None:
+        """Remember that the program is loaded."""
+        loaded = self.loaded
+        loaded[code_hash] = None
+        if len(loaded) > _KNOWN_LOADED:
+            loaded.popitem(last=False)
+
+    def load(self, code_hash: str, code: bytes, waiter: Waiter) -> None:
+        """Load the program for `waiter`, together with whoever waits for the same."""
+        load = self._loads.get(code_hash)
+        if load is None or load.ended:
+            self._counts.loads += 1
+            load = self._loads[code_hash] = Load(self.pool, code_hash, code, waiter.req_id)
+            load.waiters.append(waiter)
+            load.start()
+        else:
+            load.waiters.append(waiter)
+
+    def forget_load(self, code_hash: str, waiter: Waiter) -> None:
+        """`waiter` waits no more, or its load has ended."""
+        load = self._loads.get(code_hash)
+        if load is None:
+            return
+        if waiter in load.waiters:
+            load.waiters.remove(waiter)
+        if load.loaded:
+            self.note_loaded(code_hash)
+        if load.ended:
+            del self._loads[code_hash]
+        elif not load.waiters:
+            load.cancel()
+            del self._loads[code_hash]
+
+    def end(self, word: End, message: str, *, others_in_flight: int, on_empty: Callable[[], None]) -> None:
+        """The sandbox has ended: tell its calls, close its connections; `on_empty` runs when none is left."""
+        self.word, self.message, self.leaving = word, message, True
+        self.probe.close()
+        for load in list(self._loads.values()):
+            load.cancel()
+        calls = list(self.calls)
+        shared = others_in_flight + sum(call.written for call in calls) > 1
+        for call in calls:
+            call.sandbox_gone(word, message, shared=shared, guilty_named=self.guilty_named)
+        self.pool.close(on_empty)
+
+    def watch(self, now: float) -> None:
+        """Probe if a call has run for long, and report silence (called four times a second)."""
+        if self.word is not None:
+            return
+        asked_at = self.probe.asked_at
+        if self._deadline_at and not asked_at:
+            self._deadline_at = 0.0
+        oldest = min((call.began for call in self.calls), default=now)
+        if not asked_at:
+            if now - oldest >= PROBE_AFTER:
+                self.probe.ask(now)
+            return
+        silent_for = now - asked_at
+        if self._deadline_at and now - self._deadline_at >= PROBE_ANSWER:
+            self._suspect("deadline", now, silent_for, "silent after a call's deadline")
+        elif self.calls and silent_for >= min(call.limits.blocked_after for call in self.calls):
+            self._suspect("loop", now, silent_for, "the loop does not answer")
+        if silent_for >= PROBE_AFTER:
+            # The same question, for when the connection of the probe was what broke.
+            self.probe.ask(now)
+
+    def deadline_passed(self, now: float) -> None:
+        """A call met its deadline: ask whether the loop turns, and report if it does not within a second."""
+        if self.word is None and not self._deadline_at:
+            self._deadline_at = now
+            self.probe.ask(now)
+
+    def suspect_broken(self, detail: str) -> None:
+        """Report that the sandbox does not speak the wire."""
+        self._suspect("broken", self._loop.time(), 0.0, detail)
+
+    def _suspect(self, kind: Literal["deadline", "loop", "broken"], now: float, silent_for: float, detail: str) -> None:
+        if self._suspected_at and now - self._suspected_at < _SUSPECT_AGAIN:
+            return
+        self._suspected_at = now
+        self._counts.suspects[kind] += 1
+        log.info("sandbox suspected", sandbox_id=self.sandbox_id, tenant=self.tenant, kind=kind, detail=detail)
+        self._tell(Suspect(sandbox_id=self.sandbox_id, kind=kind, silent_for=silent_for, detail=detail))
+
+    def activity(self) -> Activity:
+        """Return what happened since the last report, and begin anew."""
+        report = Activity(
+            sandbox_id=self.sandbox_id,
+            in_flight=len(self.calls),
+            calls=self.begun,
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
+        self.begun = self.bytes_in = self.bytes_out = 0
+        return report
