@@ -162,8 +162,8 @@ class Application:
         else:
             caller.may_see(tenant_name(tenant))
         raise NotFound(
-            "log streams come with a later release: until then read the files under "
-            f"{self._service.host.logs_dir} on the host"
+            "log streams come with a later release: until then the host keeps a tenant's records under `logs` in its "
+            "state folder"
         )
 
     async def _nothing_here(self, _request: Request) -> Response:

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from sandpost.api.metrics import Figured, Source, read
 from sandpost.api.server import Server
+from sandpost.config.kinds import split_address
 from sandpost.logs.setup import get_logger
-from sandpost.model.errors import ConfigError
 from sandpost.model.figures import Figures
 
 log = get_logger()
@@ -41,19 +41,11 @@ def application(folder: str, own: Callable[[], Figures]) -> Starlette:
     return Starlette(routes=[Route("/metrics", metrics)], exception_handlers={404: nothing})
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """Return host and port of `127.0.0.1:9100` or `[::1]:9100`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536 or not host:
-        raise ConfigError(f"`{text}` is no address for metrics: write it as 127.0.0.1:9721")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 async def serve(address: str, folder: str, own: Callable[[], Figures]) -> None:
     """Serve until cancelled. A port that is in use costs the metrics, not the api; it is tried again."""
     while True:
         try:
-            sock = _bind(*parse_address(address))
+            sock = _bind(*split_address(address))
         except OSError as error:
             log.warning(
                 "metrics cannot be served: free the address or set another", address=address, problem=str(error)
@@ -68,13 +60,13 @@ async def serve(address: str, folder: str, own: Callable[[], Figures]) -> None:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # During a restart the old and the new api both serve for a moment; the kernel shares with our own user only.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.bind(target)
+        sock.bind((host, port))
         sock.listen(64)
     except BaseException:
         sock.close()

@@ -115,7 +115,11 @@ class Api:
         def own() -> Figures:
             return self._counts.figures(controller_connected=service.controller.connected)
 
-        await serve_metrics(address, self._host.metrics_dir, own)
+        try:
+            await serve_metrics(address, self._host.metrics_dir, own)
+        except Exception:
+            # Management goes on without them.
+            log.exception("the metrics listener ended")
 
     def _greet(self, channel: Channel[FromSupervisor]) -> None:
         channel.send(Hello(part="api", pid=os.getpid()))
