@@ -12,6 +12,24 @@ from sandpost.model.host import IDS_PER_SANDBOX, INSTANCES, Host, Users
 
 _OWN_IDS = 64
 """Ids at the beginning of an instance's sixteenth that its processes use themselves."""
+LIVE = (
+    "tls_cert",
+    "tls_key",
+    "trusted_proxies",
+    "pool_size",
+    "parallel_starts",
+    "queue",
+    "memory_reserve",
+    "drain_timeout",
+    "head_timeout",
+    "body_timeout",
+    "keep_alive",
+    "max_head",
+    "max_connections",
+    "defaults",
+    "runtime_programs",
+)
+"""Fields that change while an installation runs."""
 
 
 def make(settings: Settings, *, instance: int, image: str, runtime_command: str, cgroups: int, cores: int) -> Host:
@@ -52,6 +70,11 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         defaults=limits,
         runtime_programs=limits.programs,
     )
+
+
+def take_up(old: Host, new: Host) -> Host:
+    """Return `old` with what a running installation takes up of `new`. Pure."""
+    return msgspec.structs.replace(old, **{name: getattr(new, name) for name in LIVE})
 
 
 def ids_each(block: IPv4Network) -> int:

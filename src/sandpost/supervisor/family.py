@@ -1,0 +1,160 @@
+"""The supervisor's children: started, recorded, recognised again by a later supervisor, watched to their end."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from sandpost.ipc import Channel
+from sandpost.model.messages import Part, ToSupervisor
+from sandpost.supervisor import spawn
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A child as `<run_dir>/children.json` names it for the next supervisor."""
+
+    part: Part
+    index: int
+    pid: int
+    start_time: int
+    release: str
+
+
+@dataclass(slots=True, eq=False)
+class Child:
+    """A living child process. `ready` and `gone` are set once each."""
+
+    known: Known
+    ours: bool
+    """Whether we are its parent; else a pidfd tells its end."""
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    channel: Channel[ToSupervisor] | None = None
+    retiring: bool = False
+    status: int | None = None
+    """Wait status, once it is gone, if it was ours."""
+
+    @property
+    def role(self) -> tuple[Part, int]:
+        """Part and index."""
+        return self.known.part, self.known.index
+
+    @property
+    def pid(self) -> int:
+        """Its pid, its own as long as `gone` is not set."""
+        return self.known.pid
+
+    def send(self, message: msgspec.Struct, fds: tuple[int, ...] = ()) -> bool:
+        """Send if it is connected; say whether it was."""
+        if self.channel is None or self.channel.closed:
+            return False
+        self.channel.send(message, fds)
+        return not self.channel.closed
+
+    def kill(self) -> None:
+        """End it now."""
+        if not self.gone.is_set():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+class Family:
+    """All children that live. `on_end(child, status)` (None: not ours to know), `on_foreign(pid, status)`: others'."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        on_end: Callable[[Child, int | None], None],
+        on_foreign: Callable[[int, int], None],
+    ) -> None:
+        self._path = path
+        self._on_end = on_end
+        self._on_foreign = on_foreign
+        self._loop = asyncio.get_running_loop()
+        self._pidfds: dict[int, int] = {}
+        self.children: dict[int, Child] = {}
+        self._loop.add_signal_handler(signal.SIGCHLD, self.reap)
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+        for pidfd in self._pidfds.values():
+            self._loop.remove_reader(pidfd)
+            os.close(pidfd)
+        self._pidfds.clear()
+
+    def start(self, part: Part, index: int, release: str, birth: spawn.Birth) -> Child:
+        """Start a child; `OSError` if it cannot be."""
+        pid = spawn.start(birth)
+        began = spawn.start_time(pid) or 0
+        known = Known(part=part, index=index, pid=pid, start_time=began, release=release)
+        child = Child(known, ours=True)
+        self.children[pid] = child
+        self._save()
+        return child
+
+    def adopt(self, known: Known) -> Child | None:
+        """Watch a child of an earlier supervisor; None if it ended meanwhile."""
+        try:
+            pidfd = os.pidfd_open(known.pid)
+        except ProcessLookupError:
+            return None
+        if spawn.start_time(known.pid) != known.start_time:
+            os.close(pidfd)
+            return None
+        child = Child(known, ours=False)
+        self.children[known.pid] = child
+        self._pidfds[known.pid] = pidfd
+        self._loop.add_reader(pidfd, self._ended, child)
+        self._save()
+        return child
+
+    def reap(self) -> None:
+        """Collect every process that ended: children, and orphans that became ours as their subreaper."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self.children.get(pid)
+            if child is None or not child.ours:
+                self._on_foreign(pid, status)
+            else:
+                self._forget(child, status)
+
+    def _ended(self, child: Child) -> None:
+        pidfd = self._pidfds.pop(child.pid)
+        self._loop.remove_reader(pidfd)
+        os.close(pidfd)
+        self._forget(child, None)
+
+    def _forget(self, child: Child, status: int | None) -> None:
+        del self.children[child.pid]
+        child.status = status
+        child.gone.set()
+        self._save()
+        self._on_end(child, status)
+
+    def _save(self) -> None:
+        fresh = f"{self._path}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            with open(fresh, "wb") as file:
+                file.write(msgspec.json.encode([child.known for child in self.children.values()]))
+            os.rename(fresh, self._path)
+
+
+def living(path: str) -> list[Known]:
+    """Return the children of an earlier supervisor that still live, from its `children.json`."""
+    try:
+        with open(path, "rb") as file:
+            found = msgspec.json.decode(file.read(), type=list[Known])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return []
+    return [known for known in found if spawn.start_time(known.pid) == known.start_time]

@@ -1,0 +1,174 @@
+"""The folders of an installation and whose they are; the state folder's lock.
+
+Every folder belongs to the one part that writes it. When an installation gets another place on the machine its users
+change, and with them the owners of what is in the state folder.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+
+from sandpost.model.errors import AlreadyRunning, HostUnfit
+from sandpost.model.host import Host
+
+_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
+_OURS = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
+_PROBE = bytes(65536)
+
+
+def lock_state(state_dir: str) -> int:
+    """Make the state folder if need be, prove that it is ours and can be written, and lock it.
+
+    The lock lives as long as the descriptor returned. Raises `AlreadyRunning`, or `HostUnfit` with what to do.
+    """
+    with _told(state_dir):
+        os.makedirs(state_dir, mode=0o711, exist_ok=True)
+        _check_ours(state_dir)
+        os.chmod(state_dir, 0o711)  # noqa: S103  (parts pass through it to their own folders)
+        fd = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise AlreadyRunning(f"Sandpost is running already on {state_dir}") from None
+    try:
+        with _told(state_dir):
+            if os.fstat(fd).st_size == 0:
+                os.write(fd, _MARK)
+            _probe(state_dir)
+    except HostUnfit:
+        os.close(fd)
+        raise
+    return fd
+
+
+def make_folders(host: Host) -> None:
+    """Make every folder of the installation, with its owner and mode. Idempotent."""
+    users = host.users
+    with _told(host.run_dir):
+        for name in ("records", "bundles", "fifos"):
+            _folder(host.path(name), 0o700, 0, 0)
+        for name in ("metrics", "tables"):
+            _folder(host.path(name), 0o770, 0, users.gid)
+        _folder(host.path("api"), 0o750, users.api, users.gid)
+    with _told(host.state_dir):
+        for path, mode, owner in (
+            (host.state("store"), 0o750, users.api),
+            (host.code_dir, 0o700, users.proxy),
+            (host.logs_dir, 0o700, users.collector),
+        ):
+            _hand_over(path, owner, users.gid)
+            _folder(path, mode, owner, users.gid)
+
+
+def copy_tls(host: Host, cert: str, key: str) -> None:
+    """Copy certificate and key, which only root may read, to where the proxies (and nobody else) can: `tls_paths`."""
+    if not cert:
+        return
+    _folder(host.path("tls"), 0o700, host.users.proxy, host.users.gid)
+    for source, target in zip((cert, key), tls_paths(host), strict=True):
+        fresh = f"{target}.{os.getpid()}"
+        try:
+            with open(source, "rb") as file:
+                text = file.read(1 << 20)
+        except OSError as error:
+            raise HostUnfit(
+                f"cannot read {source}: {error.strerror}: check listen.tls_cert and listen.tls_key"
+            ) from None
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
+        with open(fd, "wb") as file:
+            os.fchown(fd, host.users.proxy, host.users.gid)
+            file.write(text)
+        os.rename(fresh, target)
+
+
+def tls_paths(host: Host) -> tuple[str, str]:
+    """Return where `copy_tls` puts certificate and key."""
+    return host.path("tls", "cert.pem"), host.path("tls", "key.pem")
+
+
+def remove_run_dir(run_dir: str) -> None:
+    """Remove the run folder with all that is in it; `HostUnfit` if something is still mounted below it."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        mounts = [line.split(" ")[1] for line in file]
+    if below := [path for path in mounts if path.startswith(f"{run_dir}/")]:
+        raise HostUnfit(f"{below[0]} is still mounted: `umount` it, then remove {run_dir}")
+    shutil.rmtree(run_dir)
+
+
+def _check_ours(state_dir: str) -> None:
+    found = os.lstat(state_dir)
+    if not stat.S_ISDIR(found.st_mode):
+        raise HostUnfit(f"{state_dir} is not a folder: set state_dir to a folder of Sandpost's own")
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise HostUnfit(
+            f"{state_dir} must belong to root and not be writable by others: `chown root` and `chmod 711` it"
+        )
+    names = set(os.listdir(state_dir))
+    if "lock" not in names and names - _OURS:
+        raise HostUnfit(f"{state_dir} holds files that are not Sandpost's: set state_dir to an empty or new folder")
+    with contextlib.suppress(FileNotFoundError), open(os.path.join(state_dir, "lock"), "rb") as file:
+        if file.read(len(_MARK)) not in {b"", _MARK}:
+            raise HostUnfit(f"{state_dir}/lock is not Sandpost's: set state_dir to an empty or new folder")
+
+
+def _probe(state_dir: str) -> None:
+    path = os.path.join(state_dir, f"lock.{os.getpid()}")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(fd, _PROBE) < len(_PROBE):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        finally:
+            os.close(fd)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _told(folder: str) -> Iterator[None]:
+    """Turn what the kernel says into what to do."""
+    try:
+        yield
+    except OSError as error:
+        what = {
+            errno.EROFS: "is on a read-only file system: remount it, or set state_dir to another folder",
+            errno.ENOSPC: "is full: make room, or set state_dir to another folder",
+            errno.EDQUOT: "is over its quota: make room, or set state_dir to another folder",
+            errno.EACCES: "may not be written: run as root, or set state_dir to another folder",
+            errno.EPERM: "may not be written: run as root, or set state_dir to another folder",
+            errno.ENOTDIR: "is not a folder, or lies below a file: set state_dir to a folder",
+            errno.EEXIST: "is not a folder: set state_dir to a folder of Sandpost's own",
+        }.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
+        raise HostUnfit(f"{folder} {what}") from None
+
+
+def _folder(path: str, mode: int, uid: int, gid: int) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if (found.st_uid, found.st_gid) != (uid, gid):
+            os.fchown(fd, uid, gid)
+        if stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def _hand_over(path: str, uid: int, gid: int) -> None:
+    """Give everything in `path` to another user if it belongs to an earlier one; follows no link."""
+    try:
+        if (os.lstat(path).st_uid, os.lstat(path).st_gid) == (uid, gid):
+            return
+    except FileNotFoundError:
+        return
+    for _, folders, files, fd in os.fwalk(path, follow_symlinks=False):
+        for name in folders + files:
+            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)

@@ -1,0 +1,197 @@
+"""`sandpost serve`: becomes the supervisor, in the foreground or, with --detach, in the background."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sandpost import config
+from sandpost.config import Settings
+from sandpost.logs.setup import configure
+from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
+from sandpost.supervisor import kernel, start
+from sandpost.supervisor.outlet import Outlet
+from sandpost.supervisor.release import release
+from sandpost.supervisor.start import Prepared
+from sandpost.supervisor.supervisor import Plan, Supervisor
+
+_TRIM_EVERY = 60.0
+_USAGE = """usage: sandpost serve [--config FILE] [--detach] [SETTING ..]
+
+Starts Sandpost on this machine and stays in the foreground; SIGTERM or Ctrl-C stops everything (a second Ctrl-C at
+once), SIGHUP takes up settings that can change (*). --detach goes to the background once all is ready.
+
+Ends with 0 after a stop, 1 if it cannot start or left something behind, 2 if a setting is wrong, 3 if it runs already.
+
+Settings, each also in the environment (SANDPOST_POOL_SIZE) and in FILE or /etc/sandpost.toml (pool_size):
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says beside settings."""
+
+    config: str | None
+    detach: bool
+    help: bool
+    flags: tuple[str, ...]
+
+    def settings(self) -> Settings:
+        """Read the settings as they are now."""
+        return config.load(os.environ, self.flags, self.config)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run until told to stop; return the exit status."""
+    try:
+        options = parse(argv)
+        if options.help:
+            sys.stdout.write(_USAGE + "\n".join(_help()) + "\n")
+            return 0
+        settings = options.settings()
+    except ConfigError as error:
+        sys.stderr.write(f"sandpost: {error.message}\n")
+        return 2
+    return _detached(options, settings) if options.detach else serve(options, settings, None)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Split `argv` into our own options and flags of settings. Pure."""
+    path: str | None = None
+    detach = wants_help = False
+    flags: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if name == "--config":
+            if not equals and not rest:
+                raise ConfigError("--config needs a file: --config /etc/sandpost.toml")
+            path = value if equals else rest.pop(0)
+        elif word == "--detach":
+            detach = True
+        elif word in {"--help", "-h"}:
+            wants_help = True
+        else:
+            flags.append(word)
+            takes_value = not equals and not any(s.flag == name and s.kind.name == "switch" for s in config.SETTINGS)
+            if takes_value and rest:
+                flags.append(rest.pop(0))
+    return Options(path, detach, wants_help, tuple(flags))
+
+
+def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
+    """Run one installation. `parent`: who waits to hear that all is ready and the terminal is free, if detached."""
+    began = time.monotonic()
+    os.umask(0o022)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    outlet = Outlet(None)
+    configure("supervisor")
+    try:
+        prepared = start.prepare(settings, options.settings, outlet.say)
+    except AlreadyRunning as error:
+        outlet.complain(f"sandpost: {error.message}")
+        return 3
+    except SandpostError as error:
+        outlet.complain(f"sandpost: {error.message}")
+        return 2 if isinstance(error, ConfigError) else 1
+    if parent is not None:
+        outlet = Outlet(os.path.join(settings["state_dir"], "serve.log"))
+
+    shown = False
+
+    def on_ready() -> None:
+        nonlocal shown
+        outlet.say(start.greeting(prepared, began))
+        shown = True
+        if parent is not None:
+            parent.tell(0)
+        outlet.leave()
+
+    plan = Plan(
+        host=prepared.host,
+        host_file=prepared.host_file,
+        release=release(),
+        output=outlet.log,
+        closed=prepared.closed,
+        on_ready=on_ready,
+        reread=prepared.reread,
+    )
+    try:
+        asyncio.run(_run(plan, prepared, outlet))
+        start.release(prepared)
+    except SandpostError as error:
+        outlet.complain(f"sandpost: {error.message}")
+        if prepared.first_key and not shown:
+            outlet.complain(f"The first operator's key was made all the same: {prepared.first_key}")
+        return 1
+    return 0
+
+
+async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
+    kernel.become_subreaper()
+    supervisor = Supervisor(plan)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
+    loop.add_signal_handler(signal.SIGINT, supervisor.stop)
+    loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+
+    def trim() -> None:
+        outlet.trim()
+        supervisor.later(_TRIM_EVERY, trim)
+
+    trim()
+    # What the start has left is collected once; after this there is little that makes garbage.
+    gc.collect()
+    await supervisor.run(prepared.previous)
+
+
+class Parent:
+    """The process that was started with --detach and waits for how the start goes."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe: int | None = pipe
+
+    def tell(self, status: int) -> None:
+        """Let it end with `status`. Only the first time counts."""
+        if self._pipe is not None:
+            # A parent that is gone hears nothing; all goes on.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(self._pipe, str(status).encode())
+            os.close(self._pipe)
+            self._pipe = None
+
+
+def _detached(options: Options, settings: Settings) -> int:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    if os.fork() == 0:
+        os.close(reader)
+        os.setsid()
+        parent = Parent(writer)
+        result = 1
+        try:
+            result = serve(options, settings, parent)
+        finally:
+            parent.tell(result)
+            os._exit(result)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        said = pipe.read(1)
+    return int(said or b"1")
+
+
+def _help() -> list[str]:
+    lines = []
+    for setting in config.SETTINGS:
+        name = f"({setting.environment})" if setting.secret else setting.flag
+        default = setting.kind.show(setting.default)
+        shown = f" [{default}]" if default else ""
+        lines.append(f"  {name:30} {setting.help}{shown}{' *' if setting.live else ''}")
+    return lines

@@ -1,0 +1,66 @@
+"""Whether the unprivileged parts can read our own program, and what helps where a closed folder is above it.
+
+Root often clones into /root, which nobody else may pass. A part then gets mounts of its own, in which such a
+folder holds nothing but the way to the program; paths stay what they are, the folder itself is not opened to anybody.
+"""
+
+import os
+import stat
+import sys
+from collections.abc import Iterable
+
+from sandpost.supervisor import kernel
+
+
+def program_folders() -> list[str]:
+    """Return the folders that a part reads its program from: our sources, the virtual environment, Python itself."""
+    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    python = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
+    folders = (package, sys.prefix, sys.base_prefix, python)
+    return list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
+
+
+def closed_above(folders: Iterable[str]) -> dict[str, list[str]]:
+    """Map each closed folder to those of `folders` that lie below it; the outermost closed folder of each counts."""
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        for above in _above(folder):
+            if not os.stat(above).st_mode & stat.S_IXOTH:
+                found.setdefault(above, []).append(folder)
+                break
+    return found
+
+
+def unreadable(folders: Iterable[str]) -> list[str]:
+    """Return those of `folders` that others cannot read themselves, wherever they lie."""
+    lacking = []
+    for folder in folders:
+        paths = (folder, os.path.join(folder, "sandpost", "__init__.py"), os.path.join(folder, "pyvenv.cfg"))
+        for path in filter(os.path.exists, paths):
+            wanted = stat.S_IROTH | (stat.S_IXOTH if os.path.isdir(path) else 0)
+            if os.stat(path).st_mode & wanted != wanted:
+                lacking.append(folder)
+                break
+    return lacking
+
+
+def open_way(closed: dict[str, list[str]]) -> None:
+    """In this process alone, replace each closed folder by the way to what is needed below it. Needs root."""
+    kernel.own_mounts()
+    for above, folders in closed.items():
+        held = {folder: os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in _outermost(folders)}
+        kernel.mount_tmpfs(above)
+        for folder, fd in held.items():
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            kernel.bind(f"/proc/self/fd/{fd}", folder)
+            os.close(fd)
+
+
+def _above(folder: str) -> list[str]:
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]
+
+
+def _outermost(folders: Iterable[str]) -> list[str]:
+    unique = sorted(set(folders))
+    return [one for one in unique if not any(one != other and one.startswith(f"{other}/") for other in unique)]

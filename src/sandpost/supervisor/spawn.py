@@ -1,0 +1,129 @@
+"""Starts a part as a process of its own: its user, its descriptors, a clean environment, and nothing else of ours."""
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from sandpost.model.host import Host
+from sandpost.model.messages import Part
+from sandpost.supervisor import kernel, reach
+
+LISTENER_FD = 3
+"""Where a proxy worker finds its listening socket."""
+OOM_SCORE = -900
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """How a process is started. `output` becomes its stdout and stderr, `listener` its descriptor 3."""
+
+    command: Sequence[str]
+    uid: int
+    gid: int
+    output: int
+    listener: int | None = None
+    closed: Mapping[str, list[str]] = field(default_factory=dict)
+    """Folders that this user cannot pass, and what it needs below them (`reach.closed_above`)."""
+
+
+def part_command(part: Part, index: int, host_file: str) -> list[str]:
+    """Return the command line of a part; `ps` shows `sandpost PART` in it."""
+    # -I: neither the working folder nor PYTHON* of whoever started us decides what a root process imports.
+    command = [sys.executable, "-I", "-m", "sandpost", part, "--host", host_file]
+    return [*command, "--index", str(index)] if part == "proxy" else command
+
+
+def user_of(part: Part, host: Host) -> tuple[int, int]:
+    """Return uid and gid of a part."""
+    if part in {"supervisor", "controller", "cli"}:
+        return 0, 0
+    return {"proxy": host.users.proxy, "api": host.users.api, "collector": host.users.collector}[part], host.users.gid
+
+
+def start(birth: Birth) -> int:
+    """Start it and return its pid; `OSError` if it cannot be.
+
+    fork and exec by hand: subprocess.Popen can neither place a descriptor at a number of our choice nor act
+    between root and the part's user. The caller has one thread.
+    """
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _become(birth, writer)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        failure = pipe.read(4096)
+    if failure:
+        os.waitpid(pid, 0)
+        raise OSError(failure.decode(errors="replace"))
+    return pid
+
+
+def start_time(pid: int) -> int | None:
+    """Return field 22 of /proc/<pid>/stat, which with the pid names a process for ever; None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            after = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if after[0] in {b"Z", b"X"} else int(after[19])
+
+
+def _become(birth: Birth, writer: int) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        os.umask(0o022)
+        os.chdir("/")
+        writer = _arrange(birth, writer)
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            # Not a wall: preflight tells where it cannot be had.
+            file.write(str(OOM_SCORE))
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if birth.uid != os.getuid():
+            if birth.closed:
+                reach.open_way(dict(birth.closed))
+            os.setgroups([])
+            os.setresgid(birth.gid, birth.gid, birth.gid)
+            os.setresuid(birth.uid, birth.uid, birth.uid)
+            kernel.forbid_new_privileges()
+        environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/"}
+        if "TZ" in os.environ:
+            environment["TZ"] = os.environ["TZ"]
+        os.execve(birth.command[0], list(birth.command), environment)  # noqa: S606  (our own argument vector)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.write(writer, f"cannot start {' '.join(birth.command)}: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def _arrange(birth: Birth, writer: int) -> int:
+    """Put descriptors where the part expects them and close all others; return where `writer` is now."""
+    high = [os.open("/dev/null", os.O_RDONLY), birth.output, birth.output, birth.listener, writer]
+    # First out of the way of one another, then to their places.
+    base = 3 + max(fd for fd in (*high, LISTENER_FD) if fd is not None)
+    for offset, fd in enumerate(high):
+        if fd is not None:
+            os.dup2(fd, base + offset, inheritable=False)
+    writer = LISTENER_FD + 1
+    for place, offset in ((0, 0), (1, 1), (2, 2), (LISTENER_FD, 3)):
+        if high[offset] is not None:
+            os.dup2(base + offset, place, inheritable=True)
+    os.dup2(base + 4, writer, inheritable=False)
+    first = LISTENER_FD if birth.listener is None else LISTENER_FD + 1
+    if first == LISTENER_FD:
+        with contextlib.suppress(OSError):
+            os.close(LISTENER_FD)
+    os.closerange(writer + 1, base + 16)
+    os.closerange(base + 16, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    return writer

@@ -1,0 +1,181 @@
+"""The start of an installation, up to the moment where its parts are started."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from sandpost import config
+from sandpost.config import Settings, claims, machine, preflight
+from sandpost.config import host as host_file
+from sandpost.logs.setup import get_logger
+from sandpost.model.host import Host, load
+from sandpost.supervisor import family, layout, listening, reach
+from sandpost.supervisor.aside import Aside
+
+log = get_logger()
+
+
+@dataclass(slots=True)
+class Prepared:
+    """An installation whose parts can be started."""
+
+    settings: Settings
+    host: Host
+    host_file: str
+    previous: list[family.Known]
+    closed: dict[str, list[str]]
+    first_key: str | None
+    lock: int
+    cgroups: int
+    reread: Callable[[Host], Host]
+
+
+def prepare(settings: Settings, load_again: Callable[[], Settings], say: Callable[[str], None]) -> Prepared:
+    """Look at the machine, lock the state folder, claim a place, make folders, image, first key and host file.
+
+    What it made for a start that fails is given back. Raises `SandpostError` with what to do.
+    """
+    folders = reach.program_folders()
+    seen = machine.read(settings, unreadable=reach.unreadable(folders))
+    findings = preflight.judge(seen)
+    preflight.require(findings)
+    for finding in findings:
+        if finding.level == "warn":
+            log.info("preflight", finding=finding.name, advice=finding.message)
+    lock = layout.lock_state(settings["state_dir"])
+    try:
+        return _claimed(settings, load_again, say, seen, lock)
+    except BaseException:
+        os.close(lock)
+        raise
+
+
+def release(prepared: Prepared) -> None:
+    """Give the place on the machine back. Nothing of the installation runs any more."""
+    run_root = prepared.settings["run_dir"]
+    claims.release(run_root, prepared.host.instance, prepared.host.state_dir, layout.remove_run_dir)
+    os.close(prepared.lock)
+
+
+def greeting(prepared: Prepared, began: float) -> str:
+    """Return what the operator reads when all is ready."""
+    host = prepared.host
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.listen_host, host.listen_host)
+    address = f"[{shown}]" if ":" in shown else shown
+    url = f"{'https' if host.tls_cert else 'http'}://{address}:{host.listen_port}"
+    took = time.monotonic() - began
+    how = f"adopted {len(prepared.previous)} running processes" if prepared.previous else "started"
+    lines = [f"Sandpost is ready at {url} ({how} in {took:.1f} s; state in {host.state_dir})"]
+    key = prepared.first_key or "YOUR_KEY"
+    if prepared.first_key:
+        lines.append("The first operator's key is in this line, and shown this once:")
+    else:
+        lines.append("`sandpost key create` makes a key. Try:")
+    program = """return function (cb) { cb(null, "Hello, world!") }"""
+    lines += ["", f"""    curl -d '{program}' "{url}/acme?key={key}\"""", ""]
+    return "\n".join(lines)
+
+
+def _claimed(
+    settings: Settings,
+    load_again: Callable[[], Settings],
+    say: Callable[[str], None],
+    seen: preflight.Machine,
+    lock: int,
+) -> Prepared:
+    run_root, state_dir = settings["run_dir"], settings["state_dir"]
+    # The longest step first; it runs beside the others.
+    image = Aside(lambda: _ensure_image(settings["image_dir"], say), close=(lock,))
+    instance = claims.claim(run_root, state_dir, settings["instance"], lambda k: _in_use(run_root, k))
+    run_dir = claims.folder(run_root, instance)
+    previous = family.living(os.path.join(run_dir, "children.json"))
+    cgroups = preflight.cgroup_version(seen)
+
+    def make(now: Settings, digest: str) -> Host:
+        runtime = shutil.which(now["oci.runtime"]) or seen.runtime
+        cores = os.cpu_count() or 1
+        return host_file.make(
+            now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores
+        )
+
+    try:
+        host = make(settings, "")
+        if previous:
+            host = _keep(settings, load(host.path("host.json")), host)
+        else:
+            listening.check_port(host)
+        layout.make_folders(host)
+        host = _with_tls(host, settings)
+        host = msgspec.structs.replace(host, image=image.result() or "")
+        # Last of what can fail: a key that was made is shown once.
+        first_key = Aside(lambda: _ensure_key(host, settings["admin_key"] or None), close=(lock,)).result()
+        path = host_file.write(host)
+    except BaseException:
+        if not previous and not _has_records(run_dir):
+            claims.release(run_root, instance, state_dir, layout.remove_run_dir)
+        raise
+
+    known = settings
+
+    def reread(old: Host) -> Host:
+        nonlocal known
+        fresh = load_again()
+        if frozen := config.frozen_differences(known, fresh):
+            log.warning("settings that only a stop and a start take up", settings=frozen)
+        host = _with_tls(host_file.take_up(old, make(fresh, old.image)), fresh)
+        host_file.write(host)
+        known = fresh
+        return host
+
+    needed = [*reach.program_folders(), host.state_dir, host.run_dir]
+    return Prepared(
+        settings=settings,
+        host=host,
+        host_file=path,
+        previous=previous,
+        closed=reach.closed_above(needed),
+        first_key=first_key,
+        lock=lock,
+        cgroups=cgroups,
+        reread=reread,
+    )
+
+
+def _keep(settings: Settings, old: Host, new: Host) -> Host:
+    """Return the host that living children know, with what they can take up of new settings."""
+    kept = host_file.take_up(old, new)
+    if (kept.listen_host, kept.listen_port, kept.workers) != (new.listen_host, new.listen_port, new.workers):
+        log.warning("processes of an earlier start live: listen and workers change at a stop and a start")
+    return msgspec.structs.replace(kept, drain_timeout=settings["drain_timeout"])
+
+
+def _with_tls(host: Host, settings: Settings) -> Host:
+    cert, key = settings["listen.tls_cert"], settings["listen.tls_key"]
+    layout.copy_tls(host, cert, key)
+    tls_cert, tls_key = layout.tls_paths(host) if cert else ("", "")
+    return msgspec.structs.replace(host, tls_cert=tls_cert, tls_key=tls_key)
+
+
+def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:
+    from sandpost.image.build import ensure  # noqa: PLC0415  (in a fork, which ends with what it imported)
+
+    return ensure(image_dir, say)
+
+
+def _ensure_key(host: Host, admin_key: str | None) -> str | None:
+    from sandpost.store import first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
+
+    return first_key(host, admin_key)
+
+
+def _in_use(run_root: str, k: int) -> bool:
+    return machine.place_in_use(k) or bool(family.living(os.path.join(claims.folder(run_root, k), "children.json")))
+
+
+def _has_records(run_dir: str) -> bool:
+    records = os.path.join(run_dir, "records")
+    return os.path.isdir(records) and bool(os.listdir(records))

@@ -1,0 +1,485 @@
+"""The running supervisor: children, their listening sockets, sandboxes' FIFOs, and what they say to us.
+
+It reads typed messages of peers whose uid and pid it knows, and nothing else. All state that must outlive a kill of
+this process is on the machine: `children.json`, FIFOs, and listening sockets in the living workers.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandpost.ipc import Channel, Listener, Peer
+from sandpost.logs.setup import get_logger
+from sandpost.model.errors import HostUnfit, SandpostError
+from sandpost.model.host import Host
+from sandpost.model.messages import (
+    VERSION,
+    Exited,
+    GiveListeners,
+    Held,
+    Hello,
+    Hold,
+    Listen,
+    Listeners,
+    Part,
+    Ready,
+    Release,
+    Reload,
+    Restart,
+    Restarted,
+    Stop,
+    Streams,
+    ToSupervisor,
+    Unlisten,
+)
+from sandpost.supervisor import family, listening, renewal, shutdown, spawn
+from sandpost.supervisor.family import Child, Family, Known
+from sandpost.supervisor.fifos import Fifos
+from sandpost.supervisor.restarts import Backoff
+
+log = get_logger()
+
+Role = tuple[Part, int]
+Command = Callable[[Part, int, str], list[str]]
+
+COVER_AFTER = 0.1
+"""A worker that is not ready again so long after its end: another one accepts on its socket."""
+ADOPT_WAIT = 5.0
+"""Living children of an earlier supervisor have so long to say hello; their connectors retry every second."""
+START_WAIT = 60.0
+_START_TRIES = 5
+_FOREIGN_KEPT = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a supervisor is to run."""
+
+    host: Host
+    host_file: str
+    release: str
+    """Names the program's version; living children of another one are renewed."""
+    output: int = 2
+    """Descriptor that becomes children's stdout and stderr."""
+    closed: Mapping[str, list[str]] = field(default_factory=dict)
+    """See `spawn.Birth`."""
+    command: Command = spawn.part_command
+    """Makes the command line of (part, index, host file); tests put small programs here."""
+    on_ready: Callable[[], None] = lambda: None
+    reread: Callable[[Host], Host] = lambda host: host
+    """Reads the settings again, writes the host file, returns the host; raises `SandpostError`."""
+
+
+class Supervisor:
+    """Runs one installation until it is told to stop. One `run` each."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.host = plan.host
+        self.sockets: dict[int, socket.socket] = {}
+        self.current: dict[Role, Child] = {}
+        self.successors: dict[Role, Child] = {}
+        self.stop_asked = asyncio.Event()
+        self.urgent = asyncio.Event()
+        self.fifos = Fifos()
+        self.family = Family(plan.host.path("children.json"), on_end=self._ended, on_foreign=self._foreign_ended)
+        self._members: dict[Channel[ToSupervisor], Child] = {}
+        self._operators: set[Channel[ToSupervisor]] = set()
+        self._covers: dict[int, Child] = {}
+        self._backoffs: dict[Role, Backoff] = {}
+        self._starts: dict[Role, int] = {}
+        self._foreign: deque[Exited] = deque(maxlen=_FOREIGN_KEPT)
+        self._running = False
+        self._changed = asyncio.Event()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._renewal: asyncio.Task[None] | None = None
+        self._listener: Listener[ToSupervisor] | None = None
+
+    @property
+    def roles(self) -> list[Role]:
+        """Every part that must run, in the order in which they are started."""
+        proxies: list[Role] = [("proxy", index) for index in range(self.host.workers)]
+        return [("controller", 0), *proxies, ("api", 0), ("collector", 0)]
+
+    # --- life ---------------------------------------------------------------------------------------------
+
+    async def run(self, previous: Sequence[Known] = ()) -> None:
+        """Start or adopt (`previous`: living children of an earlier supervisor), run, stop, leave nothing.
+
+        Raises `SandpostError` if the parts do not come up, or something is left behind.
+        """
+        sandboxes = bool(os.listdir(self.host.path("records")))
+        self.fifos.reopen(self.host.path("fifos"))
+        self._listener = Listener(
+            self.host.supervisor_socket, ToSupervisor, self._on_message, self._on_close, admit=self._admit
+        )
+        failure: SandpostError | None = None
+        try:
+            await self._adopt(previous)
+            self._make_sockets()
+            for role in self.roles:
+                if role not in self.current:
+                    self.start(role)
+            await self._wait_up(patient=bool(previous))
+        except SandpostError as error:
+            failure = error
+        else:
+            self._running = True
+            if not self.stop_asked.is_set():
+                self.plan.on_ready()
+                log.info("ready", children=len(self.current), adopted=len(previous), fifos=len(self.fifos))
+                self._renew_strangers()
+            await self.stop_asked.wait()
+        # A start that failed ends no sandbox that an earlier one left.
+        await self._end(purge=failure is None or not (sandboxes or previous))
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """Ask for the end; asked again, for the end at once."""
+        if self.stop_asked.is_set():
+            self.urgent.set()
+        log.info("stopping", at_once=self.urgent.is_set())
+        self.stop_asked.set()
+        self._changed.set()
+
+    def reload(self) -> None:
+        """Take up settings that can change (SIGHUP)."""
+        try:
+            self.host = self.plan.reread(self.host)
+        except SandpostError as error:
+            log.warning("settings stay as they are", reason=error.reason, error=error.message)
+            return
+        for child in self.family.children.values():
+            child.send(Reload())
+        log.info("settings taken up")
+
+    async def _end(self, *, purge: bool) -> None:
+        self.stop_asked.set()
+        for timer in self._timers:
+            timer.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.gather(self._renewal, return_exceptions=True)
+        try:
+            await shutdown.end_children(self)
+            if purge:
+                await shutdown.purge(self)
+        finally:
+            self.family.close()
+            self.fifos.close()
+            if self._listener is not None:
+                self._listener.close()
+
+    # --- starting -----------------------------------------------------------------------------------------
+
+    def start(self, role: Role, *, successor: bool = False) -> Child | None:
+        """Start a part; a `successor` runs beside the present one until it takes its place. None: it could not be."""
+        part, index = role
+        uid, gid = spawn.user_of(part, self.host)
+        birth = spawn.Birth(
+            command=self.plan.command(part, index, self.plan.host_file),
+            uid=uid,
+            gid=gid,
+            output=self.plan.output,
+            listener=self.sockets[index].fileno() if part == "proxy" else None,
+            closed=self.plan.closed,
+        )
+        self._starts[role] = self._starts.get(role, 0) + 1
+        try:
+            child = self.family.start(part, index, self.plan.release, birth)
+        except OSError as error:
+            log.warning("part cannot be started", part=part, index=index, error=str(error))
+            if not successor:
+                self._start_later(role)
+            return None
+        (self.successors if successor else self.current)[role] = child
+        return child
+
+    def succeed(self, role: Role) -> Child:
+        """Put a part's successor into its place; return the former one, which is now to be retired."""
+        former = self.current[role]
+        self.current[role] = self.successors.pop(role)
+        former.retiring = True
+        return former
+
+    def later(self, delay: float, action: Callable[..., object], *args: Any) -> None:
+        """Do `action` after `delay` seconds, unless all ends before."""
+
+        def run() -> None:
+            self._timers.discard(timer)
+            action(*args)
+
+        timer = asyncio.get_running_loop().call_later(delay, run)
+        self._timers.add(timer)
+
+    def _start_later(self, role: Role) -> None:
+        delay = self._backoffs.setdefault(role, Backoff()).next(asyncio.get_running_loop().time())
+        if delay:
+            self.later(delay, self._start_if_missing, role)
+        else:
+            self._start_if_missing(role)
+
+    def _start_if_missing(self, role: Role) -> None:
+        if role not in self.current and not self.stop_asked.is_set():
+            self.start(role)
+
+    async def _wait_up(self, *, patient: bool) -> None:
+        """Wait until every part is ready; unless `patient`, `HostUnfit` if one of them does not come up."""
+        deadline = asyncio.get_running_loop().time() + START_WAIT
+        while not self.stop_asked.is_set():
+            missing = [role for role in self.roles if role not in self.current or not self.current[role].ready.is_set()]
+            if not missing:
+                return
+            (part, index), *_ = sorted(missing, key=lambda role: -self._starts.get(role, 0))
+            late = asyncio.get_running_loop().time() > deadline
+            if not patient and (late or self._starts.get((part, index), 0) > _START_TRIES):
+                how = f"is not ready after {START_WAIT:g} s" if late else "ends again and again"
+                raise HostUnfit(f"{_title((part, index))} {how}: its log lines above say why")
+            if late:
+                return
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline + 0.1):
+                    await self._changed.wait()
+
+    def _make_sockets(self) -> None:
+        for index in range(self.host.workers):
+            if index not in self.sockets:
+                self.sockets[index] = listening.make(self.host)
+
+    # --- adopting -----------------------------------------------------------------------------------------
+
+    async def _adopt(self, previous: Sequence[Known]) -> None:
+        adopted: list[Child] = []
+        # A renewal may have been cut short: of two in one role the younger is the one that stays.
+        for known in sorted(previous, key=lambda known: known.start_time):
+            child = self.family.adopt(known)
+            if child is None:
+                continue
+            if child.role in self.roles:
+                if (former := self.current.get(child.role)) is not None:
+                    former.retiring = True
+                self.current[child.role] = child
+            else:
+                child.retiring = True
+            adopted.append(child)
+        if not adopted:
+            return
+        proxies = [child for child in adopted if child.role[0] == "proxy"]
+        deadline = asyncio.get_running_loop().time() + ADOPT_WAIT
+        while not self._all_heard(adopted, proxies):
+            self._changed.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                break
+        for child in adopted:
+            if child.channel is None and not child.gone.is_set():
+                log.warning("a part of the earlier supervisor is silent: ended", part=child.role[0], pid_=child.pid)
+                child.kill()
+        for child in adopted:
+            if child.retiring:
+                self._renewals_rest(child)
+
+    def _all_heard(self, adopted: Sequence[Child], proxies: Sequence[Child]) -> bool:
+        heard = all(child.channel is not None or child.gone.is_set() for child in adopted)
+        return heard and all(child.role[1] in self.sockets or child.gone.is_set() for child in proxies)
+
+    def _renewals_rest(self, child: Child) -> None:
+        """End what a renewal that was cut short left behind."""
+        renewal.retire(child, self.host.drain_timeout)
+        self.later(self.host.drain_timeout + renewal.GRACE, child.kill)
+
+    def _renew_strangers(self) -> None:
+        """Renew adopted parts of another release."""
+        strangers = [role for role, child in self.current.items() if child.known.release != self.plan.release]
+        if strangers:
+            log.info("renewing parts of another release", parts=[_title(role) for role in strangers])
+            self._renew(renewal.renew(self, strangers), None)
+
+    # --- ends ---------------------------------------------------------------------------------------------
+
+    def _ended(self, child: Child, status: int | None) -> None:
+        role = child.role
+        how = "?" if status is None else os.waitstatus_to_exitcode(status)
+        expected = child.retiring or self.stop_asked.is_set()
+        (log.info if expected else log.error)("part ended", part=role[0], index=role[1], pid_=child.pid, status=how)
+        self._changed.set()
+        if self.successors.get(role) is child:
+            del self.successors[role]
+        if self.current.get(role) is child:
+            del self.current[role]
+            if role in self.successors:
+                self.current[role] = self.successors.pop(role)
+            elif not self.stop_asked.is_set():
+                self._replace(role, retired=child.retiring)
+        for index in [index for index, cover in self._covers.items() if cover is child]:
+            del self._covers[index]
+            self._cover(index)
+
+    def _replace(self, role: Role, *, retired: bool) -> None:
+        if retired:
+            self.start(role)
+        else:
+            self._start_later(role)
+        if role[0] == "proxy":
+            self.later(COVER_AFTER, self._cover, role[1])
+
+    def _cover(self, index: int) -> None:
+        """Let a living worker accept on the socket of one that is not ready."""
+        own = self.current.get(("proxy", index))
+        if index in self._covers or self.stop_asked.is_set() or (own is not None and own.ready.is_set()):
+            return
+        for (part, other), child in sorted(self.current.items()):
+            able = part == "proxy" and other != index and child.ready.is_set()
+            if able and child.send(Listen(index=index), (self.sockets[index].fileno(),)):
+                self._covers[index] = child
+                log.info("worker covers for another", worker=other, missing=index)
+                return
+
+    def _foreign_ended(self, pid: int, status: int) -> None:
+        message = Exited(pid=pid, status=status)
+        controller = self.current.get(("controller", 0))
+        if controller is None or not controller.send(message):
+            self._foreign.append(message)
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _admit(self, peer: Peer) -> bool:
+        users = self.host.users
+        return peer.uid in {0, users.proxy, users.api, users.collector}
+
+    def _on_close(self, channel: Channel[ToSupervisor]) -> None:
+        self._operators.discard(channel)
+        child = self._members.pop(channel, None)
+        if child is not None and child.channel is channel:
+            child.channel = None
+
+    def _on_message(self, channel: Channel[ToSupervisor], message: ToSupervisor, fds: list[int]) -> None:
+        child = self._members.get(channel)
+        if isinstance(message, Hold) and child is not None and child.role[0] == "controller":
+            self._hold(child, message.sandbox_id, fds)
+        elif isinstance(message, Listeners) and child is not None and child.role[0] == "proxy":
+            self._take_sockets(message.indices, fds)
+        else:
+            for fd in fds:
+                os.close(fd)
+            if isinstance(message, Hello):
+                self._greet(channel, message)
+            elif child is not None:
+                self._on_child(child, message)
+            elif channel in self._operators:
+                self._on_operator(channel, message)
+            else:
+                channel.close()
+
+    def _greet(self, channel: Channel[ToSupervisor], hello: Hello) -> None:
+        if hello.part == "cli" and channel.peer.uid == 0:
+            self._operators.add(channel)
+            return
+        child = self.family.children.get(channel.peer.pid)
+        known = child is not None and child.role == (hello.part, hello.index)
+        if child is None or not known or channel.peer.uid != spawn.user_of(hello.part, self.host)[0]:
+            log.warning("a stranger was sent away", part=hello.part, index=hello.index, pid_=channel.peer.pid)
+            channel.close()
+            return
+        if hello.version != VERSION:
+            log.warning("a part speaks another version", part=hello.part, index=hello.index, version=hello.version)
+        if child.channel is not None:
+            child.channel.close()
+        child.channel = channel
+        self._members[channel] = child
+        if not child.ours:
+            # It was up before we were.
+            child.ready.set()
+            if hello.part == "proxy":
+                channel.send(GiveListeners())
+        if hello.part == "collector":
+            for sandbox_id, fds in self.fifos:
+                channel.send(Streams(sandbox_id=sandbox_id), fds)
+        elif hello.part == "controller":
+            while self._foreign:
+                channel.send(self._foreign.popleft())
+        self._changed.set()
+
+    def _on_child(self, child: Child, message: ToSupervisor) -> None:
+        if isinstance(message, Ready):
+            child.ready.set()
+            self._changed.set()
+            if child.role[0] == "proxy" and self.current.get(child.role) is child:
+                self._uncover(child.role[1])
+        elif isinstance(message, Release) and child.role[0] == "controller":
+            self.fifos.release(message.sandbox_id)
+            self._tell_collector(message)
+
+    def _uncover(self, index: int) -> None:
+        cover = self._covers.pop(index, None)
+        if cover is not None:
+            cover.send(Unlisten(index=index))
+        if self._running:
+            for other in self.sockets:
+                self._cover(other)
+
+    def _hold(self, controller: Child, sandbox_id: str, fds: list[int]) -> None:
+        if self.fifos.hold(sandbox_id, fds):
+            self._tell_collector(Streams(sandbox_id=sandbox_id), self.fifos.of(sandbox_id))
+        if self.fifos.of(sandbox_id):
+            controller.send(Held(sandbox_id=sandbox_id))
+
+    def _tell_collector(self, message: Streams | Release, fds: tuple[int, ...] = ()) -> None:
+        collector = self.current.get(("collector", 0))
+        if collector is not None:
+            collector.send(message, fds)
+
+    def _take_sockets(self, indices: list[int], fds: list[int]) -> None:
+        for index, fd in zip(indices, fds, strict=False):
+            if index in self.sockets or not 0 <= index < self.host.workers:
+                os.close(fd)
+            else:
+                self.sockets[index] = socket.socket(fileno=fd)
+        for fd in fds[len(indices) :]:
+            os.close(fd)
+        self._changed.set()
+
+    def _on_operator(self, channel: Channel[ToSupervisor], message: ToSupervisor) -> None:
+        if isinstance(message, Stop):
+            self.stop()
+        elif isinstance(message, Restart):
+            if not self._running or self.stop_asked.is_set():
+                channel.send(Restarted(pids={}, error="it is starting or stopping: try again in a moment"))
+            elif self._renewal is not None and not self._renewal.done():
+                channel.send(Restarted(pids={}, error="a renewal is under way: try again in a moment"))
+            else:
+                self._renew(renewal.renew(self, self.roles), channel)
+
+    def _renew(self, work: Coroutine[Any, Any, None], channel: Channel[ToSupervisor] | None) -> None:
+        async def run() -> None:
+            error = ""
+            try:
+                await work
+            except SandpostError as failure:
+                error = failure.message
+                log.warning("renewal failed", error=error)
+            else:
+                log.info("renewed")
+            if channel is not None:
+                pids = {_title(role): child.pid for role, child in self.current.items()}
+                channel.send(Restarted(pids=pids, error=error))
+
+        self._renewal = asyncio.create_task(run(), name="renewal")
+
+
+def _title(role: Role) -> str:
+    return f"proxy {role[1]}" if role[0] == "proxy" else role[0]
+
+
+def living(host: Host) -> list[Known]:
+    """Return the children of an earlier supervisor of this installation that live."""
+    return family.living(host.path("children.json"))
