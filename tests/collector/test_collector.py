@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from sandpost.collector.budget import RECORD_COST
 from sandpost.model import messages as m
 from sandpost.model.limits import Limits
 from support.collector import UID, Fifos, rig, write_all
@@ -135,7 +136,7 @@ def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -
             assert flood.written > 2 * rate * took
             await r.until(lambda: len(r.told("loud")) >= 2)
             kept = len(r.said("loud"))
-            assert rate * (took - 1) < kept * (100 + 64) < rate * (took + 2)
+            assert rate * (took - 1) < kept * (99 + RECORD_COST) < rate * (took + 2)
             told = r.told("loud")
             assert all(text.endswith("s: over 256 KiB/s") for text in told)
             dropped = sum(int(text.split()[0].replace(",", "")) for text in told)

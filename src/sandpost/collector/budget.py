@@ -6,8 +6,8 @@ READ_FACTOR = 4
 """A flood is read at so many times the rate that is kept; the rest waits in its FIFO, where it delays its writer."""
 READ_COST = 4096
 """Bytes that a read costs at least: tiny writes cost us a system call each, and are read in larger pieces later."""
-RECORD_COST = 64
-"""Bytes that a record costs beside its text: empty lines are records too."""
+RECORD_COST = 128
+"""Bytes that a record costs beside its text: an empty line is a record too, and is stored with its fields."""
 TELL_QUIET = 1.0
 TELL_AT_MOST = 5.0
 
