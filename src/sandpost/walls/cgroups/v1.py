@@ -25,6 +25,8 @@ _NEEDED = ("memory", "cpu", "cpuacct", "pids")
 _NO_LIMIT = -1
 _CHECKS = (0.0, 0.002, 0.01, 0.05, 0.25, 1.0)
 """The kernel tells before it kills: seconds after which its count of kills is read."""
+_SAME_EVENT = 0.05
+"""Seconds within which what the parent and a sandbox are told is one event: the first sandbox takes the parent's."""
 
 
 class GroupsV1:
@@ -141,6 +143,7 @@ class GroupsV1:
             raise EngineError(f"cannot watch the memory of sandbox {sandbox_id}: {error}") from error
         timers: list[asyncio.TimerHandle] = []
         done = False
+        starved: bool | None = None
 
         def undo() -> None:
             nonlocal done
@@ -156,14 +159,16 @@ class GroupsV1:
             with contextlib.suppress(OSError):
                 kills = files.fields(control).get("oom_kill", 0)
             if kills and not done:
-                self._parent_full[sandbox_id] = time.monotonic() - self._parent_full_at < _CHECKS[-1]
+                if starved is not None:
+                    self._parent_full[sandbox_id] = starved
                 undo()
                 on_kill()
 
         def told() -> None:
+            nonlocal starved
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(event)
-            self._ask_parent()
+            starved = self._is_parent_full()
             for timer in timers:
                 timer.cancel()
             timers[:] = [loop.call_later(delay, check) for delay in _CHECKS]
@@ -224,12 +229,13 @@ class GroupsV1:
         # Nobody was told, such as after a restart: a tenant that never met its limit cannot have died of it.
         return files.number(self._file("memory", f"t-{group_id}", "memory.failcnt")) == 0
 
-    def _ask_parent(self) -> None:
-        """Note when the parent itself ran out of memory: the kernel tells it before the groups below."""
+    def _is_parent_full(self) -> bool:
+        """Whether the parent itself is out of memory now: the kernel tells it just before the groups below."""
         if self._parent_events is not None:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._parent_events)
                 self._parent_full_at = time.monotonic()
+        return time.monotonic() - self._parent_full_at < _SAME_EVENT
 
     def _file(self, controller: str, group: str, name: str) -> str:
         return os.path.join(self._mounts.controllers[controller], self._parent, group, name)
