@@ -228,6 +228,42 @@ def test_released_sandbox_is_read_to_its_end_and_closed(tmp_path: Path) -> None:
     run(body())
 
 
+def test_released_sandbox_whose_fifo_never_ends_is_closed_all_the_same(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            # A supervisor that was restarted holds FIFOs for reading and writing: no reader sees an end.
+            holder = os.open(tmp_path / "fifos" / f"{one.id}-out", os.O_RDWR)
+            os.write(one.out, b"last words")
+            r.release(one)
+            await r.until(lambda: r.said("acme") == ["last words"], 3)
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 0, 4)
+            os.close(holder)
+
+    run(body())
+
+
+def test_sandbox_whose_release_was_lost_is_closed_when_it_is_gone(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            told, untold, alive = r.sandbox(1, "acme"), r.sandbox(2, "acme"), r.sandbox(3, "acme")
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 3)
+            for fifos in (told, untold):
+                fifos.end()
+            for channel in r.controller.channels:
+                channel.send(m.Gone(seq=1, sandbox_id=told.id, tenant="acme", word="idle", message=""))
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 2, 10)
+            # The other's end was told while nobody listened: it is not in the next whole table.
+            del r.routes[told.id], r.routes[untold.id]
+            for channel in list(r.controller.channels):
+                channel.close()
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1)
+            os.write(alive.out, b"still here\n")
+            await r.until(lambda: r.said("acme") == ["still here"])
+
+    run(body())
+
+
 def test_killed_collector_costs_no_writer_and_returns(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path) as r:
