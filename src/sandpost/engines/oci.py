@@ -23,7 +23,8 @@ from sandpost.walls import cgroups, oci_config
 from sandpost.walls.identity import identity
 
 _START_PATIENCE = 10.0
-_GONE_PATIENCE = 5.0
+_LOCK_PATIENCE = 5.0
+_SLOT_PATIENCE = 2.0
 _REMOVERS = 4
 
 Result = TypeVar("Result")
@@ -207,7 +208,7 @@ class OciEngine:
         if not self._bundles.wait_unlocked(sandbox_id, 0):
             # An OCI runtime that somebody left behind: it would go on making what we remove.
             launch.kill_launchers(self._bundles.path(sandbox_id))
-            if not self._bundles.wait_unlocked(sandbox_id, _GONE_PATIENCE):
+            if not self._bundles.wait_unlocked(sandbox_id, _LOCK_PATIENCE):
                 raise EngineError(f"an OCI runtime still works for sandbox {sandbox_id}: see /proc/locks")
         self._groups.kill(group_id, sandbox_id)
         self._groups.remove(group_id, sandbox_id)
@@ -215,8 +216,16 @@ class OciEngine:
         shutil.rmtree(os.path.join(self._states, sandbox_id), ignore_errors=True)
         if owner is not None:
             # Without a bundle nothing says that the slot is still this sandbox's: it may be another's by now.
-            namespaces.wait_gone(addresses.link(self._host, owner.slot).interface, _GONE_PATIENCE)
+            self._free(sandbox_id, owner.slot)
         self._bundles.remove(sandbox_id)
+
+    def _free(self, sandbox_id: str, slot: int) -> None:
+        """See to it that the slot's interface is gone, unless it is another's for whom this start was refused."""
+        interface = addresses.link(self._host, slot).interface
+        if namespaces.wait_gone(interface, _SLOT_PATIENCE):
+            return
+        if all(owner.slot != slot for other, owner in self._bundles.find().items() if other != sandbox_id):
+            namespaces.delete(interface)
 
     def _close(self, *, purge: bool) -> None:
         self._groups.close(purge=purge)

@@ -76,20 +76,27 @@ def interfaces() -> list[str]:
     return os.listdir("/sys/class/net")
 
 
-def wait_gone(interface: str, patience: float) -> None:
-    """Wait until the kernel has removed the interface of an ended sandbox; after `patience` seconds delete it.
-
-    Blocks. Waiting costs next to nothing and deleting tens of milliseconds of the kernel's one rtnl lock.
-    """
+def wait_gone(interface: str, patience: float) -> bool:
+    """Wait until the kernel has removed the interface of an ended sandbox; say whether it has. Blocks."""
     end = time.monotonic() + patience
     pause = 0.005
     while exists(interface):
         if time.monotonic() > end:
-            with netlink.Netlink() as outer:
-                outer.remove(interface)
-            return
+            return False
         time.sleep(pause)
         pause = min(pause * 1.5, 0.05)
+    return True
+
+
+def delete(interface: str) -> None:
+    """Delete an interface that does not go by itself; takes tens of milliseconds of the kernel's one rtnl lock."""
+    try:
+        with netlink.Netlink() as outer:
+            outer.remove(interface)
+    except OSError as error:
+        raise EngineError(
+            f"cannot delete the interface {interface}: {error}: try `ip link delete {interface}`"
+        ) from error
 
 
 def _call(name: str, *arguments: int) -> None:

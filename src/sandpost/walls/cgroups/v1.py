@@ -25,6 +25,8 @@ _NEEDED = ("memory", "cpu", "cpuacct", "pids")
 _NO_LIMIT = -1
 _CHECKS = (0.0, 0.002, 0.01, 0.05, 0.25, 1.0)
 """The kernel tells before it kills: seconds after which its count of kills is read."""
+_ONE_CHARGE = 256 * 1024
+"""Bytes that a limit may be missed by when the kernel kills for it: no larger allocation ends in a kill."""
 _SAME_EVENT = 0.05
 """Seconds within which what the parent and a sandbox are told is one event: the first sandbox takes the parent's."""
 
@@ -226,8 +228,11 @@ class GroupsV1:
         known = self._parent_full.get(sandbox_id)
         if known is not None:
             return known
-        # Nobody was told, such as after a restart: a tenant that never met its limit cannot have died of it.
-        return files.number(self._file("memory", f"t-{group_id}", "memory.failcnt")) == 0
+        # Nobody was told, such as after a restart: a tenant that never met its limit cannot have died of it. Newer
+        # kernels do not count in memory.failcnt any more.
+        group = f"t-{group_id}"
+        most = files.number(self._file("memory", group, "memory.max_usage_in_bytes"))
+        return most + _ONE_CHARGE < files.number(self._file("memory", group, "memory.limit_in_bytes"))
 
     def _is_parent_full(self) -> bool:
         """Whether the parent itself is out of memory now: the kernel tells it just before the groups below."""
