@@ -54,7 +54,7 @@ RUNTIME = Path(__file__).resolve().parents[2] / "src/sandpost/runtimes/node/main
 T = TypeVar("T")
 
 
-def run(work: Coroutine[Any, Any, T], within: float = 60) -> T:
+def run(work: Coroutine[Any, Any, T], within: float = 20) -> T:
     """Run a test's coroutine on the loop that production uses."""
 
     async def bounded() -> T:

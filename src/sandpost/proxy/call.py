@@ -40,6 +40,7 @@ WORD_WAIT = 1.5
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
 _OURS = frozenset({b"x-wt-response-source"})
+_SOURCES = {None: b"webtask", b"webtask": b"webtask", b"compiler": b"compiler"}
 _NAMED_ENDS = frozenset({"exit", "crash"})
 
 
@@ -297,7 +298,7 @@ class Call(Exchange):
         if replace is not None and not sandbox.replace_asked:
             sandbox.replace_asked = True
             self.worker.tell(Replace(sandbox_id=sandbox.sandbox_id))
-        extra = [(b"x-wt-response-source", source if source in {b"webtask", b"compiler"} else b"proxy")]
+        extra = [(b"x-wt-response-source", _SOURCES.get(source, b"proxy"))]
         if self.plan.way is Way.CODE:
             extra.append((b"x-sandpost-code", self.code_hash.encode()))
         if self.plan.origin and not own_origin:
