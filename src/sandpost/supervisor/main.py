@@ -15,7 +15,7 @@ from sandpost import config
 from sandpost.config import Settings
 from sandpost.logs.setup import configure
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
-from sandpost.supervisor import kernel, start
+from sandpost.supervisor import start
 from sandpost.supervisor.outlet import Outlet
 from sandpost.supervisor.release import release
 from sandpost.supervisor.start import Prepared
@@ -136,7 +136,6 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
 
 
 async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
-    kernel.become_subreaper()
     supervisor = Supervisor(plan)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, supervisor.stop)

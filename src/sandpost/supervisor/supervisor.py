@@ -37,7 +37,7 @@ from sandpost.model.messages import (
     ToSupervisor,
     Unlisten,
 )
-from sandpost.supervisor import family, listening, renewal, shutdown, spawn
+from sandpost.supervisor import family, kernel, listening, renewal, shutdown, spawn
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
 from sandpost.supervisor.restarts import Backoff
@@ -113,6 +113,7 @@ class Supervisor:
 
         Raises `SandpostError` if the parts do not come up, or something is left behind.
         """
+        kernel.become_subreaper()
         sandboxes = bool(os.listdir(self.host.path("records")))
         self.fifos.reopen(self.host.path("fifos"))
         self._listener = Listener(
