@@ -1,0 +1,120 @@
+"""Commands about this machine's own installation: `config`, `doctor`, `restart`, `stop`, `completion`, `serve`."""
+
+import click
+
+from sandpost.cli import exits, place, show
+from sandpost.cli.options import Options, common, pass_options
+
+
+@click.group()
+def config() -> None:
+    """Settings."""
+
+
+@config.command("show")
+@common
+@pass_options
+def show_config(options: Options) -> None:
+    """Show every setting, its value and where it comes from."""
+    from sandpost.config import describe  # noqa: PLC0415 - only this command needs it
+
+    rows = describe(place.settings(options))
+    if options.json:
+        show.as_json(
+            [
+                {"name": row.name, "value": row.value, "origin": row.origin, "live": row.live, "help": row.help}
+                for row in rows
+            ]
+        )
+        return
+    show.table(
+        ("SETTING", "VALUE", "FROM", "SIGHUP", "WHAT"),
+        [(row.name, row.value or "-", row.origin, "yes" if row.live else "no", row.help) for row in rows],
+        empty="",
+    )
+
+
+@click.command()
+@common
+@pass_options
+def doctor(options: Options) -> None:
+    """Say what this machine lacks for sandboxes, and how to get it; exit code 1 if something must be mended."""
+    from sandpost.config import machine, preflight  # noqa: PLC0415 - only this command needs it
+    from sandpost.config.kinds import split_address  # noqa: PLC0415 - the same
+
+    found = place.settings(options)
+    running = _runs(options)
+    # Its own port is in use while it runs, and that is well.
+    port_error = "" if running else machine.port_error(split_address(found["listen"]))
+    findings = preflight.judge(machine.read(found, port_error=port_error))
+    if options.json:
+        show.as_json([{"name": one.name, "level": one.level, "message": one.message} for one in findings])
+    else:
+        show.table(("CHECK", "", "WHAT"), [(one.name, one.level, one.message) for one in findings], empty="")
+        print(f"the installation of {found['state_dir']} is {'running' if running else 'not running'}")
+    if any(one.level == "fatal" for one in findings):
+        raise SystemExit(exits.FAILED)
+
+
+@click.command()
+@common
+@pass_options
+def restart(options: Options) -> None:
+    """Renew every process one after another; no call fails, sandboxes are kept."""
+    from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
+
+    answer = supervisor.restart(place.installation(options))
+    if options.json:
+        show.as_json({"pids": answer.pids, "error": answer.error})
+    elif not answer.error:
+        print("restarted: " + ", ".join(f"{part} {pid}" for part, pid in sorted(answer.pids.items())))
+    if answer.error:
+        raise exits.CannotReach(f"not restarted: {answer.error}")
+
+
+@click.command()
+@common
+@pass_options
+def stop(options: Options) -> None:
+    """Stop everything: calls under way finish, nothing is left behind."""
+    from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
+
+    host = place.installation(options)
+    supervisor.stop(host)
+    if options.json:
+        show.as_json({"stopped": host.state_dir})
+        return
+    print(f"stopped the installation of {host.state_dir}")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print what makes SHELL complete commands: `source <(sandpost completion bash)`."""
+    from click.shell_completion import get_completion_class  # noqa: PLC0415 - only this command needs it
+
+    made = get_completion_class(shell)
+    assert made is not None
+    print(made(context.find_root().command, {}, "sandpost", "_SANDPOST_COMPLETE").source())
+
+
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    add_help_option=False,
+)
+@click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+def serve(flags: tuple[str, ...]) -> None:
+    """Start this host's installation, in the foreground; `serve --help` lists the settings."""
+    # Its own module reads the flags; this entry stands here for the list of commands.
+    from sandpost.supervisor.main import main  # noqa: PLC0415 - a whole process of its own
+
+    raise SystemExit(main(flags))
+
+
+def _runs(options: Options) -> bool:
+    try:
+        host = place.installation(options)
+    except exits.NotRunning:
+        return False
+    return place.answers(host)

@@ -1,0 +1,155 @@
+"""`sandpost tenant ..`"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from sandpost.cli import show
+from sandpost.cli.options import Options, common, pass_options
+from sandpost.cli.place import management
+from sandpost.model.bounds import BOUNDS, format_limit
+
+_EXAMPLES = {"size": "SIZE", "duration": "TIME", "count": "N", "share": "N"}
+
+
+@click.group()
+def tenant() -> None:
+    """Tenants: their limits, isolation and state."""
+
+
+@tenant.command("ls")
+@common
+@pass_options
+def list_tenants(options: Options) -> None:
+    """List the registered tenants."""
+    with management(options) as client:
+        found = list(client.tenants())
+    if options.json:
+        show.as_json(found)
+        return
+    show.table(
+        ("NAME", "STATE", "ISOLATION", "OWN LIMITS", "REGISTERED"),
+        [
+            (
+                one.name,
+                one.state,
+                one.isolation,
+                " ".join(f"{name}={format_limit(name, getattr(one.limits, name))}" for name in one.own) or "-",
+                show.time_of(one.created_at),
+            )
+            for one in found
+        ],
+        empty="no tenant is registered: `sandpost tenant set NAME` registers one",
+    )
+
+
+@tenant.command("show")
+@click.argument("name")
+@common
+@pass_options
+def show_tenant(options: Options, name: str) -> None:
+    """Show a tenant with all its limits."""
+    with management(options) as client:
+        _show(options, client.tenant(name))
+
+
+def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name, bound in reversed(list(BOUNDS.items())):
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            metavar=_EXAMPLES[bound.kind],
+            help=f"{format_limit(name, bound.least)} to {format_limit(name, bound.greatest)}"
+            + (", 0: no limit" if bound.off else ""),
+        )(command)
+    return command
+
+
+@tenant.command("set")
+@click.argument("name")
+@click.option("--isolation", type=click.Choice(["per_tenant", "per_request"]), help="Whether each call has a sandbox.")
+@_limits
+@common
+@pass_options
+def set_tenant(options: Options, /, name: str, isolation: str | None, **limits: str | None) -> None:
+    """Register a tenant, or change its limits. What is not named stays; `default` puts a limit back."""
+    change: dict[str, Any] = {}
+    if isolation is not None:
+        change["isolation"] = isolation
+    given = {limit: None if value == "default" else value for limit, value in limits.items() if value is not None}
+    if given:
+        change["limits"] = given
+    with management(options) as client:
+        made, is_new = client.put_tenant(name, change)
+    if options.json:
+        show.as_json(made)
+        return
+    print(f"tenant {name} {'registered' if is_new else 'changed'}{_later(made.applied)}")
+
+
+@tenant.command()
+@click.argument("name")
+@common
+@pass_options
+def suspend(options: Options, name: str) -> None:
+    """Answer a tenant's calls with 403 and end its sandboxes."""
+    _set_state(options, name, "suspended")
+
+
+@tenant.command()
+@click.argument("name")
+@common
+@pass_options
+def resume(options: Options, name: str) -> None:
+    """Let a suspended tenant run again."""
+    _set_state(options, name, "active")
+
+
+@tenant.command("rm")
+@click.argument("name")
+@common
+@pass_options
+def remove(options: Options, name: str) -> None:
+    """Remove a tenant: keys are revoked, sandboxes end, usage is forgotten."""
+    with management(options) as client:
+        client.remove_tenant(name)
+    if options.json:
+        show.as_json({"removed": name})
+        return
+    print(f"tenant {name} removed")
+
+
+def _set_state(options: Options, name: str, state: str) -> None:
+    with management(options) as client:
+        made, _ = client.put_tenant(name, {"state": state})
+    if options.json:
+        show.as_json(made)
+        return
+    print(f"tenant {name} is {state}{_later(made.applied)}")
+
+
+def _later(applied: bool) -> str:
+    return "" if applied else " (the controller is away; it takes it up when it is back)"
+
+
+def _show(options: Options, one: Any) -> None:
+    if options.json:
+        show.as_json(one)
+        return
+    show.pairs(
+        [
+            ("name", one.name),
+            ("state", one.state),
+            ("isolation", one.isolation),
+            ("registered", show.time_of(one.created_at)),
+        ]
+    )
+    show.table(
+        ("LIMIT", "VALUE", "FROM"),
+        [
+            (name, format_limit(name, getattr(one.limits, name)), "tenant" if name in one.own else "host")
+            for name in BOUNDS
+        ],
+        empty="",
+    )

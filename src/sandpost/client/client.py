@@ -1,0 +1,188 @@
+"""A small client of one installation: by its socket as root, or by URL and key. Synchronous."""
+
+import contextlib
+import ssl
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+import msgspec
+
+from sandpost.api.views import (
+    Keys,
+    KeyView,
+    MadeKey,
+    Problem,
+    SandboxesView,
+    SandboxView,
+    StatusView,
+    TenantPut,
+    Tenants,
+    TenantView,
+    UsageView,
+)
+from sandpost.client.errors import Refused, Unreachable
+
+TIMEOUT = 15.0
+"""Seconds for an answer of a management route."""
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Client:
+    """Management routes of one installation. Raises `Unreachable` and `Refused`; close it, or use `with`.
+
+    `socket` is the api's unix socket, where root needs no key; else `url` and `key` say where and as whom.
+    `certificate` is trusted besides the machine's own, whatever name it carries (a self-signed one, for example).
+    """
+
+    def __init__(self, *, url: str = "", socket: str = "", key: str | None = None, certificate: str = "") -> None:
+        headers = {} if key is None else {"authorization": f"Bearer {key}"}
+        self._where = socket or url
+        if socket:
+            transport = httpx.HTTPTransport(uds=socket, verify=False)
+            self._http = httpx.Client(transport=transport, base_url="http://api", headers=headers, timeout=TIMEOUT)
+        else:
+            self._http = httpx.Client(
+                base_url=url, headers=headers, timeout=TIMEOUT, verify=_trust(url, certificate), trust_env=False
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def status(self) -> StatusView:
+        """Return how the installation is."""
+        return self._get("/api/status", StatusView)
+
+    def tenants(self) -> Iterator[TenantView]:
+        """Yield the registered tenants by name, page after page."""
+        after: str | None = ""
+        while after is not None:
+            page = self._get("/api/tenants", Tenants, {"after": after})
+            yield from page.tenants
+            after = page.next
+
+    def tenant(self, name: str) -> TenantView:
+        """Return one registered tenant."""
+        return self._get(f"/api/tenants/{name}", TenantView)
+
+    def put_tenant(self, name: str, change: Mapping[str, Any]) -> tuple[TenantPut, bool]:
+        """Set what `change` names (`state`, `isolation`, `limits`); return the tenant, and whether it is new."""
+        response = self._send("PUT", f"/api/tenants/{name}", change)
+        return _decode(response, TenantPut), response.status_code == 201
+
+    def remove_tenant(self, name: str) -> None:
+        """Remove a tenant with its keys, sandboxes and usage."""
+        self._send("DELETE", f"/api/tenants/{name}")
+
+    def keys(self, tenant: str | None = None) -> Iterator[KeyView]:
+        """Yield all keys, or a tenant's, page after page."""
+        after: str | None = ""
+        while after is not None:
+            page = self._get(_keys_path(tenant), Keys, {"after": after})
+            yield from page.keys
+            after = page.next
+
+    def make_key(self, tenant: str | None, label: str = "") -> MadeKey:
+        """Make a key of a tenant, or of the operator."""
+        return _decode(self._send("POST", _keys_path(tenant), {"label": label}), MadeKey)
+
+    def revoke_key(self, key_id: str) -> None:
+        """Revoke a key."""
+        self._send("DELETE", f"/api/keys/{key_id}")
+
+    def usage(self, tenant: str, since: str) -> UsageView:
+        """Return a tenant's usage by hour."""
+        return self._get(f"/api/tenants/{tenant}/usage", UsageView, {"since": since})
+
+    def sandboxes(self, tenant: str | None = None) -> list[SandboxView]:
+        """Return all sandboxes, or a tenant's."""
+        path = "/api/sandboxes" if tenant is None else f"/api/tenants/{tenant}/sandboxes"
+        return self._get(path, SandboxesView).sandboxes
+
+    @contextlib.contextmanager
+    def run(self, tenant: str, program: bytes, data: Mapping[str, str], content_type: str) -> Iterator[httpx.Response]:
+        """Run `program` for `tenant`; the answer's body is not read yet. Takes as long as the program may.
+
+        Only by URL: programs are taken by the proxies. Errors of the program are answers, not exceptions.
+        """
+        request = self._http.build_request(
+            "POST",
+            f"/{tenant}",
+            params=dict(data),
+            content=program,
+            headers={"content-type": content_type},
+            timeout=httpx.Timeout(TIMEOUT, read=None),
+        )
+        response = self._try(request, stream=True)
+        try:
+            yield response
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._where} broke the answer off: {error}") from error
+        finally:
+            response.close()
+
+    def _get(self, path: str, kind: type[T], query: Mapping[str, str] | None = None) -> T:
+        return _decode(self._check(self._try(self._http.build_request("GET", path, params=query))), kind)
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        content = None if body is None else msgspec.json.encode(body)
+        return self._check(self._try(self._http.build_request(method, path, content=content)))
+
+    def _try(self, request: httpx.Request, *, stream: bool = False) -> httpx.Response:
+        try:
+            return self._http.send(request, stream=stream)
+        except httpx.TimeoutException as error:
+            raise Unreachable(f"{self._where} did not answer within {TIMEOUT:g} s: try again") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unreachable(f"{self._where} cannot be reached ({error})") from error
+
+    def _check(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            return response
+        problem = problem_of(response.status_code, response.content)
+        if problem is None:
+            raise Unreachable(f"{self._where} answered {response.status_code}, but not as Sandpost does: check the URL")
+        raise Refused(problem)
+
+
+def problem_of(status: int, body: bytes) -> Problem | None:
+    """Return the platform's error in an answer; None if it is none of the platform's."""
+    if status < 400:
+        return None
+    try:
+        return msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        return None
+
+
+def _decode(response: httpx.Response, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(response.content, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"the answer is not one of this release's api ({error}): update this client") from error
+
+
+def _keys_path(tenant: str | None) -> str:
+    return "/api/keys" if tenant is None else f"/api/tenants/{tenant}/keys"
+
+
+def _trust(url: str, certificate: str) -> ssl.SSLContext | bool:
+    if not url.startswith("https"):
+        # Building the machine's list of authorities takes longer than the request.
+        return False
+    context = ssl.create_default_context()
+    if certificate:
+        context.load_verify_locations(certificate)
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.check_hostname = False
+    return context
