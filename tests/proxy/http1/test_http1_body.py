@@ -9,7 +9,7 @@ from sandpost.model.errors import MalformedRequest
 from sandpost.proxy.http1.body import CHUNKED, MAX_TRAILERS, NONE, UNTIL_CLOSE, Body, BodyReader, Kind
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.render import LAST_CHUNK, chunk
-from support.http1_feeding import body_outcome, bytewise, cut, places
+from support.http1_feeding import body_outcome, bytewise, cut, places, request
 
 SIZE_RULE = "1 to 16 hexadecimal digits"
 
@@ -160,7 +160,7 @@ chunk_soup = st.lists(st.sampled_from(_scraps) | st.binary(max_size=2), max_size
 
 @given(chunk_soup, places)
 @example(b"0\r\n" + b"X: y\r\n" * 99 + b"\r\nGET", [5, 9])
-@settings(max_examples=800)
+@settings(max_examples=400)
 def test_splitting_changes_nothing(data: bytes, cuts: list[int]) -> None:
     whole = body_outcome(CHUNKED, [data])
     for pieces in (bytewise(data), cut(data, cuts)):
@@ -168,7 +168,7 @@ def test_splitting_changes_nothing(data: bytes, cuts: list[int]) -> None:
 
 
 @given(chunk_soup)
-@settings(max_examples=500)
+@settings(max_examples=300)
 def test_what_is_accepted_h11_reads_alike(data: bytes) -> None:
     ours = body_outcome(CHUNKED, [data])
     if isinstance(ours, str):
@@ -185,3 +185,23 @@ def test_what_is_accepted_h11_reads_alike(data: bytes) -> None:
             break
     assert (content, ended) == ours[:2]
     assert not ended or connection.trailing_data[0] == ours[2]
+
+
+@given(st.lists(st.tuples(st.binary(max_size=20), st.booleans()), min_size=1, max_size=5), st.integers(1, 50))
+def test_pipelined_requests_come_out_in_order_whole(messages: list[tuple[bytes, bool]], step: int) -> None:
+    wire = b""
+    for n, (content, chunked) in enumerate(messages):
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(content)
+        body = (chunk(content) if content else b"") + LAST_CHUNK if chunked else content
+        wire += b"POST /%d HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n%b" % (n, framing, body)
+    seen: list[tuple[bytes, bytes]] = []
+    while wire:
+        head = request(wire)
+        reader = BodyReader(head.body)
+        content, rest = b"", wire[head.size :]
+        while not reader.finished:
+            content += b"".join(reader.feed(rest[:step]))
+            rest = rest[step:]
+        seen.append((head.target, content))
+        wire = reader.excess + rest
+    assert seen == [(b"/%d" % n, content) for n, (content, _) in enumerate(messages)]

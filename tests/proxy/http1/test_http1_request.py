@@ -206,7 +206,7 @@ def test_remembered_line_is_the_same_for_another_head() -> None:
 
 
 @given(head_soup, places, st.sampled_from([40, 120, LIMIT]))
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_splitting_changes_nothing(data: bytes, cuts: list[int], limit: int) -> None:
     parse = requests_within(limit)
     whole = outcome(parse, [data])
@@ -236,7 +236,7 @@ def test_whatever_is_well_formed_is_read_as_written(
 
 
 @given(head_soup | st.builds(lambda soup: b"POST /t HTTP/1.1\r\nHost: a\r\n" + soup + b"\r\n\r\n", head_soup))
-@settings(max_examples=800)
+@settings(max_examples=400)
 def test_what_is_accepted_h11_reads_alike(data: bytes) -> None:
     try:
         head = parse_request(data, LIMIT)

@@ -112,7 +112,7 @@ def test_broken_response_is_a_502_that_names_the_rule() -> None:
     st.sampled_from(["GET", "HEAD"]),
     st.sampled_from([None, b"websocket"]),
 )
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_splitting_changes_nothing(
     data: bytes, cuts: list[int], limit: int, method: str, upgrade: bytes | None
 ) -> None:
@@ -128,7 +128,7 @@ def test_splitting_changes_nothing(
     head_soup,
     st.sampled_from(["GET", "HEAD"]),
 )
-@settings(max_examples=600)
+@settings(max_examples=300)
 def test_what_is_accepted_h11_reads_alike(status: bytes, soup: bytes, method: str) -> None:
     data = b"HTTP/1.1 " + status + b" X\r\n" + soup + b"\r\n\r\n"
     try:

@@ -66,6 +66,7 @@ def test_first_segment_that_would_need_normalising_is_refused(path: bytes, why: 
         (b"%6bey=K", Query(b"K", None, {}, b"")),
         (b"%6B%65%79=K", Query(b"K", None, {}, b"")),
         (b"ke%79=a%20b%2", Query(b"a b%2", None, {}, b"")),
+        (b"key=a+b", Query(b"a b", None, {}, b"")),
         (b"key=a+b%2B", Query(b"a b+", None, {}, b"")),
         (b"key=%80%zz", Query(b"\x80%zz", None, {}, b"")),
         (b"%256bey=K", Query(None, None, {}, b"%256bey=K")),
