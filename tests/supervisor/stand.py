@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -52,30 +54,39 @@ class Stand:
         self.log = open(top / "log", "a+b")  # noqa: SIM115  (closed by the fixture)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, release: str = "1") -> None:
+    def start(self, release: str = "1", pass_fds: Sequence[int] = ()) -> None:
         self.process = subprocess.Popen(
             [sys.executable, STAND_IN, "supervise", "--host", self.path],
             stdout=subprocess.PIPE,
             stderr=self.log,
             env={**os.environ, "RELEASE": release},
+            pass_fds=pass_fds,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line == b"ready\n", self.output()
 
+    @property
+    def pid(self) -> int:
+        """Pid of the supervisor."""
+        assert self.process is not None
+        return self.process.pid
+
     def kill(self) -> None:
         """Kill the supervisor as nobody expects."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        os.kill(self.pid, signal.SIGKILL)
+        self.wait()
 
     def stop(self) -> int:
+        """Stop it and return its status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the supervisor's end and return its status."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(30)
         assert self.process.stdout is not None
+        status = self.process.wait(30)
         self.process.stdout.close()
         self.process = None
         return status
@@ -106,6 +117,34 @@ class Stand:
     def output(self) -> str:
         self.log.seek(0)
         return self.log.read().decode()
+
+
+class Calls:
+    """Two threads that connect again and again, and note who answered and what failed."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.answers: list[int] = []
+        self.failures: list[Exception] = []
+        self._stand = stand
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(2)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self.answers.append(self._stand.call()[1])
+            except Exception as error:
+                self.failures.append(error)
 
 
 def alive(pid: int) -> bool:

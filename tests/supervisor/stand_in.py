@@ -2,7 +2,7 @@
 
 They speak the real messages over the real sockets. A proxy answers each connection with `INDEX PID\n`. The
 controller makes the FIFOs of a sandbox for each name it finds in `<run_dir>/records`, and leaves what it was told in
-`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait.
+`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end.
 """
 
 import asyncio
@@ -95,6 +95,8 @@ def orphan(path: str) -> None:
 async def part(name: Part, index: int, host: Host) -> None:
     if os.path.exists(host.path("slow")):
         await asyncio.sleep(0.5)
+    if os.path.exists(host.path("broken")):
+        sys.exit(1)
     stand_in = StandIn(name, index, host)
     if name == "controller":
         # `<run_dir>/orphan` holds what a process does whose parent is gone.

@@ -1,0 +1,117 @@
+"""The supervisor is killed; the next one finds everything where it was."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+from supervisor.stand import Calls, Stand, alive, until
+
+
+def test_a_killed_supervisor_ends_nobody_and_the_next_adopts_everybody(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    with Calls(stand) as calls:
+        stand.kill()
+        time.sleep(0.3)
+        assert all(alive(pid) for pid in before.values())
+        stand.start()
+        assert stand.children() == before
+    assert calls.failures == []
+    assert len(calls.answers) > 100
+
+
+def test_the_next_supervisor_has_the_same_listening_sockets(stand: Stand) -> None:
+    def inode(pid: int) -> str:
+        return os.readlink(f"/proc/{pid}/fd/3")
+
+    stand.start()
+    before = stand.children()
+    sockets = {index: inode(before["proxy", index]) for index in range(2)}
+    stand.kill()
+    stand.start()
+    victim = before["proxy", 1]
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: stand.children().get(("proxy", 1), victim) != victim, "proxy 1 returns")
+    assert inode(stand.children()["proxy", 1]) == sockets[1]
+    until(lambda: any(stand.call()[0] == 1 for _ in range(5)), "proxy 1 answers")
+
+
+def test_an_adopted_part_that_dies_is_seen_and_replaced(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    stand.kill()
+    stand.start()
+    for part in ("controller", "collector", "api"):
+        os.kill(before[part, 0], signal.SIGKILL)
+    until(
+        lambda: all(
+            stand.children().get((part, 0), 0) not in {0, before[part, 0]}
+            for part in ("controller", "collector", "api")
+        ),
+        "adopted parts return",
+    )
+
+
+def test_what_died_together_with_the_supervisor_is_started_again(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    stand.kill()
+    dead = [("proxy", 0), ("collector", 0)]
+    for role in dead:
+        os.kill(before[role], signal.SIGKILL)
+    until(lambda: not any(alive(before[role]) for role in dead), "they are dead")
+    stand.start()
+    after = stand.children()
+    assert {role for role in before if before[role] != after[role]} == set(dead)
+    until(lambda: {stand.call()[0] for _ in range(20)} == {0, 1}, "both workers answer")
+
+
+def test_parts_of_another_release_are_renewed_after_adoption(stand: Stand) -> None:
+    stand.start(release="1")
+    before = stand.children()
+    stand.kill()
+    stand.start(release="2")
+    until(lambda: not set(stand.pids()) & set(before.values()), "all are renewed")
+    until(lambda: set(stand.children()) == set(before), "all are there")
+
+
+def test_fifos_are_held_handed_on_and_reopened(stand: Stand) -> None:
+    sandbox = "0123456789ab"
+    Path(stand.host.path("records", sandbox)).touch()
+    stand.start()
+
+    def readers(pid: int) -> int:
+        links = [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
+        return sum(f"fifos/{sandbox}/" in link for link in links)
+
+    until(lambda: readers(stand.children()["collector", 0]) == 3, "the collector has them")
+    assert readers(stand.pid) == 3
+    until(lambda: f"Held(sandbox_id='{sandbox}')" in stand.heard(), "the controller is told")
+    # A collector that starts gets them again.
+    first = stand.children()["collector", 0]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: stand.children().get(("collector", 0), first) != first, "the collector returns")
+    until(lambda: readers(stand.children()["collector", 0]) == 3, "the new collector has them")
+    # So does one that starts under another supervisor, which has to open them itself.
+    stand.kill()
+    second = stand.children()["collector", 0]
+    os.kill(second, signal.SIGKILL)
+    until(lambda: not alive(second), "the collector is dead")
+    stand.start()
+    assert readers(stand.pid) == 3
+    until(lambda: readers(stand.children()["collector", 0]) == 3, "the next collector has them")
+    os.unlink(stand.host.path("records", sandbox))
+
+
+def test_a_silent_part_is_replaced_at_adoption(stand: Stand) -> None:
+    stand.start()
+    silent = stand.children()["api", 0]
+    stand.kill()
+    os.kill(silent, signal.SIGSTOP)
+    starting = threading.Thread(target=stand.start)
+    starting.start()
+    starting.join(20)
+    assert stand.children()["api", 0] != silent
+    assert not alive(silent)

@@ -1,0 +1,137 @@
+"""Parts are renewed without a lost connection; a stop leaves nothing; strangers have no say."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandpost.model import messages as m
+from supervisor.stand import Calls, Stand, alive, ask, until
+
+
+def test_a_renewal_loses_no_connection(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    with Calls(stand) as calls:
+        answer = ask(stand, m.Restart())
+    assert answer is not None
+    assert answer.error == ""
+    assert calls.failures == []
+    after = stand.children()
+    assert set(after) == set(before)
+    assert not set(after.values()) & set(before.values())
+    assert set(answer.pids.values()) == set(after.values())
+    # Both generations answered.
+    assert set(before.values()) & set(calls.answers)
+    assert set(after.values()) & set(calls.answers)
+
+
+def test_a_second_renewal_at_the_same_time_is_refused(stand: Stand) -> None:
+    stand.start()
+    Path(stand.host.path("slow")).touch()
+    first: list[m.Restarted | None] = []
+    asking = threading.Thread(target=lambda: first.append(ask(stand, m.Restart())))
+    asking.start()
+    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    answer = ask(stand, m.Restart())
+    assert answer is not None
+    assert "under way" in answer.error
+    os.unlink(stand.host.path("slow"))
+    asking.join(30)
+    assert first[0] is not None
+    assert first[0].error == ""
+
+
+def test_a_successor_that_does_not_come_up_leaves_the_old_one_in_its_place(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    Path(stand.host.path("broken")).touch()
+    answer = ask(stand, m.Restart())
+    assert answer is not None
+    assert "did not get ready" in answer.error
+    os.unlink(stand.host.path("broken"))
+    assert stand.children() == before
+    assert stand.call()[1] in before.values()
+
+
+def test_a_stop_ends_everything_and_purges_last(stand: Stand) -> None:
+    stand.start()
+    pids = stand.pids()
+    assert stand.stop() == 0
+    assert not any(alive(pid) for pid in pids)
+    assert stand.heard().endswith("purge\n")
+    assert not os.path.exists(stand.host.supervisor_socket)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", stand.port), timeout=2)
+
+
+def test_a_stop_during_a_renewal_ends_both_generations(stand: Stand) -> None:
+    stand.start()
+    Path(stand.host.path("slow")).touch()
+    asking = threading.Thread(target=ask, args=(stand, m.Restart()))
+    asking.start()
+    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    pids = stand.pids()
+    assert stand.stop() == 0
+    asking.join(20)
+    assert not any(alive(pid) for pid in pids)
+
+
+def test_a_stop_by_message_closes_the_connection_when_all_has_ended(stand: Stand) -> None:
+    stand.start()
+    pids = stand.pids()
+    assert ask(stand, m.Stop()) is None
+    assert not any(alive(pid) for pid in pids)
+    assert stand.wait() == 0
+
+
+def test_workers_that_do_not_drain_are_killed_at_once_on_the_second_signal(stand: Stand) -> None:
+    stand.start()
+    for (part, _), pid in stand.children().items():
+        if part == "proxy":
+            os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    os.kill(stand.pid, signal.SIGINT)
+    time.sleep(0.3)
+    assert stand.pids()
+    os.kill(stand.pid, signal.SIGINT)
+    assert stand.wait() == 0
+    # drain_timeout is 2 s here, and 5 s of grace.
+    assert time.monotonic() - began < 2
+
+
+def test_strangers_are_sent_away(stand: Stand) -> None:
+    stand.start()
+    # Root, but no child of the supervisor's: it may be the command line and nothing else.
+    for message in (m.Hello(part="controller", pid=os.getpid()), m.Stop()):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.settimeout(5)
+            sock.connect(stand.host.supervisor_socket)
+            sock.send(msgspec.msgpack.encode(message))
+            assert sock.recv(100) == b""
+    # Nobody, and an unprivileged part that says it is the command line.
+    for uid in (65534, stand.host.users.proxy):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                os.setresuid(uid, uid, uid)
+                with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                    sock.settimeout(5)
+                    sock.connect(stand.host.supervisor_socket)
+                    sock.send(msgspec.msgpack.encode(m.Hello(part="cli", pid=os.getpid())))
+                    sock.send(msgspec.msgpack.encode(m.Stop()))
+                    status = 0 if sock.recv(100) == b"" else 2
+            except (BrokenPipeError, ConnectionResetError):
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+    assert stand.process is not None
+    assert stand.process.poll() is None
+    assert len(stand.children()) == 5
