@@ -5,16 +5,19 @@
 
 const { isUtf8 } = require('node:buffer');
 const { isBuiltin } = require('node:module');
-const v8 = require('node:v8');
 const vm = require('node:vm');
 const { FILE } = require('./failures.js');
 const {
   apply, bufferSwap16, bufferText, mapDelete, mapForEach, mapGet, mapSet, setImmediate, slice, startsWith, subarray,
 } = require('./primordials.js');
+const { collectGarbage, loadingNode, tighten, withoutCompilationCache } = require('./v8flags.js');
 
 const { compileFunction } = vm;
 const { getBuiltinModule } = process;
 const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
+const OPTIONS = {
+  __proto__: null, filename: FILE, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
+};
 const GROWTH = 16 * 1024 * 1024; // bytes beyond the first full set of programs that count as not freed
 
 class ModuleNotFound extends Error {
@@ -26,7 +29,7 @@ class ModuleNotFound extends Error {
 
 function requireBuiltin(id) {
   if (typeof id !== 'string' || !isBuiltin(id)) throw new ModuleNotFound(String(id));
-  return getBuiltinModule(id);
+  return loadingNode(getBuiltinModule, process, [id]);
 }
 
 // Each program has a function of its own, so that one cannot change what another requires.
@@ -77,10 +80,7 @@ class Program {
 }
 
 function compile(bytes) {
-  return new Program(compileFunction(decode(bytes), PARAMETERS, {
-    filename: FILE,
-    importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
-  }), bytes.length);
+  return new Program(withoutCompilationCache(compileFunction, [decode(bytes), PARAMETERS, OPTIONS]), bytes.length);
 }
 
 class Programs {
@@ -112,6 +112,7 @@ class Programs {
   // Compile and keep. Throws what the compiler says.
   load(hash, bytes) {
     if (this.get(hash) !== undefined) return;
+    tighten();
     const program = compile(bytes);
     this.#makeRoom(program.size);
     program.used = ++this.#clock;
@@ -157,19 +158,6 @@ class Programs {
       this.#base = resident;
     }
   }
-}
-
-let gc;
-
-// A full collection. The function is had from V8 only when it is needed: as a flag at start it would be in every
-// program's reach.
-function collectGarbage() {
-  if (gc === undefined) {
-    v8.setFlagsFromString('--expose-gc');
-    gc = vm.runInNewContext('gc');
-    v8.setFlagsFromString('--no-expose-gc');
-  }
-  gc();
 }
 
 module.exports = { Programs, compile };
