@@ -1,0 +1,213 @@
+"""Commands about the machine's own installation: found or not, stopped, restarted, looked at."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sandpost.ipc.channel import Channel, Listener
+from sandpost.model.messages import Hello, Restart, Restarted, Stop, ToSupervisor
+from support.command import runner
+from support.installation import Installation
+
+
+class ScriptedSupervisor:
+    """A supervisor in a thread of its own: says what it was asked, answers as told."""
+
+    def __init__(self, path: str, error: str = "") -> None:
+        self.asked: list[str] = []
+        self._error = error
+        self._path = path
+        self._loop = asyncio.new_event_loop()
+        started = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(started,))
+        self._thread.start()
+        assert started.wait(10)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    def _run(self, started: threading.Event) -> None:
+        async def listen() -> Listener[ToSupervisor]:
+            made: Listener[ToSupervisor] = Listener(
+                self._path, ToSupervisor, self._on_message, lambda _channel: None, admit=lambda _peer: True
+            )
+            started.set()
+            return made
+
+        async def end(listener: Listener[ToSupervisor]) -> None:
+            listener.close()
+
+        listener = self._loop.run_until_complete(listen())
+        self._loop.run_forever()
+        self._loop.run_until_complete(end(listener))
+        self._loop.close()
+
+    def _on_message(self, channel: Channel[ToSupervisor], message: ToSupervisor, _fds: list[int]) -> None:
+        self.asked.append(type(message).__name__)
+        if isinstance(message, Hello):
+            assert message.part == "cli"
+        if isinstance(message, Restart):
+            pids = {} if self._error else {"controller": 12, "proxy 0": 13}
+            self._loop.call_later(0.2, channel.send, Restarted(pids=pids, error=self._error))
+        if isinstance(message, Stop):
+            self._loop.call_later(0.3, channel.close)
+
+
+@pytest.fixture
+def made() -> Iterator[Installation]:
+    """An installation of which nothing runs."""
+    installation = Installation()
+    yield installation
+    installation.close()
+
+
+def test_nothing_running_says_how_to_start(made: Installation) -> None:
+    sandpost = runner(made)
+    for command in (["status"], ["stop"], ["restart"], ["ps"], ["tenant", "ls"]):
+        done = sandpost(*command)
+        assert done.returncode == 3, done.stderr
+        assert "start it with scripts/serve" in done.stderr
+    shutil.rmtree(made.host.run_dir)
+    assert sandpost("status").returncode == 3
+    assert sandpost("status", "--state-dir", "/nowhere").returncode == 3
+
+
+def test_an_api_that_is_away_is_told_from_a_stop(made: Installation) -> None:
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket)
+    try:
+        done = runner(made)("status")
+    finally:
+        supervisor.close()
+    assert done.returncode == 1
+    assert "the api does not answer" in done.stderr
+
+
+def test_stop_returns_when_all_has_ended(made: Installation) -> None:
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket)
+    try:
+        began = time.monotonic()
+        done = runner(made)("stop")
+        assert done.returncode == 0, done.stderr
+        assert time.monotonic() - began >= 0.3
+        assert made.host.state_dir in done.stdout
+        assert supervisor.asked == ["Hello", "Stop"]
+    finally:
+        supervisor.close()
+
+
+def test_restart_shows_the_new_processes_or_why_not(made: Installation) -> None:
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket)
+    try:
+        done = runner(made)("restart")
+        assert (done.returncode, done.stdout) == (0, "restarted: controller 12, proxy 0 13\n")
+        assert json.loads(runner(made)("restart", "--json").stdout)["pids"]["controller"] == 12
+    finally:
+        supervisor.close()
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, error="a renewal is under way")
+    try:
+        done = runner(made)("restart")
+        assert done.returncode == 1
+        assert "a renewal is under way" in done.stderr
+    finally:
+        supervisor.close()
+
+
+def test_config_show_names_every_setting_with_its_origin(made: Installation) -> None:
+    sandpost = runner(made)
+    shown = sandpost("config", "show", SANDPOST_LIMITS_DEADLINE="5s", SANDPOST_ADMIN_KEY="a-very-secret-admin-key")
+    assert shown.returncode == 0, shown.stderr
+    assert "environment, SANDPOST_LIMITS_DEADLINE" in shown.stdout
+    assert "very-secret" not in shown.stdout
+    rows = {row["name"]: row for row in json.loads(sandpost("config", "show", "--json").stdout)}
+    assert rows["state_dir"]["value"] == made.host.state_dir
+    assert rows["limits.memory"] == {**rows["limits.memory"], "value": "128MiB", "origin": "default", "live": True}
+    wrong = sandpost("config", "show", SANDPOST_LIMITS_DEADLIN="5s")
+    assert wrong.returncode == 2
+    assert "SANDPOST_LIMITS_DEADLINE" in wrong.stderr
+
+
+def test_doctor_says_what_is_there(made: Installation) -> None:
+    done = runner(made)("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert findings["root"]["level"] == "ok"
+    assert done.returncode == (1 if any(one["level"] == "fatal" for one in findings.values()) else 0)
+    assert "is not running" in runner(made)("doctor").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_printed_and_completes(made: Installation, shell: str) -> None:
+    sandpost = runner(made)
+    script = sandpost("completion", shell)
+    assert script.returncode == 0
+    assert "_SANDPOST_COMPLETE" in script.stdout
+    words = {"COMP_WORDS": "sandpost tenant su", "COMP_CWORD": "2" if shell != "fish" else "su"}
+    completed = sandpost(_SANDPOST_COMPLETE=f"{shell}_complete", **words)
+    assert "suspend" in completed.stdout
+
+
+def test_help_names_every_command_and_the_exit_codes(made: Installation) -> None:
+    shown = runner(made)("--help")
+    assert shown.returncode == 0
+    for command in (
+        "serve",
+        "run",
+        "status",
+        "ps",
+        "usage",
+        "tenant",
+        "key",
+        "config",
+        "doctor",
+        "restart",
+        "stop",
+        "completion",
+    ):
+        assert f"\n  {command}" in shown.stdout
+    assert "Exit codes" in shown.stdout
+    assert runner(made)("--version").stdout.startswith("sandpost, version ")
+
+
+def test_help_starts_fast_and_imports_nothing_big(made: Installation) -> None:
+    names = "'httpx', 'rich', 'starlette', 'uvicorn', 'sqlite3', 'asyncio', 'ssl'"
+    code = f"import sys; from sandpost.cli.main import main; main(['tenant', 'set', '--help']); sys.exit(repr([n for n in [{names}] if n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_user_who_is_not_root_needs_a_key(made: Installation) -> None:
+    import sandpost.client
+    import sandpost.config.sources
+    from sandpost.cli import place
+    from sandpost.cli.options import Options
+    from sandpost.model.errors import ConfigError
+
+    assert sandpost.client
+    assert sandpost.config.sources
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        said = "no error"
+        try:
+            os.environ["SANDPOST_RUN_DIR"] = os.path.dirname(made.host.run_dir)
+            os.setuid(65534)
+            place.management(Options(state_dir=made.host.state_dir))
+        except ConfigError as error:
+            said = error.message
+        except BaseException as error:
+            said = repr(error)
+        os.write(write_end, said.encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(pid, 0)
+    assert "SANDPOST_KEY" in said
