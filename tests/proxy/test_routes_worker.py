@@ -1,0 +1,378 @@
+"""Routes and ends: one question a tenant, exactly one answer a call, an acknowledgement after the last connection."""
+
+import asyncio
+
+import pytest
+
+from sandpost.model.ends import End
+from sandpost.model.messages import Refusal
+from support.proxy import (
+    HELLO,
+    Ack,
+    Ask,
+    Finished,
+    Peer,
+    Replace,
+    Report,
+    Request,
+    Rig,
+    Sandbox,
+    answer,
+    at,
+    eventually,
+    request,
+    run,
+    says,
+)
+
+
+async def hang(_sandbox: Sandbox, peer: Peer, _request: Request) -> None:
+    """Never answer; return when the connection ends."""
+    await peer.reader.read()
+
+
+def test_a_herd_of_first_requests_asks_once() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.controller.silent = True
+            calls = [asyncio.create_task(rig.call(at("acme"))) for _ in range(50)]
+            await eventually(lambda: rig.worker.counts.in_flight == 50)
+            [ask] = rig.controller.all(Ask)
+            assert ask.tenant.name == "acme"
+            [channel] = rig.controller._listener.channels
+            rig.controller.answer(channel, ask)
+            assert [(await call).status for call in calls] == [200] * 50
+            assert len(rig.controller.all(Ask)) == 1
+            assert len(sandbox.loads) == 1
+
+    run(check())
+
+
+def test_the_end_is_acknowledged_when_the_last_connection_has_ended() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for _ in range(3):
+                await rig.call(at("acme"))
+            [known] = rig.worker.routes.sandboxes.values()
+            assert known.pool.connections
+            open_at_ack: list[int] = []
+            send = rig.worker.routes._send
+
+            def watch(message: object) -> bool:
+                if isinstance(message, Ack):
+                    open_at_ack.append(len(known.pool.connections))
+                return send(message)  # type: ignore[arg-type]
+
+            rig.worker.routes._send = watch
+            seq = rig.controller.gone(known.sandbox_id, "idle")
+            await eventually(lambda: rig.controller.all(Ack))
+            assert [ack.seq for ack in rig.controller.all(Ack)] == [seq]
+            assert open_at_ack == [0]
+            await eventually(lambda: not sandbox.open)
+            # The next call asks anew.
+            assert (await rig.call(at("acme"))).status == 200
+            assert len(rig.controller.all(Ask)) == 2
+
+    run(check())
+
+
+def test_the_end_of_a_sandbox_that_is_not_known_is_acknowledged_at_once() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            rig.controller.places["*"] = ("127.0.0.1", 1)
+            route = rig.controller.route("acme", exclusive=True)
+            seq = rig.controller.gone(route.sandbox_id, "done")
+            assert (await eventually(lambda: rig.controller.all(Ack)))[0].seq == seq
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "reason", "fault"),
+    [
+        ("memory", 500, "memory", "code"),
+        ("exit", 500, "exit", "code"),
+        ("crash", 500, "crash", "code"),
+        ("blocked", 500, "blocked", "code"),
+        ("cpu", 500, "cpu", "code"),
+        ("output", 500, "output", "code"),
+        ("evicted", 502, "evicted", "platform"),
+        ("platform", 502, "platform", "platform"),
+        ("age", 502, "age", "platform"),
+    ],
+)
+def test_a_call_under_way_is_told_the_word_once(word: End, status: int, reason: str, fault: str) -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            [sandbox_id] = rig.controller.routes
+            rig.controller.gone(sandbox_id, word, "memory: 128MiB reached")
+            seen = await call
+            assert (seen.status, seen.json["reason"], seen.json["fault"]) == (status, reason, fault)
+            assert seen.json["code"] == status
+            assert not seen.json["retryable"]
+            assert "shared" not in seen.json
+            if word == "blocked":
+                assert seen.json["message"] == "Blocked event loop"
+                assert seen.json["error"] == "Script generated an unhandled asynchronous exception."
+            else:
+                assert "128MiB" in seen.json["message"]
+            assert len(sandbox.calls) == 1, "a call was run again"
+            assert rig.worker.counts.in_flight == 0
+
+    run(check())
+
+
+def test_calls_that_shared_the_sandbox_are_told_so() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            calls = [asyncio.create_task(rig.call(at("acme"))) for _ in range(3)]
+            await eventually(lambda: len(sandbox.calls) == 3)
+            rig.controller.gone(next(iter(rig.controller.routes)), "memory")
+            for call in calls:
+                seen = await call
+                assert (seen.status, seen.json["reason"], seen.json["shared"]) == (500, "memory", True)
+
+    run(check())
+
+
+def test_when_the_guilty_call_is_named_the_others_are_neighbours() -> None:
+    async def check() -> None:
+        async def script(sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            if b"guilty" in head.line:
+                await peer.write(
+                    answer(b'{"reason":"exit"}', "500 E", "x-sandpost-error: exit", "x-sandpost-end: exit")
+                )
+            else:
+                await hang(sandbox, peer, head)
+
+        async with Sandbox(script) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            neighbour = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            seen = await rig.call(at("acme", "guilty=1"))
+            assert (seen.status, seen.body) == (500, b'{"reason":"exit"}')
+            # A call that comes between the announcement and the end waits for the next sandbox.
+            late = asyncio.create_task(rig.call(at("acme", "late=1")))
+            await asyncio.sleep(0.1)
+            assert len(sandbox.calls) == 2
+            async with Sandbox(says(answer(b"next"))) as successor:
+                rig.controller.places["*"] = successor.place
+                rig.controller.gone(next(iter(rig.controller.routes)), "exit")
+                seen = await neighbour
+                assert (seen.status, seen.json["reason"]) == (502, "neighbour_call")
+                assert (await late).body == b"next"
+
+    run(check())
+
+
+def test_a_lost_connection_waits_for_the_word() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            sandbox.die()
+            await asyncio.sleep(0.3)
+            assert not call.done()
+            rig.controller.gone(next(iter(rig.controller.routes)), "memory", "memory: 128 MiB")
+            assert (await call).json["reason"] == "memory"
+
+    run(check())
+
+
+def test_without_a_word_the_caller_hears_what_is_unknown() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            began = asyncio.get_running_loop().time()
+            sandbox.die()
+            seen = await call
+            assert (seen.status, seen.json["fault"], seen.json["retryable"]) == (502, "platform", False)
+            assert "unknown" in seen.json["message"]
+            assert 1 < asyncio.get_running_loop().time() - began < 3
+
+    run(check())
+
+
+def test_a_call_of_which_nothing_was_written_goes_to_the_next_sandbox() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as first, Rig() as rig:
+            rig.controller.places["*"] = first.place
+            first.load_gate = asyncio.Event()
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: first.loads)
+            async with Sandbox(says(answer(b"second"))) as second:
+                rig.controller.places["*"] = second.place
+                rig.controller.gone(next(iter(rig.controller.routes)), "evicted")
+                assert (await call).body == b"second"
+            assert not first.calls
+
+    run(check())
+
+
+def test_a_sandbox_that_leaves_finishes_its_calls_and_gets_no_new_ones() -> None:
+    async def check() -> None:
+        go_on = asyncio.Event()
+
+        async def script(_sandbox: Sandbox, peer: Peer, _request: Request) -> None:
+            await go_on.wait()
+            await peer.write(answer(b"old"))
+
+        async with Sandbox(script) as old, Sandbox(says(answer(b"new"))) as new, Rig() as rig:
+            rig.controller.places["*"] = old.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: old.calls)
+            [sandbox_id] = rig.controller.routes
+            rig.controller.places["*"] = new.place
+            rig.controller.routes.clear()
+            rig.controller.leave(sandbox_id)
+            await eventually(lambda: rig.worker.routes.find("acme") is None)
+            assert (await rig.call(at("acme"))).body == b"new"
+            go_on.set()
+            assert (await call).body == b"old"
+
+    run(check())
+
+
+def test_a_wish_for_a_successor_is_passed_on_once() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer(b"a", "200 OK", "x-sandpost-replace: 1"))) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for _ in range(3):
+                assert (await rig.call(at("acme"))).status == 200
+            await eventually(lambda: rig.controller.all(Replace))
+            assert len(rig.controller.all(Replace)) == 1
+
+    run(check())
+
+
+def test_without_the_controller_warm_tenants_are_served_and_cold_ones_told_why() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("warm"))).status == 200
+            rig.controller.close()
+            await eventually(lambda: not rig.worker.link.table_known)
+            assert (await rig.call(at("warm"))).status == 200
+            began = asyncio.get_running_loop().time()
+            seen = await rig.call(at("cold"))
+            assert (seen.status, seen.headers["retry-after"]) == (503, "1")
+            assert "controller" in seen.json["message"]
+            assert asyncio.get_running_loop().time() - began < 4
+            # It comes back while a call waits: nobody notices.
+            waiting = asyncio.create_task(rig.call(at("cold")))
+            await asyncio.sleep(0.2)
+            rig.controller.open()
+            assert (await waiting).status == 200
+
+    run(check())
+
+
+def test_a_route_that_is_missing_after_a_reconnect_is_gone() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Sandbox(says(answer(b"new"))) as other, Rig() as rig:
+            rig.controller.places |= {"acme": sandbox.place, "kept": other.place}
+            assert (await rig.call(at("kept"))).status == 200
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            rig.controller.close()
+            gone = next(route for route in rig.controller.routes.values() if route.tenant == "acme")
+            del rig.controller.routes[gone.sandbox_id]
+            rig.controller.open()
+            seen = await call
+            assert (seen.status, seen.json["reason"]) == (502, "platform")
+            assert not sandbox.open
+            asked = len(rig.controller.all(Ask))
+            assert (await rig.call(at("kept"))).status == 200
+            assert len(rig.controller.all(Ask)) == asked
+
+    run(check())
+
+
+def test_a_refusal_is_the_callers_answer() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            rig.controller.refusal = Refusal(
+                reason="no_room", status=503, message="the host is full", retryable=True, retry_after=7
+            )
+            seen = await rig.call(at("acme"))
+            assert (seen.status, seen.json["reason"], seen.json["code"]) == (503, "no_room", 503)
+            assert seen.headers["retry-after"] == "7"
+            rig.controller.refusal = Refusal(reason="held_back", status=429, message="x", fault="code", retry_after=1)
+            seen = await rig.call(at("acme"))
+            assert (seen.status, seen.json["fault"]) == (429, "code")
+
+    run(check())
+
+
+def test_each_call_of_a_per_request_tenant_has_a_sandbox_of_its_own() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.tenant("single", isolation="per_request")
+            rig.worker.access._reader.refresh()
+            answers = await asyncio.gather(*(rig.call(at("single")) for _ in range(4)))
+            assert [seen.status for seen in answers] == [200] * 4
+            assert all(ask.exclusive for ask in rig.controller.all(Ask))
+            await eventually(lambda: len(rig.controller.all(Ack)) == 4)
+            finished = [message.sandbox_id for message in rig.controller.all(Finished)]
+            assert len(set(finished)) == len(finished) == 4
+            assert not rig.worker.routes.sandboxes
+            assert not sandbox.open
+
+    run(check())
+
+
+def test_activity_is_reported_with_what_is_in_flight() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer(b"12345"))) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for _ in range(3):
+                await rig.call(at("acme"))
+            await eventually(lambda: rig.controller.all(Report))
+            seen = [activity for report in rig.controller.all(Report) for activity in report.activities]
+            assert sum(activity.calls for activity in seen) == 3
+            assert sum(activity.bytes_out for activity in seen) == 15
+            assert seen[-1].in_flight == 0
+
+    run(check())
+
+
+def test_a_sandbox_that_takes_no_connection_is_a_503_and_nothing_is_lost() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = ("127.0.0.1", 1)
+            seen = await rig.call(at("acme"))
+            assert (seen.status, seen.json["retryable"]) == (503, True)
+            rig.controller.places["*"] = sandbox.place
+            rig.controller.gone(next(iter(rig.controller.routes)), "platform")
+            assert (await rig.call(at("acme"))).status == 200
+
+    run(check())
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_nothing_behind() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.controller.silent = True
+            connection = await rig.connect()
+            await connection.send(request(at("acme"), HELLO))
+            await eventually(lambda: rig.worker.counts.in_flight == 1)
+            connection.writer.transport.abort()
+            await eventually(lambda: rig.worker.counts.in_flight == 0)
+            rig.controller.silent = False
+            [channel] = rig.controller._listener.channels
+            rig.controller.answer(channel, rig.controller.all(Ask)[0])
+            assert (await rig.call(at("acme"))).status == 200
+            assert len(sandbox.calls) == 1
+
+    run(check())
