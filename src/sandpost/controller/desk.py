@@ -1,0 +1,476 @@
+"""Where sandboxes are asked for: who gets one, who waits, who is refused, and what is started for it.
+
+Pure like the life cycle: it is told what happens and acts through `Fleet` and `Making`. Each `Ask` gets one
+answer: `Granted`, or `Refused`, at the latest when its wait ends. Times are a monotonic clock's seconds.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandpost.controller import aging, pool, room
+from sandpost.controller.holdback import ENDS, WINDOW, HoldBack
+from sandpost.controller.lifecycle import Fleet, Sandbox
+from sandpost.controller.record import ProxyKey
+from sandpost.controller.waiting import Wait, Waiting
+from sandpost.model.ends import End, is_fatal
+from sandpost.model.errors import EngineError, HeldBack, NoRoom, SandpostError, Suspended, Unavailable
+from sandpost.model.limits import Limits, Tenant
+from sandpost.model.messages import Ask, Granted, Refusal, Refused, Route
+from sandpost.model.names import new_sandbox_id
+
+LONGEST_WAIT = 15.0
+"""Seconds after which an `Ask` is refused."""
+REPLACE_WAIT = 60.0
+REPLACE_AFTER = 5.0
+"""A sandbox this young is not replaced at its own wish."""
+REMEMBERED = 5.0
+"""Seconds for which the api's word about a tenant stands against that of proxies, which may read the store later."""
+_GIVE_UP_AFTER = 3
+_BACKOFF = 0.05
+_BACKOFF_MAX = 5.0
+
+
+class Making(Protocol):
+    """What the desk needs of the world."""
+
+    def start(self, sandbox: Sandbox) -> None:
+        """Begin to make a sandbox; `Desk.ready` or `Desk.failed` follows."""
+
+    def fits(self, starting: int) -> bool:
+        """Whether memory permits another start beside `starting` others."""
+
+    def tell(self, proxy: ProxyKey | None, message: Granted | Refused) -> None:
+        """Answer a proxy."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Policy:
+    """The settings that the desk decides by; replaced as a whole when they change."""
+
+    image: str
+    defaults: Limits
+    pool_size: int
+    parallel_starts: int
+    queue: int
+
+
+class Desk:
+    """The one place that gives sandboxes to tenants."""
+
+    def __init__(self, fleet: Fleet, making: Making, policy: Policy) -> None:
+        self.fleet = fleet
+        self.policy = policy
+        self.hold = HoldBack()
+        self.starting: dict[str, Wait | None] = {}
+        """Sandboxes that are being made, with the wait that has its own."""
+        self.ends: Counter[str] = Counter()
+        self.started = 0
+        self.refused: Counter[str] = Counter()
+        self.start_times = pool.StartTimes()
+        self.on_end: Callable[[Sandbox], None] = lambda _sandbox: None
+        self._making = making
+        self._arrivals = pool.Arrivals()
+        self._waits = Waiting()
+        self._failures = 0
+        self._not_before = 0.0
+        self._told: dict[str, tuple[Tenant, float]] = {}
+
+    # --- asking -------------------------------------------------------------------------------------------
+
+    def ask(self, proxy: ProxyKey, ask: Ask, now: float) -> None:
+        """A proxy needs a sandbox for a tenant. What this takes from the pool, a later `pump` makes good."""
+        tenant = self._latest(ask.tenant, now)
+        try:
+            route = self._find(proxy, ask, tenant, now)
+        except SandpostError as error:
+            self._refuse(proxy, ask.seq, error)
+            return
+        if route is not None:
+            self._making.tell(proxy, Granted(seq=ask.seq, route=route))
+            return
+        self._serve(now)
+        if self._waits and now >= self._not_before:
+            self._start(now)
+
+    def waiting(self) -> int:
+        """Return how many sandboxes are waited for by calls."""
+        return self._waits.count()
+
+    def pool_target(self, now: float) -> int:
+        """Return how many sandboxes are kept ready now."""
+        return pool.target(self.policy.pool_size, self._arrivals.rate(now))
+
+    def pooled(self) -> int:
+        """Return how many sandboxes are ready."""
+        return self.fleet.counts["pooled"]
+
+    def lost(self, proxy: ProxyKey) -> None:
+        """A proxy's connection ended: nobody hears the answers it waits for."""
+        self._waits.forget_proxy(proxy)
+
+    # --- starts -------------------------------------------------------------------------------------------
+
+    def ready(self, sandbox: Sandbox, seconds: float, now: float) -> None:
+        """A start is done, after `seconds`: it goes to who waits, else into the pool."""
+        if sandbox.phase != "starting":
+            return
+        own = self.starting.pop(sandbox.sandbox_id, None)
+        self.started += 1
+        self.start_times.add(seconds)
+        self._failures, self._not_before = 0, 0.0
+        wait = own if own is not None and not own.over else self._first_for(sandbox)
+        if wait is not None:
+            self._give(wait, sandbox, now)
+        elif self._pool_kind(sandbox):
+            self.fleet.pooled(sandbox)
+        else:
+            self.end(sandbox, "drained", "drained: nobody waits for it any more", now)
+        self.pump(now)
+
+    def failed(self, sandbox: Sandbox, message: str, now: float) -> float:
+        """A start failed; return the seconds after which `pump` helps."""
+        if sandbox.phase == "starting":
+            self.end(sandbox, "platform", f"platform: {message}", now)
+            self._count_failure(message, now)
+        return max(0.0, self._not_before - now)
+
+    def pump(self, now: float) -> None:
+        """Give what is ready to who waits, and start what is missing."""
+        self._serve(now)
+        if now >= self._not_before:
+            self._start(now)
+
+    # --- ends ---------------------------------------------------------------------------------------------
+
+    def end(self, sandbox: Sandbox, word: End, message: str, now: float) -> None:
+        """End a sandbox in any phase, or note that it has ended; a second end is nothing new."""
+        if sandbox.phase == "gone":
+            return
+        own = self.starting.pop(sandbox.sandbox_id, None)
+        if own is not None:
+            own.sandbox = None
+        tenant = sandbox.record.tenant
+        self.ends[word] += 1
+        if tenant is not None and is_fatal(word):
+            self.hold.fatal(tenant, now)
+        self.fleet.end(sandbox, word, message)
+        self.on_end(sandbox)
+        self._waits.forget_predecessor(sandbox)
+
+    def replace(self, sandbox: Sandbox, word: End, message: str, now: float) -> None:
+        """Make a successor, then let `sandbox` leave. One at a time for a tenant; else nothing happens."""
+        record = sandbox.record
+        if sandbox.phase != "assigned" or record.exclusive or sandbox.replacing is not None or record.tenant is None:
+            return
+        key = (record.tenant, record.runtime)
+        if (
+            self._waits.shared(*key) is not None
+            or self.fleet.routes.get(key) is not sandbox
+            or len(self.fleet.tenants[key[0]]) > 1
+        ):
+            return
+        tenant = self._latest(Tenant(name=record.tenant, limits=record.limits), now)
+        sandbox.replacing = (word, message)
+        self._waits.add(
+            Wait(
+                tenant=tenant, runtime=record.runtime, exclusive=False, until=now + REPLACE_WAIT,
+                predecessor=sandbox, own_start=not pool.fits_pool(tenant.limits, self.policy.defaults),
+            )
+        )  # fmt: skip
+        self.pump(now)
+
+    def wishes_to_be_replaced(self, sandbox: Sandbox, now: float) -> None:
+        """The runtime asks for a successor; it is the tenant's, so it is not heeded at will."""
+        if now - (sandbox.record.assigned_at or now) >= REPLACE_AFTER:
+            self.replace(sandbox, "drained", "drained: replaced, its unloaded programs did not free their memory", now)
+
+    def finished(self, sandbox: Sandbox, proxy: ProxyKey, now: float) -> None:
+        """The one call of an exclusive sandbox is over."""
+        if sandbox.record.exclusive and sandbox.record.owner == proxy:
+            self.end(sandbox, "done", "done: its call is over", now)
+            self.pump(now)
+
+    def proxy_dead(self, proxy: ProxyKey, now: float) -> None:
+        """A proxy's process has ended, and the calls it made with it."""
+        self.lost(proxy)
+        for sandbox in list(self.fleet.sandboxes.values()):
+            if sandbox.record.owner == proxy:
+                self.end(sandbox, "done", "done: its call ended with the proxy worker", now)
+        self.fleet.dead(proxy)
+        self.pump(now)
+
+    # --- tenants ------------------------------------------------------------------------------------------
+
+    def tenant_changed(self, tenant: Tenant, now: float) -> list[EngineError]:
+        """Take up what the store says of a tenant; return what could not be put in force."""
+        self._told[tenant.name] = (tenant, now)
+        if tenant.state == "suspended":
+            self._end_all(tenant.name, _suspended(tenant.name), "drained: the tenant is suspended", now)
+            return []
+        failures = []
+        for sandbox in list(self.fleet.tenants.get(tenant.name, {}).values()):
+            if tenant.isolation == "per_request" and not sandbox.record.exclusive and sandbox.phase == "assigned":
+                self.fleet.leave(sandbox, "drained", "drained: every call now has a sandbox of its own", now)
+            try:
+                self.fleet.change_limits(sandbox, self._limits(tenant, exclusive=sandbox.record.exclusive))
+            except EngineError as error:
+                failures.append(error)
+        return failures
+
+    def tenant_removed(self, name: str, now: float) -> None:
+        """The tenant is no longer registered: what it has ends."""
+        self._told.pop(name, None)
+        error = Unavailable(f"the tenant `{name}` was being removed: try again", retry_after=1)
+        self._end_all(name, error, "drained: the tenant was removed", now)
+
+    # --- once a second ------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what time brings: waits that are over, sandboxes that had their time, the pool's size."""
+        for wait in self._waits:
+            if now >= wait.until:
+                self._refuse_wait(wait, self._too_long(wait))
+        for tenant, (_, told) in list(self._told.items()):
+            if now - told > REMEMBERED:
+                del self._told[tenant]
+        self.hold.prune(now)
+        for sandboxes in list(self.fleet.tenants.values()):
+            for sandbox in list(sandboxes.values()):
+                self._age(sandbox, now)
+        self._shrink(now)
+        self.pump(now)
+
+    def candidates(self, now: float) -> Iterator[room.Candidate]:
+        """Sandboxes of tenants, for whoever must choose which of them end."""
+        for sandboxes in self.fleet.tenants.values():
+            for one in sandboxes.values():
+                guaranteed = one.record.limits.memory_guaranteed
+                yield room.Candidate(
+                    sandbox_id=one.sandbox_id,
+                    memory=one.memory,
+                    guaranteed=guaranteed,
+                    idle_for=aging.idle_for(one, now) if one.phase == "assigned" else 0.0,
+                )
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _find(self, proxy: ProxyKey, ask: Ask, tenant: Tenant, now: float) -> Route | None:
+        """Return a route that stands, or None when the ask now waits."""
+        if tenant.state == "suspended":
+            raise _suspended(tenant.name)
+        if not ask.exclusive:
+            if (sandbox := self.fleet.routes.get((tenant.name, ask.runtime))) is not None:
+                return self.fleet.route(sandbox)
+            if (wait := self._waits.shared(tenant.name, ask.runtime)) is not None:
+                self._waits.join(wait, proxy, ask.seq)
+                return None
+        if held := self.hold.held_for(tenant.name, now):
+            raise HeldBack(
+                f"sandboxes of `{tenant.name}` ended fatally {ENDS} times within {WINDOW:g} s: mend the program",
+                retry_after=max(1, round(held + 0.5)),
+            )
+        self._check_queue(tenant, exclusive=ask.exclusive)
+        if not ask.exclusive or not self._at_budget(tenant):
+            self._arrivals.add(now)
+        self._waits.add(
+            Wait(
+                tenant=tenant, runtime=ask.runtime, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
+                askers=[(proxy, ask.seq)], own_start=not pool.fits_pool(tenant.limits, self.policy.defaults),
+            )
+        )  # fmt: skip
+        return None
+
+    def _check_queue(self, tenant: Tenant, *, exclusive: bool) -> None:
+        """Refuse when the queue is full. Calls above a `per_request` tenant's budget wait in a queue of its own."""
+        if exclusive and self._at_budget(tenant):
+            own = sum(1 for wait in self._waits if wait.exclusive and wait.tenant.name == tenant.name)
+            if own >= self.policy.queue:
+                raise self._over_budget(tenant)
+            return
+        waiting = sum(1 for wait in self._waits if wait.askers and self._may_have(wait))
+        if waiting >= self.policy.queue:
+            rate = self.start_times.rate(self.policy.parallel_starts)
+            raise NoRoom(
+                f"{waiting} first calls wait for a sandbox already (`queue`): try later",
+                retry_after=pool.retry_after(waiting, rate),
+            )
+
+    def _first_for(self, sandbox: Sandbox) -> Wait | None:
+        """Return the first wait that a sandbox of the pool's kind can serve."""
+        if not self._pool_kind(sandbox):
+            return None
+        for wait in self._waits:
+            if not wait.own_start and wait.runtime == sandbox.record.runtime and self._may_have(wait):
+                return wait
+        return None
+
+    def _serve(self, now: float) -> None:
+        for wait in self._waits:
+            ready = self.fleet.pool.get(wait.runtime)
+            if not ready or wait.own_start or wait.over or not self._may_have(wait):
+                continue
+            self._give(wait, next(iter(ready.values())), now)
+
+    def _give(self, wait: Wait, sandbox: Sandbox, now: float) -> None:
+        limits = self._limits(wait.tenant, exclusive=wait.exclusive)
+        owner = wait.askers[0][0] if wait.exclusive else None
+        route = self.fleet.assign(sandbox, wait.tenant.name, limits, now, owner=owner)
+        if route is None:
+            # The sandbox is gone; the wait stands, and gets the next one unless limits cannot be set at all.
+            wait.sandbox = None
+            self.ends["platform"] += 1
+            self.on_end(sandbox)
+            self._count_failure(sandbox.record.message, now)
+            return
+        predecessor = wait.predecessor
+        leaving = predecessor.replacing if predecessor is not None else None
+        for proxy, seq in self._waits.drop(wait):
+            self._making.tell(proxy, Granted(seq=seq, route=route))
+        if predecessor is not None and leaving is not None and predecessor.phase == "assigned":
+            self.fleet.leave(predecessor, *leaving, now)
+
+    def _start(self, now: float) -> None:
+        wanted = [wait for wait in self._waits if wait.sandbox is None and self._may_have(wait)]
+        own = [wait for wait in wanted if wait.own_start]
+        common = len(wanted) - len(own)
+        for wait in own[: max(0, self.policy.parallel_starts - len(self.starting))]:
+            if not self._begin(wait, now):
+                break
+        more = pool.starts(
+            waiting=common,
+            pooled=self.pooled(),
+            target=self.pool_target(now),
+            starting=sum(1 for wait in self.starting.values() if wait is None),
+            parallel=self.policy.parallel_starts - sum(1 for wait in self.starting.values() if wait is not None),
+        )
+        for _ in range(more):
+            if not self._begin(None, now):
+                break
+        if wanted and not self.starting:
+            self._make_room(len(wanted), now)
+
+    def _begin(self, wait: Wait | None, now: float) -> bool:
+        if not self._making.fits(len(self.starting)):
+            return False
+        limits = wait.tenant.limits if wait is not None else self.policy.defaults
+        runtime = wait.runtime if wait is not None else "node"
+        try:
+            sandbox = self.fleet.create(
+                new_sandbox_id(), new_sandbox_id(), runtime, self.policy.image, limits, now
+            )  # fmt: skip
+        except NoRoom:
+            return False
+        if wait is not None:
+            wait.sandbox = sandbox
+        self.starting[sandbox.sandbox_id] = wait
+        self._making.start(sandbox)
+        return True
+
+    def _make_room(self, wanted: int, now: float) -> None:
+        """Nothing can be started: the longest idle sandboxes leave, or else those who wait are refused."""
+        leaving = sum(1 for one in self.fleet.draining()) + sum(
+            1 for one in self.fleet.sandboxes.values() if one.phase == "gone" and not one.removed
+        )
+        missing = wanted - leaving
+        if missing <= 0:
+            return
+        chosen = room.longest_idle(self.candidates(now), missing * room.IDLE_COST)[:missing]
+        for sandbox_id in chosen:
+            message = "evicted: its memory was needed for another tenant"
+            self.fleet.leave(self.fleet.sandboxes[sandbox_id], "evicted", message, now)
+        if chosen or leaving:
+            return
+        after = pool.retry_after(wanted, self.start_times.rate(1))
+        for wait in self._waits:
+            self._refuse_wait(wait, NoRoom("the host has no room for another sandbox: try later", retry_after=after))
+
+    def _may_have(self, wait: Wait) -> bool:
+        return not wait.exclusive or not self._at_budget(wait.tenant)
+
+    def _at_budget(self, tenant: Tenant) -> bool:
+        """Whether a `per_request` tenant has, or is getting, all the sandboxes it may have at once."""
+        has = len(self.fleet.tenants.get(tenant.name, ()))
+        has += sum(
+            1 for wait in self.starting.values()
+            if wait is not None and wait.sandbox is not None and wait.tenant.name == tenant.name
+        )  # fmt: skip
+        return has >= pool.at_once(tenant.limits.per_request_at_once, self.policy.pool_size)
+
+    def _limits(self, tenant: Tenant, *, exclusive: bool) -> Limits:
+        return pool.share(tenant.limits, tenant.limits.per_request_at_once) if exclusive else tenant.limits
+
+    def _pool_kind(self, sandbox: Sandbox) -> bool:
+        return pool.fits_pool(sandbox.record.limits, self.policy.defaults)
+
+    def _latest(self, tenant: Tenant, now: float) -> Tenant:
+        told = self._told.get(tenant.name)
+        return told[0] if told is not None and now - told[1] <= REMEMBERED else tenant
+
+    def _age(self, sandbox: Sandbox, now: float) -> None:
+        verdict = aging.verdict(sandbox, now)
+        if verdict is None:
+            return
+        if verdict.step == "end":
+            self.end(sandbox, verdict.word, verdict.message, now)
+        elif verdict.step == "leave":
+            self.fleet.leave(sandbox, verdict.word, verdict.message, now)
+        else:
+            self.replace(sandbox, verdict.word, verdict.message, now)
+
+    def _shrink(self, now: float) -> None:
+        """Let go of pooled sandboxes of an older image, and of one that is too many."""
+        for ready in list(self.fleet.pool.values()):
+            for sandbox in list(ready.values()):
+                if sandbox.record.image != self.policy.image or not self._pool_kind(sandbox):
+                    self.end(sandbox, "drained", "drained: its image or limits are no longer the host's", now)
+        if self.pooled() > self.pool_target(now):
+            for ready in self.fleet.pool.values():
+                if ready:
+                    self.end(next(iter(ready.values())), "drained", "drained: the pool has more than it needs", now)
+                    break
+
+    def _end_all(self, tenant: str, error: SandpostError, message: str, now: float) -> None:
+        for wait in self._waits:
+            if wait.tenant.name == tenant:
+                self._refuse_wait(wait, error)
+        for sandbox in list(self.fleet.tenants.get(tenant, {}).values()):
+            self.end(sandbox, "drained", message, now)
+
+    def _count_failure(self, message: str, now: float) -> None:
+        self._failures += 1
+        self._not_before = now + min(_BACKOFF * 2**self._failures, _BACKOFF_MAX)
+        if self._failures >= _GIVE_UP_AFTER:
+            error = Unavailable(f"sandboxes cannot be started ({message}): see the controller's log", retry_after=5)
+            for wait in self._waits:
+                self._refuse_wait(wait, error)
+
+    def _too_long(self, wait: Wait) -> SandpostError:
+        if self._may_have(wait):
+            return NoRoom(f"no sandbox became free within {LONGEST_WAIT:g} s: try later", retry_after=5)
+        return self._over_budget(wait.tenant)
+
+    def _over_budget(self, tenant: Tenant) -> NoRoom:
+        count = pool.at_once(tenant.limits.per_request_at_once, self.policy.pool_size)
+        return NoRoom(
+            f"all {count} sandboxes that `{tenant.name}` may have at once are busy"
+            " (`limits.per_request_at_once`, and at most half the pool): try later",
+            retry_after=1,
+        )
+
+    def _refuse_wait(self, wait: Wait, error: SandpostError) -> None:
+        for proxy, seq in self._waits.drop(wait):
+            self._refuse(proxy, seq, error)
+
+    def _refuse(self, proxy: ProxyKey, seq: int, error: SandpostError) -> None:
+        self.refused[error.reason] += 1
+        refusal = Refusal(
+            reason=error.reason, status=error.status, message=error.message,
+            fault=error.fault, retryable=error.retryable, retry_after=error.retry_after,
+        )  # fmt: skip
+        self._making.tell(proxy, Refused(seq=seq, refusal=refusal))
+
+
+def _suspended(name: str) -> Suspended:
+    return Suspended(f"the tenant `{name}` is suspended: ask the operator")

@@ -1,0 +1,48 @@
+"""What the controller writes down of one sandbox: enough for the next controller to take it over."""
+
+import msgspec
+
+from sandpost.model.ends import End
+from sandpost.model.limits import Limits
+from sandpost.model.messages import Phase
+
+VERSION = 1
+"""Bump when a field changes its meaning. Readers take over every version up to theirs."""
+WIRE = 1
+"""Version of the wire between proxy and runtime (`docs/runtime.md`) that our runtimes speak."""
+
+
+class ProxyKey(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Which proxy process: its pid as the kernel says, its worker number, and field 22 of /proc/<pid>/stat."""
+
+    pid: int
+    index: int
+    start_time: int = 0
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """`<run_dir>/records/<sandbox_id>.json`. Times are seconds of CLOCK_MONOTONIC, which all processes of a boot share.
+
+    `phase` `pooled` means: never offered to anybody. `limits` are those in force on the group.
+    """
+
+    version: int = VERSION
+    sandbox_id: str
+    group_id: str
+    slot: int
+    phase: Phase
+    runtime: str
+    image: str
+    limits: Limits
+    started_at: float
+    wire: int = WIRE
+    pid: int = 0
+    start_time: int = 0
+    tenant: str | None = None
+    exclusive: bool = False
+    owner: ProxyKey | None = None
+    """The proxy whose one call an exclusive sandbox serves."""
+    assigned_at: float | None = None
+    calls: int = 0
+    word: End | None = None
+    message: str = ""
