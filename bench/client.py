@@ -23,7 +23,9 @@ class BrokenAnswer(Exception):  # noqa: N818 - it says what is wrong
 
 
 def post(target: str, key: str, body: bytes) -> bytes:
-    """Return the bytes of a POST with a key, which stays out of the target."""
+    """Return the bytes of a POST with a key, which stays out of the target; `ValueError` unless that is a path."""
+    if not target.startswith("/"):
+        raise ValueError(f"{target!r} is no path")
     lines = (
         f"POST {target} HTTP/1.1",
         "Host: 127.0.0.1",

@@ -102,7 +102,7 @@ def sustained(options: Options) -> Result:
             nonlocal failed
             for number in numbers:
                 try:
-                    times.append(_check(await ask_once(platform.port, post(f"new{number}", platform.key, PROGRAM))))
+                    times.append(_check(await ask_once(platform.port, post(f"/new{number}", platform.key, PROGRAM))))
                 except (RuntimeError, BrokenAnswer, OSError) as error:
                     failed += 1
                     options.say(str(error))
@@ -117,6 +117,8 @@ def sustained(options: Options) -> Result:
         platform.wait_pool()
         pooled = platform.status().pool
         seconds, times, failed = uvloop.run(measure(platform))
+    if not times:
+        raise RuntimeError("no new tenant was answered")
     processes = options.pick(60, 20)
     began = time.perf_counter()
     for _ in range(processes):
