@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from ipaddress import IPv4Network, ip_address
 from typing import Any
 
+from sandpost.config.ids import END, ids_each
 from sandpost.config.kinds import split_address
 from sandpost.config.table import LIMIT_NAMES
 from sandpost.model.bounds import check_together
@@ -78,6 +79,9 @@ def _network(values: Mapping[str, Any]) -> str | None:
     slots = block.num_addresses // INSTANCES // 2
     if values["pool_size"] > slots // 2:
         return f"`pool_size` {values['pool_size']} is too much for `network.block` {block}: it has {slots} sandboxes"
+    base, needed = values["uids.base"], INSTANCES * ids_each(block)
+    if base + needed > END:
+        return f"`uids.base` {base} leaves no room for the {needed} ids of `network.block` {block}: lower one of them"
     return None
 
 

@@ -6,12 +6,11 @@ from ipaddress import IPv4Network
 import msgspec
 
 from sandpost.config.claims import folder
+from sandpost.config.ids import OWN_IDS, ids_each
 from sandpost.config.kinds import split_address
 from sandpost.config.resolve import Settings
-from sandpost.model.host import IDS_PER_SANDBOX, INSTANCES, Host, Users
+from sandpost.model.host import INSTANCES, Host, Users
 
-_OWN_IDS = 64
-"""Ids at the beginning of an instance's sixteenth that its processes use themselves."""
 LIVE = (
     "tls_cert",
     "tls_key",
@@ -54,7 +53,7 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         workers=settings["workers"] or cores,
         users=Users(proxy=ids + 1, api=ids + 2, collector=ids + 3, gid=ids + 4),
         sandbox_network=str(network),
-        sandbox_uids=ids + _OWN_IDS,
+        sandbox_uids=ids + OWN_IDS,
         runtime_command=runtime_command,
         cgroups=cgroups,
         pool_size=settings["pool_size"],
@@ -75,12 +74,6 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
 def take_up(old: Host, new: Host) -> Host:
     """Return `old` with what a running installation takes up of `new`. Pure."""
     return msgspec.structs.replace(old, **{name: getattr(new, name) for name in LIVE})
-
-
-def ids_each(block: IPv4Network) -> int:
-    """Return how many user ids each instance has: its own and its sandboxes', rounded up to a power of two."""
-    needed = _OWN_IDS + block.num_addresses // INSTANCES // 2 * IDS_PER_SANDBOX
-    return 1 << (needed - 1).bit_length()
 
 
 def write(host: Host) -> str:

@@ -122,11 +122,11 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
         output=outlet.log,
         closed=prepared.closed,
         on_ready=on_ready,
+        on_ended=lambda: start.release(prepared),
         reread=prepared.reread,
     )
     try:
         asyncio.run(_run(plan, prepared, outlet))
-        start.release(prepared)
     except SandpostError as error:
         outlet.complain(f"sandpost: {error.message}")
         if prepared.first_key and not shown:

@@ -71,6 +71,8 @@ class Plan:
     command: Command = spawn.part_command
     """Makes the command line of (part, index, host file); tests put small programs here."""
     on_ready: Callable[[], None] = lambda: None
+    on_ended: Callable[[], None] = lambda: None
+    """Called when nothing of the installation is left; who asked for the stop hears of it afterwards."""
     reread: Callable[[Host], Host] = lambda host: host
     """Reads the settings again, writes the host file, returns the host; raises `SandpostError`."""
 
@@ -171,6 +173,8 @@ class Supervisor:
             await shutdown.end_children(self)
             if purge:
                 await shutdown.purge(self)
+                self.fifos.close()
+                self.plan.on_ended()
         finally:
             self.family.close()
             self.fifos.close()

@@ -1,0 +1,217 @@
+"""`sandpost serve` as it is typed, in all the ways in which it must not start; each says what to do and leaves nothing."""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandpost.config import DEFAULTS
+from sandpost.model.errors import HostUnfit
+from sandpost.supervisor import layout, main
+from support.platform import SANDPOST, free_port
+
+
+@pytest.fixture
+def top() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="sandpost-serve-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+def serve(top: Path, *flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Start where only `flags` and `environ` say something unusual; claims are made apart from others'."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("SANDPOST_")}
+    ours = {
+        "SANDPOST_STATE_DIR": str(top / "state"),
+        "SANDPOST_RUN_DIR": str(top / "run"),
+        "SANDPOST_LISTEN": f"127.0.0.1:{free_port()}",
+        **{f"SANDPOST_{name}": value for name, value in environ.items()},
+    }
+    done = subprocess.run(
+        [SANDPOST, "serve", *flags], env=clean | ours, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert not list(top.glob("run/?")), "the claim was given back"
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_a_state_folder_in_use_says_that_it_runs(top: Path) -> None:
+    lock = layout.lock_state(str(top / "state"))
+    done = serve(top)
+    os.close(lock)
+    assert done.returncode == 3
+    assert f"running already on {top}/state" in done.stderr
+
+
+def test_a_port_in_use_is_told(top: Path) -> None:
+    with socket.socket() as taken:
+        # With SO_REUSEPORT, as another installation's: binding would succeed and share its calls.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = serve(top, "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "is in use" in done.stderr
+    assert "ss -ltnp" in done.stderr
+
+
+def test_a_folder_that_holds_other_things_is_not_taken(top: Path) -> None:
+    (top / "state").mkdir(mode=0o711)
+    (top / "state" / "thesis.txt").write_text("mine")
+    done = serve(top)
+    assert done.returncode == 1
+    assert "files that are not Sandpost's" in done.stderr
+    assert [path.name for path in (top / "state").iterdir()] == ["thesis.txt"]
+
+
+def test_a_folder_of_somebody_else_is_not_taken(top: Path) -> None:
+    (top / "state").mkdir(mode=0o711)
+    os.chown(top / "state", 1000, 1000)
+    done = serve(top)
+    assert done.returncode == 1
+    assert "must belong to root" in done.stderr
+
+
+def test_a_folder_that_others_can_write_is_not_taken(top: Path) -> None:
+    (top / "state").mkdir()
+    (top / "state").chmod(0o777)
+    done = serve(top)
+    assert done.returncode == 1
+    assert "not be writable by others" in done.stderr
+
+
+def test_a_file_in_the_folders_place_is_told(top: Path) -> None:
+    (top / "state").write_text("")
+    done = serve(top)
+    assert done.returncode == 1
+    assert "not a folder" in done.stderr
+
+
+@pytest.mark.parametrize(("options", "words"), [("ro", "read-only"), ("size=16k", "full")])
+def test_a_file_system_that_takes_nothing_is_told(top: Path, options: str, words: str) -> None:
+    state = top / "state"
+    state.mkdir(mode=0o711)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=0711,{options}", "tmpfs", state], check=True, timeout=10)
+    try:
+        done = serve(top)
+    finally:
+        subprocess.run(["umount", state], check=True, timeout=10)
+    assert done.returncode == 1
+    assert words in done.stderr or "MiB free: make room" in done.stderr
+    assert "another folder" in done.stderr
+
+
+def test_a_file_system_that_fills_up_is_told(top: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711,size=48k", "tmpfs", top], check=True, timeout=10)
+    try:
+        with pytest.raises(HostUnfit, match="is full: make room"):
+            layout.lock_state(str(top))
+        assert os.listdir(top) == ["lock"]
+    finally:
+        subprocess.run(["umount", top], check=True, timeout=10)
+
+
+def test_a_missing_runc_is_told_with_the_package(top: Path) -> None:
+    done = serve(top, OCI_RUNTIME="/nowhere/runc")
+    assert done.returncode == 1
+    assert "apt-get install runc" in done.stderr
+
+
+def test_a_missing_firewall_program_is_told_with_the_package(top: Path) -> None:
+    bare = top / "bin"
+    bare.mkdir()
+    for name in ("runc", "mmdebstrap"):
+        found = shutil.which(name)
+        assert found is not None
+        (bare / name).symlink_to(found)
+    clean = {"PATH": str(bare), "SANDPOST_STATE_DIR": str(top / "state"), "SANDPOST_RUN_DIR": str(top / "run")}
+    done = subprocess.run([SANDPOST, "serve"], env=clean, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "apt-get install nftables" in done.stderr
+    assert not (top / "run").exists()
+
+
+def test_wrong_settings_are_told_before_anything_is_made(top: Path) -> None:
+    done = serve(top, "--poolsize", "3")
+    assert done.returncode == 2
+    assert "did you mean `--pool-size`" in done.stderr
+    done = serve(top, LISTEN="0.0.0.0:80")
+    assert done.returncode == 2
+    assert "listen.insecure" in done.stderr
+    assert list(top.iterdir()) == []
+
+
+def test_a_key_too_short_is_told(top: Path) -> None:
+    done = serve(top, ADMIN_KEY="tiny-key")
+    assert done.returncode == 2
+    assert "SANDPOST_ADMIN_KEY" in done.stderr
+    assert "tiny-key" not in done.stderr
+
+
+def test_another_user_is_told_to_be_root(top: Path) -> None:
+    seen = subprocess.run(
+        [SANDPOST, "serve"],
+        env={"PATH": os.environ["PATH"], "SANDPOST_STATE_DIR": str(top / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        # Whatever closes the way for this user is opened as for our own parts.
+        preexec_fn=as_nobody,
+    )
+    assert seen.returncode == 1, seen.stderr
+    assert "run as root" in seen.stderr
+
+
+def as_nobody() -> None:
+    from sandpost.supervisor import reach
+
+    reach.open_way(reach.closed_above(reach.program_folders()))
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+
+
+def test_detached_it_tells_what_went_wrong_on_the_terminal(top: Path) -> None:
+    (top / "state").mkdir(mode=0o711)
+    (top / "state" / "thesis.txt").write_text("mine")
+    done = serve(top, "--detach")
+    assert done.returncode == 1
+    assert "files that are not Sandpost's" in done.stderr
+
+
+def test_help_lists_every_setting(top: Path) -> None:
+    done = serve(top, "--help")
+    assert done.returncode == 0
+    assert "--limits-blocked-after" in done.stdout
+    assert "SANDPOST_ADMIN_KEY" in done.stdout
+    assert "--admin-key " not in done.stdout
+
+
+def test_options_are_split_from_settings() -> None:
+    options = main.parse(["--listen-insecure", "--config", "/x", "--pool-size", "--detach", "--queue=5", "--detach"])
+    assert options.config == "/x"
+    assert options.flags == ("--listen-insecure", "--pool-size", "--detach", "--queue=5")
+    assert options.detach
+
+
+def test_the_lock_outlives_nobody(top: Path) -> None:
+    fd = layout.lock_state(str(top / "state"))
+    assert fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    os.close(fd)
+    os.close(layout.lock_state(str(top / "state")))
+
+
+def test_the_images_folder_in_the_state_folder_is_ours(top: Path) -> None:
+    # `scripts/test` may have built the image before the first start.
+    assert DEFAULTS["image_dir"] == DEFAULTS["state_dir"] + "/image"
+    (top / "state" / "image").mkdir(parents=True)
+    (top / "state").chmod(0o711)
+    os.close(layout.lock_state(str(top / "state")))
