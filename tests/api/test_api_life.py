@@ -85,7 +85,6 @@ def test_a_since_that_is_no_time_is_told(api: Installation, since: str) -> None:
     [
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\nA\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
@@ -122,9 +121,9 @@ def test_a_body_over_a_mebibyte_is_refused(api: Installation, framing: str) -> N
 
 
 def test_the_proxys_id_of_a_call_is_in_the_answer(api: Installation) -> None:
-    given = api.call("GET", "/api/nowhere", headers={"x-sandpost-req-id": "abc-123"})
-    assert given.headers["x-sandpost-req-id"] == given.json()["req_id"] == "abc-123"
-    odd = api.call("GET", "/api/nowhere", headers={"x-sandpost-req-id": "a b<script>"})
+    given = api.call("GET", "/api/nowhere", headers={"x-sandpost-req": "abc-123"})
+    assert given.headers["x-sandpost-req"] == given.json()["req_id"] == "abc-123"
+    odd = api.call("GET", "/api/nowhere", headers={"x-sandpost-req": "a b<script>"})
     assert odd.json()["req_id"] != "a b<script>"
 
 

@@ -176,6 +176,21 @@ def test_a_backup_put_in_place_is_read_anew(store_path: str) -> None:
     reader.close()
 
 
+def test_another_store_put_in_place_is_not_taken_for_a_later_state(store_path: str) -> None:
+    put(store_path, 3)
+    reader = SqliteReader(store_path, Limits())
+    os.rename(store_path, store_path + ".old")
+    writer = SqliteWriter(store_path)
+    # Its count of changes goes beyond the one that the reader knows.
+    for n in range(5):
+        writer.put_tenant(TenantRecord(name=f"t{n}"))
+    assert reader.refresh()
+    assert reader.tenant("acme") is None
+    assert [n for n in range(5) if reader.tenant(f"t{n}")] == [0, 1, 2, 3, 4]
+    writer.close()
+    reader.close()
+
+
 def test_a_reader_that_lags_behind_forgotten_removals_reads_everything(
     store_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,7 @@ from sandpost.model.names import tenant_name
 log = get_logger()
 
 ROUTES: tuple[Route, ...] = (*tenants.ROUTES, *keys.ROUTES, *live.ROUTES)
-REQ_ID = "x-sandpost-req-id"
+REQ_ID = "x-sandpost-req"
 """Header in which a proxy gives the call's id, and in which every answer carries it."""
 PEER_UID = "peer_uid"
 """Key of the connected process's uid in a request's state; the server puts it there."""
