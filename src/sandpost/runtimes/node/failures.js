@@ -129,11 +129,15 @@ function placeOf(stack) {
     return { __proto__: null, line: line.value, column: number(stack, line.end + 1).value };
   }
   if (at !== 0) return none;
-  const carets = indexOf(stack, '\n', line.end + 1) + 1;
-  const caret = carets > 0 ? indexOf(stack, '^', carets) : -1;
-  const end = indexOf(stack, '\n', carets);
-  const seen = caret >= 0 && (end < 0 || caret < end) && trim(slice(stack, carets, caret)) === '';
-  return { __proto__: null, line: line.value, column: seen ? caret - carets + 1 : 0 };
+  const source = line.end + 1;
+  const marks = indexOf(stack, '\n', source) + 1;
+  const end = marks > 0 ? indexOf(stack, '\n', marks) : -1;
+  if (end < 0) return { __proto__: null, line: line.value, column: 0 };
+  let column = marks;
+  while (column < end && (stack[column] === ' ' || stack[column] === '\t')) column++;
+  // Nothing marked: the end of the program, unless the line was too long to be marked.
+  const known = stack[column] === '^' || column - marks === marks - 1 - source;
+  return { __proto__: null, line: line.value, column: known ? column - marks + 1 : 0 };
 }
 
 function field(name, text) {
