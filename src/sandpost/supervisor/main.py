@@ -15,7 +15,7 @@ from sandpost import config
 from sandpost.config import Settings
 from sandpost.logs.setup import configure
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
-from sandpost.supervisor import start
+from sandpost.supervisor import spawn, start
 from sandpost.supervisor.outlet import Outlet
 from sandpost.supervisor.release import release
 from sandpost.supervisor.start import Prepared
@@ -92,6 +92,8 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     os.umask(0o022)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(OSError):
+        spawn.go_last_when_memory_runs_out()
     outlet = Outlet(None)
     configure("supervisor")
     try:
@@ -102,6 +104,8 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     except SandpostError as error:
         outlet.complain(f"sandpost: {error.message}")
         return 2 if isinstance(error, ConfigError) else 1
+    except KeyboardInterrupt:
+        return 130
     if parent is not None:
         outlet = Outlet(os.path.join(settings["state_dir"], "serve.log"))
 
@@ -169,6 +173,8 @@ class Parent:
 
 
 def _detached(options: Options, settings: Settings) -> int:
+    # What the caller left open is none of a background process's business.
+    os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     reader, writer = os.pipe2(os.O_CLOEXEC)
     if os.fork() == 0:
         os.close(reader)

@@ -65,6 +65,12 @@ def start(birth: Birth) -> int:
     return pid
 
 
+def go_last_when_memory_runs_out() -> None:
+    """Lower this process's score; `OSError` without CAP_SYS_RESOURCE, which preflight tells. No wall depends on it."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(OOM_SCORE))
+
+
 def start_time(pid: int) -> int | None:
     """Return field 22 of /proc/<pid>/stat, which with the pid names a process for ever; None if it is gone."""
     try:
@@ -84,9 +90,8 @@ def _become(birth: Birth, writer: int) -> NoReturn:
         os.umask(0o022)
         os.chdir("/")
         writer = _arrange(birth, writer)
-        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            # Not a wall: preflight tells where it cannot be had.
-            file.write(str(OOM_SCORE))
+        with contextlib.suppress(OSError):
+            go_last_when_memory_runs_out()
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         if birth.uid != os.getuid():

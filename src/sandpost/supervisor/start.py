@@ -43,10 +43,10 @@ def prepare(settings: Settings, load_again: Callable[[], Settings], say: Callabl
     seen = machine.read(settings, unreadable=reach.unreadable(folders))
     findings = preflight.judge(seen)
     preflight.require(findings)
+    lock = layout.lock_state(settings["state_dir"])
     for finding in findings:
         if finding.level == "warn":
             log.info("preflight", finding=finding.name, advice=finding.message)
-    lock = layout.lock_state(settings["state_dir"])
     try:
         return _claimed(settings, load_again, say, seen, lock)
     except BaseException:
@@ -105,7 +105,7 @@ def _claimed(
     try:
         host = make(settings, "")
         if previous:
-            host = _keep(settings, load(host.path("host.json")), host)
+            host = _keep(host)
         else:
             listening.check_port(host)
         layout.make_folders(host)
@@ -145,12 +145,17 @@ def _claimed(
     )
 
 
-def _keep(settings: Settings, old: Host, new: Host) -> Host:
+def _keep(new: Host) -> Host:
     """Return the host that living children know, with what they can take up of new settings."""
-    kept = host_file.take_up(old, new)
-    if (kept.listen_host, kept.listen_port, kept.workers) != (new.listen_host, new.listen_port, new.workers):
-        log.warning("processes of an earlier start live: listen and workers change at a stop and a start")
-    return msgspec.structs.replace(kept, drain_timeout=settings["drain_timeout"])
+    try:
+        old = load(new.path("host.json"))
+    except (OSError, msgspec.DecodeError) as error:
+        # A release that wrote it differently: its processes are renewed after adoption.
+        log.warning("the host file of the living processes cannot be read: taking the settings of now", err=error)
+        return new
+    if (old.listen_host, old.listen_port, old.workers) != (new.listen_host, new.listen_port, new.workers):
+        log.warning("processes of an earlier start live: `listen` and `workers` change at a stop and a start")
+    return host_file.take_up(old, new)
 
 
 def _with_tls(host: Host, settings: Settings) -> Host:

@@ -38,6 +38,7 @@ from sandpost.model.messages import (
     Unlisten,
 )
 from sandpost.supervisor import family, kernel, listening, renewal, shutdown, spawn
+from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
 from sandpost.supervisor.restarts import Backoff
@@ -90,6 +91,7 @@ class Supervisor:
         self.urgent = asyncio.Event()
         self.fifos = Fifos()
         self.family = Family(plan.host.path("children.json"), on_end=self._ended, on_foreign=self._foreign_ended)
+        self.counts = Counts()
         self._members: dict[Channel[ToSupervisor], Child] = {}
         self._operators: set[Channel[ToSupervisor]] = set()
         self._covers: dict[int, Child] = {}
@@ -121,6 +123,7 @@ class Supervisor:
         self._listener = Listener(
             self.host.supervisor_socket, ToSupervisor, self._on_message, self._on_close, admit=self._admit
         )
+        self._count()
         failure: SandpostError | None = None
         try:
             await self._adopt(previous)
@@ -161,6 +164,10 @@ class Supervisor:
         for child in self.family.children.values():
             child.send(Reload())
         log.info("settings taken up")
+
+    def _count(self) -> None:
+        self.counts.write(self.host.metrics_dir, children=len(self.family.children), fifos=len(self.fifos))
+        self.later(EVERY, self._count)
 
     async def _end(self, *, purge: bool) -> None:
         self.stop_asked.set()
@@ -315,6 +322,8 @@ class Supervisor:
         role = child.role
         how = "?" if status is None else os.waitstatus_to_exitcode(status)
         expected = child.retiring or self.stop_asked.is_set()
+        if not expected:
+            self.counts.ends[role[0]] += 1
         (log.info if expected else log.error)("part ended", part=role[0], index=role[1], pid_=child.pid, status=how)
         self._changed.set()
         if self.successors.get(role) is child:
@@ -346,6 +355,7 @@ class Supervisor:
             able = part == "proxy" and other != index and child.ready.is_set()
             if able and child.send(Listen(index=index), (self.sockets[index].fileno(),)):
                 self._covers[index] = child
+                self.counts.covers += 1
                 log.info("worker covers for another", worker=other, missing=index)
                 return
 
@@ -478,6 +488,7 @@ class Supervisor:
                 pids = {_title(role): child.pid for role, child in self.current.items()}
                 channel.send(Restarted(pids=pids, error=error))
 
+        self.counts.renewals += 1
         self._renewal = asyncio.create_task(run(), name="renewal")
 
 
