@@ -110,8 +110,9 @@ async def part(name: Part, index: int, host: Host) -> None:
 
 
 async def supervise(host: Host, host_file: str) -> None:
+    from sandpost.config.program import program_folders
     from sandpost.logs.setup import configure
-    from sandpost.supervisor.reach import closed_above, program_folders
+    from sandpost.supervisor.reach import closed_above
     from sandpost.supervisor.supervisor import Plan, Supervisor, living
 
     configure("supervisor")

@@ -171,9 +171,10 @@ def test_another_user_is_told_to_be_root(top: Path) -> None:
 
 
 def as_nobody() -> None:
+    from sandpost.config.program import program_folders
     from sandpost.supervisor import reach
 
-    reach.open_way(reach.closed_above(reach.program_folders()))
+    reach.open_way(reach.closed_above(program_folders()))
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)

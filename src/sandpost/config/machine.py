@@ -7,8 +7,8 @@ import resource
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterable
 
+from sandpost.config import program
 from sandpost.config.preflight import BINARIES, Machine
 from sandpost.config.resolve import Settings
 
@@ -16,7 +16,7 @@ _CAP_SYS_RESOURCE = 24
 _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 
 
-def read(settings: Settings, *, port_error: str = "", unreadable: Iterable[str] = ()) -> Machine:
+def read(settings: Settings, *, port_error: str = "") -> Machine:
     """Look at the machine as `settings` would use it. Takes some 30 ms, most of it two programs' start."""
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
     runtime = shutil.which(settings["oci.runtime"]) or ""
@@ -44,7 +44,7 @@ def read(settings: Settings, *, port_error: str = "", unreadable: Iterable[str] 
         lowers_oom_score=_has_capability(_CAP_SYS_RESOURCE),
         listen=settings["listen"],
         port_error=port_error,
-        unreadable=tuple(unreadable),
+        unreadable=tuple(program.unreadable(program.program_folders())),
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether the unprivileged parts can read our own program, and what helps where a closed folder is above it.
+"""Opens the way to our own program for unprivileged parts where a closed folder is above it.
 
 Root often clones into /root, which nobody else may pass. A part then gets mounts of its own, in which such a
 folder holds nothing but the way to the program; paths stay what they are, the folder itself is not opened to anybody.
@@ -6,18 +6,9 @@ folder holds nothing but the way to the program; paths stay what they are, the f
 
 import os
 import stat
-import sys
 from collections.abc import Iterable
 
 from sandpost.supervisor import kernel
-
-
-def program_folders() -> list[str]:
-    """Return the folders that a part reads its program from: our sources, the virtual environment, Python itself."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    python = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
-    folders = (package, sys.prefix, sys.base_prefix, python)
-    return list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
 
 
 def closed_above(folders: Iterable[str]) -> dict[str, list[str]]:
@@ -29,19 +20,6 @@ def closed_above(folders: Iterable[str]) -> dict[str, list[str]]:
                 found.setdefault(above, []).append(folder)
                 break
     return found
-
-
-def unreadable(folders: Iterable[str]) -> list[str]:
-    """Return those of `folders` that others cannot read themselves, wherever they lie."""
-    lacking = []
-    for folder in folders:
-        paths = (folder, os.path.join(folder, "sandpost", "__init__.py"), os.path.join(folder, "pyvenv.cfg"))
-        for path in filter(os.path.exists, paths):
-            wanted = stat.S_IROTH | (stat.S_IXOTH if os.path.isdir(path) else 0)
-            if os.stat(path).st_mode & wanted != wanted:
-                lacking.append(folder)
-                break
-    return lacking
 
 
 def open_way(closed: dict[str, list[str]]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from sandpost import config
 from sandpost.config import Settings, claims, machine, preflight
 from sandpost.config import host as host_file
+from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host, load
 from sandpost.supervisor import family, layout, listening, reach
@@ -39,8 +40,7 @@ def prepare(settings: Settings, load_again: Callable[[], Settings], say: Callabl
 
     What it made for a start that fails is given back. Raises `SandpostError` with what to do.
     """
-    folders = reach.program_folders()
-    seen = machine.read(settings, unreadable=reach.unreadable(folders))
+    seen = machine.read(settings)
     findings = preflight.judge(seen)
     preflight.require(findings)
     lock = layout.lock_state(settings["state_dir"])
@@ -131,7 +131,7 @@ def _claimed(
         known = fresh
         return host
 
-    needed = [*reach.program_folders(), host.state_dir, host.run_dir]
+    needed = [*program_folders(), host.state_dir, host.run_dir]
     return Prepared(
         settings=settings,
         host=host,
