@@ -138,8 +138,15 @@ class Platform:
         return json.loads(data) if data else None
 
     def status(self) -> ControllerStatus:
-        """Return how the controller is."""
-        return msgspec.convert(self.api("GET", "/api/status")["controller"], ControllerStatus)
+        """Return how the controller is; waits a moment for an api that does not hear it yet."""
+        found: list[Any] = []
+
+        def told() -> bool:
+            found[:] = [self.api("GET", "/api/status")["controller"]]
+            return found[0] is not None
+
+        wait_until(told, "the controller's status", 10)
+        return msgspec.convert(found[0], ControllerStatus)
 
     def sandboxes(self) -> list[dict[str, Any]]:
         """Return all sandboxes as the api shows them."""
