@@ -1,8 +1,8 @@
 """What sandboxes cost: milliseconds a step, sandboxes a second, memory of idle ones.
 
-    .venv/bin/python bench/sandboxes.py [--instance 15] [--alone 30] [--rate 150] [--idle 200] [--json FILE]
+    .venv/bin/python bench/sandboxes.py [--alone 30] [--rate 150] [--idle 200] [--json FILE]
 
-Drives the engine alone, with the real runtime; needs root, and an instance that no installation on the machine uses.
+Drives the engine alone, with the real runtime, on a place that it claims; needs root.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from sandpost.config import claims
 from sandpost.engines import launch
 from sandpost.engines.contract import SandboxSpec
 from sandpost.engines.oci import OciEngine
@@ -29,6 +30,7 @@ from sandpost.model.names import new_sandbox_id
 from sandpost.network import namespaces
 from sandpost.network.addresses import SlotRing
 
+RUN_ROOT = "/run/sandpost"
 IMAGES = "/var/lib/sandpost/image"
 CREATORS = 3
 
@@ -195,8 +197,9 @@ async def idle(bench: Bench, counts: list[int]) -> dict[str, float]:
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all parts and return the figures."""
     socket.setdefaulttimeout(10)
-    run_dir = tempfile.mkdtemp(prefix="sandpost-bench-", dir="/run")
-    host = bench_host(arguments.instance, run_dir)
+    state_dir = tempfile.mkdtemp(prefix="sandpost-bench-")
+    instance = claims.claim(RUN_ROOT, state_dir, None, lambda _: False)
+    host = bench_host(instance, claims.folder(RUN_ROOT, instance))
     engine = OciEngine(host)
     await engine.open()
     bench = Bench(host, engine)
@@ -219,14 +222,14 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for found in engine.find():
             await engine.remove(found.sandbox_id, found.group_id, found.slot or 0)
         await engine.close(purge=True)
-        shutil.rmtree(run_dir)
+        claims.release(RUN_ROOT, instance, state_dir, shutil.rmtree)
+        shutil.rmtree(state_dir)
     return {"steps": steps, "figures": figures}
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--instance", type=int, default=15)
     parser.add_argument("--alone", type=int, default=30)
     parser.add_argument("--rate", type=int, default=150)
     parser.add_argument("--idle", type=int, default=200)

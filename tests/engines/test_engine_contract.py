@@ -75,7 +75,7 @@ def test_a_program_sees_nothing_of_the_host(bed: Bed) -> None:
         assert all(line.endswith(":/") for line in seen["cgroup"].split())
         assert seen["cwd"] == "/tmp"
         assert box.spec.sandbox_id not in str(seen)
-        assert set(seen["env"]) <= {"HOME", "LANG", "NODE_ENV", "PATH", "SANDPOST_PROGRAMS"}
+        assert set(seen["env"]) <= {"HOME", "LANG", "MALLOC_ARENA_MAX", "NODE_ENV", "PATH", "PWD", "SANDPOST_PROGRAMS"}
 
     asyncio.run(body())
 

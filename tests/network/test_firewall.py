@@ -4,27 +4,26 @@ import json
 import subprocess
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import Host
 from sandpost.network import firewall
-from support.engine_bed import make_host
+from support.engine_bed import claimed_host
 
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    made = msgspec.structs.replace(make_host("/nonexistent"), instance=14)
-    yield made
-    firewall.remove(made)
+    with claimed_host() as made:
+        yield made
+        firewall.remove(made)
 
 
 def test_the_table_matches_only_its_own_interfaces(host: Host) -> None:
     text = firewall.render(host)
     matches = [line.strip() for line in text.splitlines() if "ifname" in line]
     assert len(matches) == 4
-    assert all('"spe-*"' in line for line in matches)
+    assert all(f'"{host.interface_prefix}*"' in line for line in matches)
     assert f"skuid {{ 0, {host.users.proxy} }}" in text
 
 
@@ -51,7 +50,7 @@ def test_a_table_of_another_release_is_replaced_whole(host: Host) -> None:
 
 
 def test_a_foreign_drop_is_named_with_what_to_do(host: Host) -> None:
-    name = "sandpost_test_foreign"
+    name = f"foreign_{host.nft_table}"
     chain = "chain wall { type filter hook output priority 300; policy accept; }; chain in { type filter hook input priority 300; policy accept; };"
     subprocess.run(["nft", "-f", "-"], input=f"table inet {name} {{ {chain} }}", text=True, check=True)
     try:
@@ -65,8 +64,8 @@ def test_a_foreign_drop_is_named_with_what_to_do(host: Host) -> None:
             item["chain"]["policy"] = "drop"
     found = firewall.foreign(listed, host)
     assert len(found) == 2
-    assert f'nft insert rule inet {name} wall oifname "spe-*" accept' in found[0]
-    assert f'nft insert rule inet {name} in iifname "spe-*" accept' in found[1]
+    assert f'nft insert rule inet {name} wall oifname "{host.interface_prefix}*" accept' in found[0]
+    assert f'nft insert rule inet {name} in iifname "{host.interface_prefix}*" accept' in found[1]
 
 
 def test_our_own_table_and_forwarding_are_no_obstacle(host: Host) -> None:

@@ -5,7 +5,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
 from typing import TypeVar
 
 import pytest
@@ -13,21 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.model.errors import EngineError
-from sandpost.network import namespaces, netlink
+from sandpost.network import addresses, namespaces, netlink
 from sandpost.network.addresses import Link
+from support.engine_bed import claimed_host
 
 Result = TypeVar("Result")
 
 
 @pytest.fixture
 def link() -> Iterator[Link]:
-    # A name and block that no installation has: instances end at f.
-    made = Link(
-        "spz-1", IPv4Address("198.51.100.0"), b"\x02\x53\0\0\0\1", IPv4Address("198.51.100.1"), b"\x02\x53\0\0\0\2"
-    )
-    yield made
-    namespaces.wait_gone(made.interface, 5)
-    assert not namespaces.exists(made.interface)
+    with claimed_host() as host:
+        made = addresses.link(host, 4)
+        yield made
+        assert namespaces.wait_gone(made.interface, 5)
 
 
 def test_a_slot_is_complete_and_goes_with_its_last_descriptor(link: Link) -> None:
@@ -69,7 +66,7 @@ def test_an_interface_in_use_is_an_error_and_nothing_is_left(link: Link) -> None
     fd = namespaces.make(link)
     before = os.listdir("/proc/self/fd")
     try:
-        with pytest.raises(EngineError, match=r"spz-1.*File exists"):
+        with pytest.raises(EngineError, match=rf"{link.interface}.*File exists"):
             namespaces.make(link)
         assert len(os.listdir("/proc/self/fd")) == len(before)
         assert namespaces.exists(link.interface)

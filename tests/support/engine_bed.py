@@ -1,5 +1,5 @@
-"""A bed for engine tests: an installation of its own on instance 15, sandboxes with the real runtime, and what a
-host shows of them."""
+"""A bed for engine tests: an installation of its own on a claimed place, sandboxes with the real runtime, and what
+a host shows of them."""
 
 import contextlib
 import hashlib
@@ -7,12 +7,14 @@ import http.client
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandpost.config import claims
 from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.engines.oci import OciEngine
 from sandpost.image.build import ensure
@@ -21,17 +23,29 @@ from sandpost.model.limits import Limits
 from sandpost.model.names import new_sandbox_id
 from sandpost.walls.cgroups import mounts
 
-INSTANCE = 15
 IMAGES = "/var/lib/sandpost/image"
+RUN_ROOT = "/run/sandpost"
 MiB = 1 << 20
 
 ENGINES: dict[str, Callable[[Host], Engine]] = {"oci": OciEngine}
 
 
-def make_host(run_dir: str, **changes: Any) -> Host:
-    """Describe the installation; the image is built if it is not there."""
+@contextlib.contextmanager
+def claimed_host() -> Iterator[Host]:
+    """An installation on a place that no other, and no other run of the tests, has meanwhile."""
+    state_dir = tempfile.mkdtemp(prefix="sandpost-test-")
+    instance = claims.claim(RUN_ROOT, state_dir, None, _in_use)
+    try:
+        yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir)
+    finally:
+        claims.release(RUN_ROOT, instance, state_dir, shutil.rmtree)
+        shutil.rmtree(state_dir)
+
+
+def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
+    """Describe an installation; the image is built if it is not there."""
     values: dict[str, Any] = {
-        "instance": INSTANCE,
+        "instance": instance,
         "state_dir": run_dir,
         "run_dir": run_dir,
         "image_dir": IMAGES,
@@ -40,8 +54,8 @@ def make_host(run_dir: str, **changes: Any) -> Host:
         "listen_port": 0,
         "workers": 1,
         "users": Users(proxy=65001, api=65002, collector=65003, gid=65001),
-        "sandbox_network": "198.19.224.0/19",
-        "sandbox_uids": 1_900_000_000,
+        "sandbox_network": f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
+        "sandbox_uids": 1_900_000_000 + instance * 65536,
         "runtime_command": shutil.which("runc") or "/usr/sbin/runc",
         "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "pool_size": 0,
@@ -169,20 +183,20 @@ class Bed:
 
 
 def traces(host: Host) -> dict[str, list[str]]:
-    """List everything on the machine that carries the installation's names or ids, or is shared and could grow."""
+    """List everything that carries the installation's names or ids: other installations may come and go meanwhile."""
     uids = range(host.sandbox_uids, host.sandbox_uids + 8 * host.slots)
     points = mounts.read()
     roots = [*points.hierarchies, *([points.unified] if points.unified else [])]
     groups = [str(path) for root in roots for path in Path(root, host.cgroup_parent).rglob("*") if path.is_dir()]
     with open("/proc/self/mountinfo", encoding="utf-8") as file:
-        mounted = [line.split(" ")[4] for line in file]
+        mounted = [line for line in file if host.run_dir in line or host.rootfs in line]
     return {
         "processes": [str(pid) for pid in processes_of(uids)],
         "groups": sorted(groups),
         "interfaces": sorted(name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)),
-        "mounts": sorted(mounted),
-        "network namespaces": sorted(_namespaces("net")),
-        "files": sorted(str(path) for path in Path(host.run_dir).rglob("*") if path.name != "fifos"),
+        "mounts": mounted,
+        "namespaces held": [held for held in _descriptors() if held.startswith("net:")],
+        "files": sorted(str(path) for path in Path(host.run_dir).rglob("*") if path.name != "claim"),
     }
 
 
@@ -208,10 +222,16 @@ def until(condition: Callable[[], bool], patience: float = 5.0) -> bool:
     return True
 
 
-def _namespaces(kind: str) -> Iterator[str]:
-    found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                found.add(os.readlink(f"/proc/{name}/ns/{kind}"))
-    yield from found
+def _in_use(instance: int) -> bool:
+    """Whether the machine has control groups of an installation that did not claim its place."""
+    points = mounts.read()
+    roots = [*points.hierarchies, *([points.unified] if points.unified else [])]
+    return any(os.path.exists(f"{root}/sandpost-{instance:x}") for root in roots)
+
+
+def _descriptors() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+    return found
