@@ -222,6 +222,7 @@ class Life(RuleBasedStateMachine):
             [key for key in self.world.roster if key in self.world.proxies],
             runs=lambda record: record.sandbox_id in self.world.running,
             answers=lambda record: record.slot % 3 != 0,
+            cause=lambda record: ("crash", "crash: while no controller was there"),
             now=self.now,
         )
         self.world.fuse = fuse

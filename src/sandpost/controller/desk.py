@@ -370,9 +370,7 @@ class Desk:
 
     def _make_room(self, wanted: int, now: float) -> None:
         """Nothing can be started: the longest idle sandboxes leave, or else those who wait are refused."""
-        leaving = sum(1 for one in self.fleet.draining()) + sum(
-            1 for one in self.fleet.sandboxes.values() if one.phase == "gone" and not one.removed
-        )
+        leaving = sum(1 for _ in self.fleet.draining()) + sum(1 for _ in self.fleet.departing())
         missing = wanted - leaving
         if missing <= 0:
             return

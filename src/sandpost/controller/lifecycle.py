@@ -96,7 +96,6 @@ class Sandbox:
     peak_memory: int = 0
     cpu_seconds: float = 0.0
     pids: int = 0
-    measured_at: float = 0.0
 
     @property
     def sandbox_id(self) -> str:
@@ -254,6 +253,10 @@ class Fleet:
             for sandbox in sandboxes.values():
                 if sandbox.phase == "draining":
                     yield sandbox
+
+    def departing(self) -> Iterator[Sandbox]:
+        """Sandboxes that have ended and are not removed yet."""
+        return (sandbox for sandbox in self._gone.values() if not sandbox.removed)
 
     # --- proxies ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,63 @@
+"""`sandpost controller --host FILE [--purge]`."""
+
+import argparse
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Sequence
+
+import uvloop
+
+from sandpost.controller import processes
+from sandpost.controller.controller import Controller
+from sandpost.controller.purge import purge
+from sandpost.engines.oci import OciEngine
+from sandpost.logs.setup import configure, get_logger
+from sandpost.model import host as host_file
+from sandpost.model.errors import HostUnfit, SandpostError
+from sandpost.model.host import Host
+
+log = get_logger()
+
+_QUICK = 10.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run until told to retire, or remove everything with `--purge`; return the exit status."""
+    parser = argparse.ArgumentParser(prog="sandpost controller", description="Makes, gives, watches, ends sandboxes.")
+    parser.add_argument("--host", required=True, metavar="FILE", help="the installation's host file")
+    parser.add_argument("--purge", action="store_true", help="remove every sandbox and what they share, and end")
+    options = parser.parse_args(argv)
+    configure("controller")
+    try:
+        if os.geteuid() != 0:
+            raise HostUnfit("the controller makes namespaces and control groups: run it as root")
+        host = host_file.load(options.host)
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        if options.purge:
+            return uvloop.run(_purge(host))
+        if not os.path.exists(host.supervisor_socket):
+            processes.become_subreaper()
+        uvloop.run(_serve(host, options.host))
+    except SandpostError as error:
+        log.critical("the controller cannot run", reason=error.reason, error=error.message)
+        return 1
+    return 0
+
+
+async def _serve(host: Host, path: str) -> None:
+    controller = Controller(host, OciEngine(host), path)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, controller.retire, _QUICK)
+    loop.add_signal_handler(signal.SIGHUP, controller.reload)
+    await controller.run()
+
+
+async def _purge(host: Host) -> int:
+    left = await purge(host, OciEngine(host))
+    for what in left:
+        log.error("could not be removed", what=what)
+    return 1 if left else 0

@@ -1,0 +1,88 @@
+"""Reads what sandboxes use, in turn, and enters it into the ledger."""
+
+import time
+
+from sandpost.controller.ledger import Ledger
+from sandpost.controller.lifecycle import Fleet, Sandbox
+from sandpost.engines.contract import Consumption, Engine
+from sandpost.model.ends import End
+from sandpost.model.messages import Activity, UsageItem
+
+ROUND = 5.0
+"""Seconds in which every sandbox is read once."""
+STEPS = 50
+"""Steps of a round, so that a thousand sandboxes never hold up the event loop."""
+
+LATE = 30.0
+"""Seconds after an end in which proxies may still report what they saw before it."""
+
+
+class Meter:
+    """All usage passes here. `now` is monotonic; hours are of the wall clock."""
+
+    def __init__(self, fleet: Fleet, engine: Engine, ledger: Ledger) -> None:
+        self._fleet = fleet
+        self._engine = engine
+        self.ledger = ledger
+        self._round = iter(list[Sandbox]())
+        self._each = 1
+        self._late: dict[str, tuple[str, float]] = {}
+
+    def step(self, now: float) -> None:
+        """Read the next sandboxes (called `STEPS` times a round)."""
+        for _ in range(self._each):
+            sandbox = next(self._round, None)
+            if sandbox is None:
+                assigned = [one for own in self._fleet.tenants.values() for one in own.values()]
+                self._each = max(1, -(-len(assigned) // STEPS))
+                self._round = iter(assigned)
+                return
+            if sandbox.phase != "gone":
+                self.read(sandbox, now)
+                self._fleet.note_calls(sandbox)
+
+    def read(self, sandbox: Sandbox, now: float) -> Consumption | None:
+        """Read one sandbox now; None if there is nothing of it to read."""
+        record = sandbox.record
+        found = self._engine.consumption(record.sandbox_id, record.group_id)
+        if found is None:
+            return None
+        cpu, since = self.ledger.reading(record.sandbox_id, found.cpu_seconds, now)
+        if record.tenant is not None:
+            held = since * (found.memory + (sandbox.memory or found.memory)) / 2
+            self.ledger.add(UsageItem(tenant=record.tenant, hour=_hour(), cpu_seconds=cpu, memory_seconds=held))
+        sandbox.memory, sandbox.pids, sandbox.cpu_seconds = found.memory, found.pids, found.cpu_seconds
+        sandbox.peak_memory = max(sandbox.peak_memory, found.memory, found.peak_memory)
+        return found
+
+    def report(self, activity: Activity) -> None:
+        """Enter what a proxy saw of a sandbox, which may be gone by now."""
+        sandbox = self._fleet.sandboxes.get(activity.sandbox_id)
+        tenant = sandbox.record.tenant if sandbox is not None else self._late.get(activity.sandbox_id, (None, 0.0))[0]
+        if tenant is not None and (activity.calls or activity.bytes_in or activity.bytes_out):
+            self.ledger.add(
+                UsageItem(
+                    tenant=tenant, hour=_hour(), calls=activity.calls,
+                    bytes_in=activity.bytes_in, bytes_out=activity.bytes_out,
+                )
+            )  # fmt: skip
+
+    def ended(self, sandbox: Sandbox, word: End, now: float) -> None:
+        """Take a last reading of a sandbox that is about to be removed, and count its end."""
+        self.read(sandbox, now)
+        self.ledger.forget(sandbox.sandbox_id)
+        tenant = sandbox.record.tenant
+        if tenant is not None:
+            self.ledger.add(UsageItem(tenant=tenant, hour=_hour(), ends={word: 1}))
+            self._late[sandbox.sandbox_id] = (tenant, now + LATE)
+
+    def prune(self, now: float) -> None:
+        """Forget sandboxes that are long gone."""
+        for sandbox_id, (_, until) in list(self._late.items()):
+            if until > now:
+                break
+            del self._late[sandbox_id]
+
+
+def _hour() -> int:
+    return int(time.time()) // 3600

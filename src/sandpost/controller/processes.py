@@ -1,0 +1,77 @@
+"""Processes of others: who they are for ever, and when they end."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Sequence
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def start_time(pid: int) -> int:
+    """Return field 22 of /proc/<pid>/stat, which with the pid names a process for ever; 0 if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            after = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return 0 if after[0] in {b"Z", b"X"} else int(after[19])
+
+
+def runs(pid: int, began: int) -> bool:
+    """Whether the very process lives."""
+    return pid > 0 and began > 0 and start_time(pid) == began
+
+
+class Watch:
+    """Calls `on_end` once when a process has ended. Raises `ProcessLookupError` if it has already."""
+
+    def __init__(self, pid: int, on_end: Callable[[], None]) -> None:
+        self._fd = os.pidfd_open(pid)
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self._ended)
+
+    def kill(self) -> None:
+        """Kill it at once; with the first process of a sandbox all others of it die."""
+        if self._fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._fd, signal.SIGKILL)
+
+    def status(self) -> int | None:
+        """Return the wait status, if it has ended as a child of ours."""
+        if self._fd < 0:
+            return None
+        try:
+            found = os.waitid(os.P_PIDFD, self._fd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if found is None:
+            return None
+        return found.si_status << 8 if found.si_code == os.CLD_EXITED else found.si_status
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _ended(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._on_end()
+
+
+def become_subreaper() -> None:
+    """Have sandboxes that we start stay our children, where no supervisor is their parent (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def close_all(fds: Sequence[int]) -> None:
+    """Close descriptors."""
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,62 @@
+"""`sandpost controller --host FILE --purge`: removes every sandbox of an installation and all that they shared."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+
+from sandpost.engines.contract import Engine, Found
+from sandpost.logs.setup import get_logger
+from sandpost.model.errors import SandpostError
+from sandpost.model.host import Host
+
+log = get_logger()
+
+DEADLINE = 90.0
+_AT_ONCE = 8
+_TRIES = 5
+_PAUSE = 0.5
+
+
+async def purge(host: Host, engine: Engine) -> list[str]:
+    """Remove all; return what could not be, each with the reason. Needs no records; may be run again."""
+    await engine.open()
+    places = asyncio.Semaphore(_AT_ONCE)
+    left: list[str] = []
+
+    async def remove(found: Found) -> None:
+        async with places:
+            for _ in range(_TRIES):
+                try:
+                    await engine.remove(found.sandbox_id, found.group_id, found.slot or 0)
+                except (SandpostError, OSError) as error:
+                    reason = str(error)
+                    await asyncio.sleep(_PAUSE)
+                else:
+                    return
+            left.append(f"sandbox {found.sandbox_id}: {reason}")
+
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.gather(*(remove(found) for found in engine.find()))
+    except TimeoutError:
+        left += [f"sandbox {found.sandbox_id}: still there after {DEADLINE:g} s" for found in engine.find()]
+    for name in ("records", "fifos"):
+        shutil.rmtree(host.path(name), ignore_errors=True)
+    for name in ("proxies.json", "usage.json", "controller.sock"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(host.path(name))
+    try:
+        await engine.close(purge=not left)
+    except (SandpostError, OSError) as error:
+        left.append(f"what sandboxes share: {error}")
+    return left + _names_left(host)
+
+
+def _names_left(host: Host) -> list[str]:
+    """List what still carries the installation's name where the kernel shows it."""
+    interfaces = [name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)]
+    bundles = []
+    with contextlib.suppress(FileNotFoundError):
+        bundles = os.listdir(host.path("bundles"))
+    return [f"interface {name}" for name in interfaces] + [f"bundle {name}" for name in bundles]

@@ -1,0 +1,62 @@
+"""The one call that a sandbox answers before it is given to anybody. The answer is compared, never parsed."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from sandpost.model.errors import EngineError
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: sandbox\r\nx-sandpost-op: warm\r\n\r\n"
+ANSWER = b"HTTP/1.1 204 No Content\r\nx-sandpost-wire: 1\r\n"
+"""How the answer begins (`docs/runtime.md`)."""
+PATIENCE = 10.0
+_RETRY = 0.002
+
+
+async def warm(host: str, port: int, *, wanted: Callable[[], bool] = lambda: True, patience: float = PATIENCE) -> None:
+    """Wait until the runtime at an address listens, and have it answer once; `EngineError` if it does not.
+
+    `wanted` is asked before each try; when it says no, the wait ends as a failure.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            sock = await _connect(host, port, wanted)
+            with sock:
+                await _exchange(sock)
+    except TimeoutError:
+        raise EngineError(
+            f"the runtime did not answer its warm-up call within {patience:g} s: is the host overloaded,"
+            " or does its firewall drop what goes to sandboxes (`sandpost doctor`)?"
+        ) from None
+    except OSError as error:
+        raise EngineError(f"the runtime broke off its warm-up call ({error}): see what it printed") from error
+
+
+async def _connect(host: str, port: int, wanted: Callable[[], bool]) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    while wanted():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            await loop.sock_connect(sock, (host, port))
+        except (ConnectionRefusedError, ConnectionResetError):
+            sock.close()
+            await asyncio.sleep(_RETRY)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise EngineError("the sandbox ended before its runtime listened: see what it printed")
+
+
+async def _exchange(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(sock, REQUEST)
+    got = b""
+    while len(got) < len(ANSWER):
+        part = await loop.sock_recv(sock, len(ANSWER) - len(got))
+        if not part:
+            raise EngineError("the runtime closed its warm-up call: see what it printed")
+        got += part
+    if got != ANSWER:
+        raise EngineError(f"the runtime speaks another wire ({got[:80]!r}): the image and this release do not fit")
