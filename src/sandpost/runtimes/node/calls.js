@@ -129,6 +129,12 @@ function refuse(res, kind, status, reqId, carried, value, lines) {
   res.end(body);
 }
 
+// Charge an exception that nobody caught to `call`, if it can still be told, else to the log.
+function charge(call, error) {
+  if (call !== undefined && !call.settled) settle(call, failures.ASYNC_EXCEPTION, error);
+  else frames.write(50, call === undefined ? '' : call.reqId, failures.recordOf(failures.ASYNC_EXCEPTION, true, error));
+}
+
 // --- calling the program ------------------------------------------------------------------------------------
 
 function callback(call) {
@@ -202,10 +208,10 @@ function invokeContext(call, bytes) {
 function invokeRequest(call) {
   const { req, res } = call;
   hideRaw(req);
-  bindEvents(req, call);
-  bindEvents(res, call);
+  bindEvents(req, call, charge);
+  bindEvents(res, call, charge);
   if (call.upgrade !== undefined) {
-    bindEvents(call.upgrade.socket, call);
+    bindEvents(call.upgrade.socket, call, charge);
     req.upgrade = call.upgrade;
   }
   res.lines = SOURCE.webtask + notice.replace;
@@ -235,4 +241,4 @@ function start(call) {
   enter(call, begin, undefined, [call]);
 }
 
-module.exports = { Call, answerLate, hasUnanswered: () => unanswered !== undefined, notice, refuse, settle, start };
+module.exports = { Call, answerLate, charge, hasUnanswered: () => unanswered !== undefined, notice, refuse, settle, start };

@@ -4,7 +4,7 @@
 
 const failures = require('./failures.js');
 const frames = require('./frames.js');
-const { answerLate, settle } = require('./calls.js');
+const { answerLate, charge, settle } = require('./calls.js');
 const { apply } = require('./primordials.js');
 const { current } = require('./scope.js');
 
@@ -19,9 +19,7 @@ const HARMLESS = {
 // lives on. One that arose in a call that has been answered, or in none, is a log record.
 function onUncaught(error) {
   answerLate();
-  const call = current();
-  if (call !== undefined && !call.settled) settle(call, failures.ASYNC_EXCEPTION, error);
-  else frames.write(50, call === undefined ? '' : call.reqId, failures.recordOf(failures.ASYNC_EXCEPTION, true, error));
+  charge(current(), error);
 }
 
 // Answer the call that ends the process, before it does: the write reaches the kernel at once. Whoever else is in

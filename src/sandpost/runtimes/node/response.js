@@ -53,12 +53,12 @@ function withoutOurs(head, start) {
 
 // Forget what a program said about its head, none of which has been sent.
 function resetHead(res) {
+  res._header = null; // first: headers cannot be removed from a head that is made
   const names = res.getHeaderNames();
   for (let i = 0; i < names.length; i++) res.removeHeader(names[i]);
   res._removedConnection = false;
   res._removedContLen = false;
   res._removedTE = false;
-  res._header = null;
   res._contentLength = null;
   res._hasBody = res.req.method !== 'HEAD';
   res.chunkedEncoding = false;

@@ -19,10 +19,19 @@ function current() {
   return apply(getStore, storage, []);
 }
 
-// Run the listeners of `emitter` as part of `call`: Node emits a connection's events in no call's context.
-function bindEvents(emitter, call) {
+// Run the listeners of `emitter` as part of `call`: Node emits a connection's events in no call's context. What a
+// listener throws there goes to `thrown(call, error)`, since on its way up it would leave the context again.
+function bindEvents(emitter, call, thrown) {
   const { emit } = emitter;
-  emitter.emit = (...args) => (current() === call ? apply(emit, emitter, args) : enter(call, emit, emitter, args));
+  emitter.emit = (...args) => {
+    if (current() === call) return apply(emit, emitter, args);
+    try {
+      return enter(call, emit, emitter, args);
+    } catch (error) {
+      thrown(call, error);
+      return true;
+    }
+  };
 }
 
 module.exports = { bindEvents, current, enter };

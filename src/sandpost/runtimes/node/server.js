@@ -158,6 +158,7 @@ function listen(settings, then) {
       socket.destroySoon();
     });
     socket.on('error', () => {}); // `close` follows and tells the program
+    socket.on('end', () => socket.end()); // no half-open connections
     socket.on('close', () => {
       if (!req.destroyed) req.destroy();
     });
