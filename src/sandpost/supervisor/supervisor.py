@@ -1,7 +1,7 @@
-"""The running supervisor: children, their listening sockets, sandboxes' FIFOs, and what they say to us.
+"""The running supervisor: children, their listening sockets, sandboxes' FIFOs.
 
-It reads typed messages of peers whose uid and pid it knows, and nothing else. All state that must outlive a kill of
-this process is on the machine: `children.json`, FIFOs, and listening sockets in the living workers.
+All state that must outlive a kill of this process is on the machine: `children.json`, FIFOs, and listening sockets in
+the living workers.
 """
 
 import asyncio
@@ -9,39 +9,32 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sandpost.ipc import Channel, Listener, Peer
+from sandpost.ipc import Channel
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host
 from sandpost.model.messages import (
-    VERSION,
     Exited,
-    GiveListeners,
     Held,
-    Hello,
-    Hold,
     Listen,
-    Listeners,
     Part,
-    Ready,
     Release,
     Reload,
-    Restart,
     Restarted,
-    Stop,
     Streams,
     ToSupervisor,
     Unlisten,
 )
-from sandpost.supervisor import family, kernel, listening, renewal, shutdown, spawn
+from sandpost.supervisor import adoption, family, kernel, listening, renewal, shutdown, spawn
 from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
 from sandpost.supervisor.restarts import Backoff
+from sandpost.supervisor.talk import Talk
 
 log = get_logger()
 
@@ -50,8 +43,6 @@ Command = Callable[[Part, int, str], list[str]]
 
 COVER_AFTER = 0.1
 """A worker that is not ready again so long after its end: another one accepts on its socket."""
-ADOPT_WAIT = 5.0
-"""Living children of an earlier supervisor have so long to say hello; their connectors retry every second."""
 START_WAIT = 60.0
 _START_TRIES = 5
 _FOREIGN_KEPT = 4096
@@ -92,17 +83,18 @@ class Supervisor:
         self.fifos = Fifos()
         self.family = Family(plan.host.path("children.json"), on_end=self._ended, on_foreign=self._foreign_ended)
         self.counts = Counts()
-        self._members: dict[Channel[ToSupervisor], Child] = {}
-        self._operators: set[Channel[ToSupervisor]] = set()
+        self.changed = asyncio.Event()
+        """Set whenever a child says something or ends."""
         self._covers: dict[int, Child] = {}
         self._backoffs: dict[Role, Backoff] = {}
         self._starts: dict[Role, int] = {}
         self._foreign: deque[Exited] = deque(maxlen=_FOREIGN_KEPT)
+        self._launched = False
+        """Listening sockets are there and every part has been started or adopted."""
         self._running = False
-        self._changed = asyncio.Event()
         self._timers: set[asyncio.TimerHandle] = set()
         self._renewal: asyncio.Task[None] | None = None
-        self._listener: Listener[ToSupervisor] | None = None
+        self._talk = Talk(self)
 
     @property
     def roles(self) -> list[Role]:
@@ -120,17 +112,12 @@ class Supervisor:
         kernel.become_subreaper()
         sandboxes = bool(os.listdir(self.host.path("records")))
         self.fifos.reopen(self.host.path("fifos"))
-        self._listener = Listener(
-            self.host.supervisor_socket, ToSupervisor, self._on_message, self._on_close, admit=self._admit
-        )
+        self._talk.open()
         self._count()
         failure: SandpostError | None = None
         try:
-            await self._adopt(previous)
-            self._make_sockets()
-            for role in self.roles:
-                if role not in self.current:
-                    self.start(role)
+            await adoption.adopt(self, previous)
+            self._launch()
             await self._wait_up(patient=bool(previous))
         except SandpostError as error:
             failure = error
@@ -152,7 +139,7 @@ class Supervisor:
             self.urgent.set()
         log.info("stopping", at_once=self.urgent.is_set())
         self.stop_asked.set()
-        self._changed.set()
+        self.changed.set()
 
     def reload(self) -> None:
         """Take up settings that can change (SIGHUP)."""
@@ -185,8 +172,7 @@ class Supervisor:
         finally:
             self.family.close()
             self.fifos.close()
-            if self._listener is not None:
-                self._listener.close()
+            self._talk.close()
 
     # --- starting -----------------------------------------------------------------------------------------
 
@@ -255,66 +241,26 @@ class Supervisor:
                 raise HostUnfit(f"{_title((part, index))} {how}: its log lines above say why")
             if late:
                 return
-            self._changed.clear()
+            self.changed.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline + 0.1):
-                    await self._changed.wait()
+                    await self.changed.wait()
 
-    def _make_sockets(self) -> None:
+    def _launch(self) -> None:
         for index in range(self.host.workers):
             if index not in self.sockets:
                 self.sockets[index] = listening.make(self.host)
-
-    # --- adopting -----------------------------------------------------------------------------------------
-
-    async def _adopt(self, previous: Sequence[Known]) -> None:
-        adopted: list[Child] = []
-        # A renewal may have been cut short: of two in one role the younger is the one that stays.
-        for known in sorted(previous, key=lambda known: known.start_time):
-            child = self.family.adopt(known)
-            if child is None:
-                continue
-            if child.role in self.roles:
-                if (former := self.current.get(child.role)) is not None:
-                    former.retiring = True
-                self.current[child.role] = child
-            else:
-                child.retiring = True
-            adopted.append(child)
-        if not adopted:
-            return
-        proxies = [child for child in adopted if child.role[0] == "proxy"]
-        deadline = asyncio.get_running_loop().time() + ADOPT_WAIT
-        while not self._all_heard(adopted, proxies):
-            self._changed.clear()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    await self._changed.wait()
-            except TimeoutError:
-                break
-        for child in adopted:
-            if child.channel is None and not child.gone.is_set():
-                log.warning("a part of the earlier supervisor is silent: ended", part=child.role[0], pid_=child.pid)
-                child.kill()
-        for child in adopted:
-            if child.retiring:
-                self._renewals_rest(child)
-
-    def _all_heard(self, adopted: Sequence[Child], proxies: Sequence[Child]) -> bool:
-        heard = all(child.channel is not None or child.gone.is_set() for child in adopted)
-        return heard and all(child.role[1] in self.sockets or child.gone.is_set() for child in proxies)
-
-    def _renewals_rest(self, child: Child) -> None:
-        """End what a renewal that was cut short left behind."""
-        renewal.retire(child, self.host.drain_timeout)
-        self.later(self.host.drain_timeout + renewal.GRACE, child.kill)
+        self._launched = True
+        for role in self.roles:
+            if role not in self.current:
+                self.start(role)
 
     def _renew_strangers(self) -> None:
         """Renew adopted parts of another release."""
         strangers = [role for role, child in self.current.items() if child.known.release != self.plan.release]
         if strangers:
             log.info("renewing parts of another release", parts=[_title(role) for role in strangers])
-            self._renew(renewal.renew(self, strangers), None)
+            self.renew(strangers, None)
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -325,14 +271,14 @@ class Supervisor:
         if not expected:
             self.counts.ends[role[0]] += 1
         (log.info if expected else log.error)("part ended", part=role[0], index=role[1], pid_=child.pid, status=how)
-        self._changed.set()
+        self.changed.set()
         if self.successors.get(role) is child:
             del self.successors[role]
         if self.current.get(role) is child:
             del self.current[role]
             if role in self.successors:
                 self.current[role] = self.successors.pop(role)
-            elif not self.stop_asked.is_set():
+            elif self._launched and not self.stop_asked.is_set():
                 self._replace(role, retired=child.retiring)
         for index in [index for index, cover in self._covers.items() if cover is child]:
             del self._covers[index]
@@ -359,82 +305,20 @@ class Supervisor:
                 log.info("worker covers for another", worker=other, missing=index)
                 return
 
-    def _foreign_ended(self, pid: int, status: int) -> None:
-        message = Exited(pid=pid, status=status)
+    def tell_foreign_ends(self) -> None:
+        """Tell the controller of processes that we reaped and did not start; kept for the next while there is none."""
         controller = self.current.get(("controller", 0))
-        if controller is None or not controller.send(message):
-            self._foreign.append(message)
+        while self._foreign and controller is not None and controller.send(self._foreign[0]):
+            self._foreign.popleft()
 
-    # --- messages -----------------------------------------------------------------------------------------
+    def _foreign_ended(self, pid: int, status: int) -> None:
+        self._foreign.append(Exited(pid=pid, status=status))
+        self.tell_foreign_ends()
 
-    def _admit(self, peer: Peer) -> bool:
-        users = self.host.users
-        return peer.uid in {0, users.proxy, users.api, users.collector}
+    # --- what children ask for ----------------------------------------------------------------------------
 
-    def _on_close(self, channel: Channel[ToSupervisor]) -> None:
-        self._operators.discard(channel)
-        child = self._members.pop(channel, None)
-        if child is not None and child.channel is channel:
-            child.channel = None
-
-    def _on_message(self, channel: Channel[ToSupervisor], message: ToSupervisor, fds: list[int]) -> None:
-        child = self._members.get(channel)
-        if isinstance(message, Hold) and child is not None and child.role[0] == "controller":
-            self._hold(child, message.sandbox_id, fds)
-        elif isinstance(message, Listeners) and child is not None and child.role[0] == "proxy":
-            self._take_sockets(message.indices, fds)
-        else:
-            for fd in fds:
-                os.close(fd)
-            if isinstance(message, Hello):
-                self._greet(channel, message)
-            elif child is not None:
-                self._on_child(child, message)
-            elif channel in self._operators:
-                self._on_operator(channel, message)
-            else:
-                channel.close()
-
-    def _greet(self, channel: Channel[ToSupervisor], hello: Hello) -> None:
-        if hello.part == "cli" and channel.peer.uid == 0:
-            self._operators.add(channel)
-            return
-        child = self.family.children.get(channel.peer.pid)
-        known = child is not None and child.role == (hello.part, hello.index)
-        if child is None or not known or channel.peer.uid != spawn.user_of(hello.part, self.host)[0]:
-            log.warning("a stranger was sent away", part=hello.part, index=hello.index, pid_=channel.peer.pid)
-            channel.close()
-            return
-        if hello.version != VERSION:
-            log.warning("a part speaks another version", part=hello.part, index=hello.index, version=hello.version)
-        if child.channel is not None:
-            child.channel.close()
-        child.channel = channel
-        self._members[channel] = child
-        if not child.ours:
-            # It was up before we were.
-            child.ready.set()
-            if hello.part == "proxy":
-                channel.send(GiveListeners())
-        if hello.part == "collector":
-            for sandbox_id, fds in self.fifos:
-                channel.send(Streams(sandbox_id=sandbox_id), fds)
-        elif hello.part == "controller":
-            while self._foreign:
-                channel.send(self._foreign.popleft())
-        self._changed.set()
-
-    def _on_child(self, child: Child, message: ToSupervisor) -> None:
-        if isinstance(message, Ready):
-            child.ready.set()
-            self._changed.set()
-            if child.role[0] == "proxy" and self.current.get(child.role) is child:
-                self._uncover(child.role[1])
-        elif isinstance(message, Release) and child.role[0] == "controller":
-            self.fifos.release(message.sandbox_id)
-            self._tell_collector(message)
-
-    def _uncover(self, index: int) -> None:
+    def uncover(self, index: int) -> None:
+        """Worker `index` is ready: nobody accepts for it any more."""
         cover = self._covers.pop(index, None)
         if cover is not None:
             cover.send(Unlisten(index=index))
@@ -442,18 +326,20 @@ class Supervisor:
             for other in self.sockets:
                 self._cover(other)
 
-    def _hold(self, controller: Child, sandbox_id: str, fds: list[int]) -> None:
+    def hold(self, controller: Child, sandbox_id: str, fds: list[int]) -> None:
+        """Hold a sandbox's FIFOs, pass them on, say so."""
         if self.fifos.hold(sandbox_id, fds):
             self._tell_collector(Streams(sandbox_id=sandbox_id), self.fifos.of(sandbox_id))
         if self.fifos.of(sandbox_id):
             controller.send(Held(sandbox_id=sandbox_id))
 
-    def _tell_collector(self, message: Streams | Release, fds: tuple[int, ...] = ()) -> None:
-        collector = self.current.get(("collector", 0))
-        if collector is not None:
-            collector.send(message, fds)
+    def release(self, message: Release) -> None:
+        """Let a sandbox's FIFOs go; the collector reads what is left."""
+        self.fifos.release(message.sandbox_id)
+        self._tell_collector(message)
 
-    def _take_sockets(self, indices: list[int], fds: list[int]) -> None:
+    def take_sockets(self, indices: list[int], fds: list[int]) -> None:
+        """Take back the listening sockets of living workers; `fds` are ours from now on."""
         for index, fd in zip(indices, fds, strict=False):
             if index in self.sockets or not 0 <= index < self.host.workers:
                 os.close(fd)
@@ -461,35 +347,38 @@ class Supervisor:
                 self.sockets[index] = socket.socket(fileno=fd)
         for fd in fds[len(indices) :]:
             os.close(fd)
-        self._changed.set()
+        self.changed.set()
 
-    def _on_operator(self, channel: Channel[ToSupervisor], message: ToSupervisor) -> None:
-        if isinstance(message, Stop):
-            self.stop()
-        elif isinstance(message, Restart):
-            if not self._running or self.stop_asked.is_set():
-                channel.send(Restarted(pids={}, error="it is starting or stopping: try again in a moment"))
-            elif self._renewal is not None and not self._renewal.done():
-                channel.send(Restarted(pids={}, error="a renewal is under way: try again in a moment"))
-            else:
-                self._renew(renewal.renew(self, self.roles), channel)
+    def renew(self, roles: Sequence[Role], channel: Channel[ToSupervisor] | None) -> None:
+        """Renew `roles` one after another, and tell `channel` when it is done or why not."""
+        if not self._running or self.stop_asked.is_set():
+            error = "it is starting or stopping: try again in a moment"
+        elif self._renewal is not None and not self._renewal.done():
+            error = "a renewal is under way: try again in a moment"
+        else:
+            self.counts.renewals += 1
+            self._renewal = asyncio.create_task(self._renew(roles, channel), name="renewal")
+            return
+        if channel is not None:
+            channel.send(Restarted(pids={}, error=error))
 
-    def _renew(self, work: Coroutine[Any, Any, None], channel: Channel[ToSupervisor] | None) -> None:
-        async def run() -> None:
-            error = ""
-            try:
-                await work
-            except SandpostError as failure:
-                error = failure.message
-                log.warning("renewal failed", error=error)
-            else:
-                log.info("renewed")
-            if channel is not None:
-                pids = {_title(role): child.pid for role, child in self.current.items()}
-                channel.send(Restarted(pids=pids, error=error))
+    async def _renew(self, roles: Sequence[Role], channel: Channel[ToSupervisor] | None) -> None:
+        error = ""
+        try:
+            await renewal.renew(self, roles)
+        except SandpostError as failure:
+            error = failure.message
+            log.warning("renewal failed", error=error)
+        else:
+            log.info("renewed")
+        if channel is not None:
+            pids = {_title(role): child.pid for role, child in self.current.items()}
+            channel.send(Restarted(pids=pids, error=error))
 
-        self.counts.renewals += 1
-        self._renewal = asyncio.create_task(run(), name="renewal")
+    def _tell_collector(self, message: Streams | Release, fds: tuple[int, ...] = ()) -> None:
+        collector = self.current.get(("collector", 0))
+        if collector is not None:
+            collector.send(message, fds)
 
 
 def _title(role: Role) -> str:
