@@ -1,12 +1,14 @@
 """The supervisor is killed; the next one finds everything where it was."""
 
+import contextlib
 import os
 import signal
 import threading
 import time
 from pathlib import Path
 
-from supervisor.stand import Calls, Stand, alive, until
+from sandpost.model import messages as m
+from supervisor.stand import Calls, Stand, alive, ask, until
 
 
 def test_a_killed_supervisor_ends_nobody_and_the_next_adopts_everybody(stand: Stand) -> None:
@@ -115,3 +117,26 @@ def test_a_silent_part_is_replaced_at_adoption(stand: Stand) -> None:
     starting.join(20)
     assert stand.children()["api", 0] != silent
     assert not alive(silent)
+
+
+def test_a_renewal_that_was_cut_short_leaves_one_of_each(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    # A successor waits for half a second, so that the kill finds it beside the one that it is to succeed.
+    Path(stand.host.path("slow")).touch()
+    asking = threading.Thread(target=ask_in_vain, args=(stand,))
+    asking.start()
+    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    stand.kill()
+    asking.join(20)
+    stand.start()
+    until(lambda: len(stand.pids()) == 5, "one of each is left")
+    assert set(stand.children()) == set(before)
+    with Calls(stand) as calls:
+        time.sleep(0.2)
+    assert calls.failures == []
+
+
+def ask_in_vain(stand: Stand) -> None:
+    with contextlib.suppress(TimeoutError):
+        ask(stand, m.Restart(), 5)
