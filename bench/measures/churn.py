@@ -15,6 +15,7 @@ from bench.running import PROGRAM, Platform, wait_until
 _TENANTS = 4
 _AT_ONCE = 2
 _RETRY = 0.2
+_TAKEN_UP = 2.0
 
 
 def churn(options: Options) -> Result:
@@ -61,6 +62,8 @@ def churn(options: Options) -> Result:
     with Platform() as platform:
         for tenant in range(_TENANTS):
             platform.api("PUT", f"/api/tenants/churn{tenant}", {"isolation": "per_request"})
+        # Proxies take up a tenant's settings within a second; until then his calls share a sandbox.
+        time.sleep(_TAKEN_UP)
         uvloop.run(calls(platform, warm_up))
         wait_until(lambda: settled(platform), "the end of the first sandboxes", 60)
         before = sum(platform.pss().values())
