@@ -1,15 +1,16 @@
-"""A bed for controller tests: an installation on instance 14, a really started controller, and clients of its socket."""
+"""A bed for controller tests: an installation on a claimed place, a really started controller, and clients of its socket."""
 
 import asyncio
 import contextlib
+import hashlib
+import http.client
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -17,10 +18,9 @@ import msgspec
 
 from sandpost.controller.processes import become_subreaper
 from sandpost.controller.record import Record
-from sandpost.image.build import ensure
 from sandpost.ipc import Channel, Connector
-from sandpost.model.host import Host, Users
-from sandpost.model.limits import Limits, Tenant
+from sandpost.model.host import Host
+from sandpost.model.limits import Tenant
 from sandpost.model.messages import (
     Ack,
     Ask,
@@ -43,52 +43,21 @@ from sandpost.model.messages import (
     UsageItem,
     UsageTaken,
 )
+from support.engine_bed import claimed_host
 
-INSTANCE = 14
-IMAGES = "/var/lib/sandpost/image"
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
 Answer = TypeVar("Answer")
-
-
-def make_host(run_dir: str, **changes: Any) -> Host:
-    """Describe the installation; the image is built if it is not there."""
-    values: dict[str, Any] = {
-        "instance": INSTANCE,
-        "state_dir": run_dir,
-        "run_dir": run_dir,
-        "image_dir": IMAGES,
-        "image": ensure(IMAGES, print),
-        "listen_host": "127.0.0.1",
-        "listen_port": 0,
-        "workers": 1,
-        "users": Users(proxy=65011, api=65012, collector=65013, gid=65011),
-        "sandbox_network": "198.19.192.0/19",
-        "sandbox_uids": 1_890_000_000,
-        "runtime_command": shutil.which("runc") or "/usr/sbin/runc",
-        "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
-        "pool_size": 2,
-        "parallel_starts": 2,
-        "queue": 8,
-        "memory_reserve": 0.1,
-        "drain_timeout": 5.0,
-        "head_timeout": 5.0,
-        "body_timeout": 5.0,
-        "keep_alive": 5.0,
-        "max_head": 65536,
-        "max_connections": 100,
-        "defaults": Limits(),
-    }
-    return Host(**{**values, **changes})
 
 
 class Installation:
     """A run folder, and `sandpost controller` as a child of the test."""
 
     def __init__(self, **changes: Any) -> None:
-        self.run_dir = tempfile.mkdtemp(prefix="sandpost-controller-", dir="/run")
-        os.chmod(self.run_dir, 0o755)
-        self.host = make_host(self.run_dir, **changes)
-        os.mkdir(self.host.metrics_dir)
+        self._claim = contextlib.ExitStack()
+        host = self._claim.enter_context(claimed_host())
+        self.host = msgspec.structs.replace(host, **{"pool_size": 2, "parallel_starts": 2, "queue": 8, **changes})
+        self.run_dir = host.run_dir
+        os.makedirs(self.host.metrics_dir)
         self.host_file = os.path.join(self.run_dir, "host.json")
         self.write_host()
         self.process: subprocess.Popen[bytes] | None = None
@@ -174,7 +143,7 @@ class Installation:
             assert not (left := list(names_left(self.host))), left
         finally:
             self._log.close()
-            shutil.rmtree(self.run_dir, ignore_errors=True)
+            self._claim.close()
 
 
 def names_left(host: Host) -> Iterator[str]:
@@ -195,7 +164,7 @@ def names_left(host: Host) -> Iterator[str]:
 
 
 class Client:
-    """A client of the controller's socket, of the part it says; as a proxy it acknowledges unless told not to."""
+    """A client of the controller's socket, of the part it says; as a proxy it acknowledges what it does not cling to."""
 
     def __init__(self, host: Host, part: Part = "proxy", index: int = 0) -> None:
         self.host = host
@@ -204,7 +173,8 @@ class Client:
         self.gone: dict[str, Gone] = {}
         self.left: set[str] = set()
         self.unacknowledged: list[Gone] = []
-        self.acknowledges = True
+        self.clings_to: set[str] = set()
+        """Tenants whose routes it does not let go of."""
         self.table_known = asyncio.Event()
         self.sandboxes: list[SandboxInfo] = []
         self.status: Status | None = None
@@ -276,12 +246,15 @@ class Client:
         return self.sandboxes
 
     def acknowledge(self) -> None:
-        """Acknowledge what was held back."""
-        for gone in self.unacknowledged:
-            self.send(Ack(seq=gone.seq))
-        self.unacknowledged.clear()
+        """Acknowledge what it does not cling to."""
+        for gone in list(self.unacknowledged):
+            if gone.tenant not in self.clings_to:
+                self.unacknowledged.remove(gone)
+                self.send(Ack(seq=gone.seq))
 
     def _greet(self, channel: Channel[FromController]) -> None:
+        # What was to be acknowledged on an earlier connection is told again.
+        self.unacknowledged.clear()
         channel.send(Hello(part=self._part, index=self._index, pid=os.getpid()))
 
     def _take(self, channel: Channel[FromController], message: FromController, fds: list[int]) -> None:
@@ -304,8 +277,7 @@ class Client:
                 self.routes.pop(message.sandbox_id, None)
                 self.gone[message.sandbox_id] = message
                 self.unacknowledged.append(message)
-                if self.acknowledges:
-                    self.acknowledge()
+                self.acknowledge()
             case Sandboxes():
                 self.sandboxes += message.items
                 self._listed = message.last
@@ -332,6 +304,38 @@ class Client:
             memory_seconds=before.memory_seconds + item.memory_seconds,
             bytes_in=before.bytes_in + item.bytes_in, bytes_out=before.bytes_out + item.bytes_out, ends=ends,
         )  # fmt: skip
+
+
+def run(route: Route, program: str, patience: float = 20) -> tuple[int, bytes]:
+    """Load and call a program in a sandbox; status and body, or (0, ..) if the connection broke."""
+    source = program.encode()
+    head = {"x-sandpost-code": hashlib.sha256(source).hexdigest(), "x-sandpost-req": "r1"}
+    connection = http.client.HTTPConnection(route.host, route.port, timeout=patience)
+    try:
+        connection.request("PUT", "/", source, {"x-sandpost-op": "load", **head})
+        connection.getresponse().read()
+        connection.request("GET", "/", headers={"x-sandpost-op": "call", **head})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        return 0, str(error).encode()
+    finally:
+        connection.close()
+
+
+async def run_in(route: Route, program: str, patience: float = 20) -> tuple[int, bytes]:
+    """`run`, beside the event loop."""
+    return await asyncio.to_thread(run, route, program, patience)
+
+
+def drive(work: Coroutine[Any, Any, None], within: float = 60) -> None:
+    """Run a test's work in an event loop of its own."""
+
+    async def bounded() -> None:
+        async with asyncio.timeout(within):
+            await work
+
+    asyncio.run(bounded())
 
 
 @contextlib.asynccontextmanager

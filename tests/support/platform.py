@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from sandpost.model.host import Host, load
 from support.http import Answer, request
+from support.machine import traces
 
 START_DEADLINE = 120.0
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
@@ -174,9 +175,17 @@ class Platform:
             [SANDPOST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
         )
 
+    def set_tenant(self, name: str, **settings: Any) -> None:
+        """Set a tenant up, and wait until it holds everywhere (promised within a second)."""
+        answer = self.api("PUT", f"/api/tenants/{name}", settings)
+        assert answer.status in {200, 201}, answer.body
+        time.sleep(1)
+
 
 @contextlib.contextmanager
 def platform(**settings: str) -> Iterator[Platform]:
-    """A running platform that is stopped, and whose folder is removed, at the end."""
+    """A running platform that is stopped at the end, and of which nothing must then be left."""
     with Platform(**settings) as running:
+        host = running.host
         yield running
+    assert not (left := traces(host)), f"left behind: {left}"

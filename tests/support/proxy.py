@@ -88,16 +88,20 @@ class Controller:
     heard: list[Any] = field(default_factory=list)
     routes: dict[str, Route] = field(default_factory=dict)
     made: int = 0
+    _open: bool = False
 
     def open(self) -> None:
         """Listen."""
+        self._open = True
         self._listener: Listener[ToController] = Listener(
             self.path, ToController, self._take, lambda _: None, admit=lambda _: True
         )
 
     def close(self) -> None:
         """End all connections, as a kill would."""
-        self._listener.close()
+        if self._open:
+            self._open = False
+            self._listener.close()
 
     def send(self, message: msgspec.Struct) -> None:
         """Tell every proxy."""

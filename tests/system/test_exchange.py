@@ -98,7 +98,7 @@ def test_server_sent_events_pass_as_they_come(running: Platform) -> None:
 
 @pytest.mark.parametrize("mib", [64, pytest.param(2048, marks=pytest.mark.long)])
 def test_bodies_of_any_length_pass_with_flat_memory(running: Platform, mib: int) -> None:
-    running.api("PUT", "/api/tenants/big", {"limits": {"body": 0, "deadline": "5m"}})
+    running.set_tenant("big", limits={"body": 0, "deadline": "5m"})
     source, sink = known(running, "big", SOURCE), known(running, "big", SINK)
     before = proxy_memory(running)
     peak = before
@@ -186,7 +186,7 @@ def test_a_half_closed_client_gets_its_answer(running: Platform) -> None:
 
 
 def test_the_deadline_ends_the_call_and_not_the_sandbox(running: Platform) -> None:
-    running.api("PUT", "/api/tenants/late", {"limits": {"deadline": "1s"}})
+    running.set_tenant("late", limits={"deadline": "1s"})
     assert running.call("late", "let n = 0; globalThis.n = 7; return function (cb) { cb(null, 1) }").status == 200
     began = time.monotonic()
     answer = running.call("late", "return function (cb) { }")
@@ -197,7 +197,7 @@ def test_the_deadline_ends_the_call_and_not_the_sandbox(running: Platform) -> No
 
 
 def test_a_blocked_loop_is_ended_and_named(running: Platform) -> None:
-    running.api("PUT", "/api/tenants/loop", {"limits": {"deadline": "20s", "blocked_after": "2s"}})
+    running.set_tenant("loop", limits={"deadline": "20s", "blocked_after": "2s"})
     assert running.call("loop", HELLO).status == 200
     began = time.monotonic()
     answer = running.call("loop", "return function (cb) { for (;;); }")
@@ -233,7 +233,7 @@ def test_a_client_that_goes_away_is_noticed_by_the_program(running: Platform) ->
 
 
 def test_a_call_of_its_own_sandbox_each(running: Platform) -> None:
-    assert running.api("PUT", "/api/tenants/single", {"isolation": "per_request"}).status in {200, 201}
+    running.set_tenant("single", isolation="per_request")
     program = "globalThis.n = (globalThis.n || 0) + 1; return function (cb) { cb(null, [globalThis.n, require('os').hostname()]) }"
     answers = [running.call("single", program) for _ in range(4)]
     assert [answer.status for answer in answers] == [200] * 4
@@ -241,7 +241,7 @@ def test_a_call_of_its_own_sandbox_each(running: Platform) -> None:
 
 
 def test_limits_are_told_with_their_name_value_and_setting(running: Platform) -> None:
-    running.api("PUT", "/api/tenants/limited", {"limits": {"code": "1KiB", "calls": 1}})
+    running.set_tenant("limited", limits={"code": "1KiB", "calls": 1})
     answer = running.call("limited", "//" + "x" * 2000)
     assert answer.status == 413
     assert "limits.code" in answer.json["message"]
