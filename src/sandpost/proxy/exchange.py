@@ -162,6 +162,20 @@ class Exchange:
         """Whether the request has been read to its end."""
         return self.reader is None or self.reader.finished
 
+    def _drop_held(self) -> None:
+        """Read to the end of a body that nobody will get, if it is here: then the connection can go on."""
+        reader, held = self.reader, self._held
+        self._held = []
+        if reader is None or self.sending or self.plan.head.expect_continue:
+            return
+        try:
+            for data in held:
+                reader.feed(data)
+        except MalformedRequest:
+            return
+        if reader.excess:
+            self.client.keep(reader.excess)
+
     def _send(self, pieces: list[Piece], *, finished: bool) -> None:
         up = self.up
         if up is None or up.transport is None:
@@ -279,6 +293,7 @@ class Exchange:
         pieces = reader.feed(rest) if rest else []
         if reader.excess:
             raise BrokenResponse("bytes follow the end of the answer")
+        self._drop_held()
         client, asked = self.client, self.plan.head
         framing = answer_framing(head.body, asked.minor)
         if not self.body_complete() or framing.kind is Kind.UNTIL_CLOSE:
@@ -347,6 +362,7 @@ class Exchange:
         if self.done:
             return
         self.done = True
+        self._drop_held()
         self._release(reusable=False)
         if self.head_out:
             self.ended(0)
@@ -374,6 +390,5 @@ class Exchange:
         self.fail(BadGateway("no complete answer came in time"))
 
     def _release(self, *, reusable: bool) -> None:
-        self._held = []
         self.released(reusable)
         self.worker.exchanges.discard(self)

@@ -1,0 +1,341 @@
+"""Who may call, with what, within which limits, and how each refusal reads."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandpost.auth.keys import Key, key_digest
+from sandpost.model.figures import Figures
+from sandpost.store import TenantRecord
+from support.proxy import HELLO, KEY, Peer, Request, Rig, Sandbox, answer, at, eventually, request, run, says
+
+UNTYPED = b"return function (cb) { cb(null, 1) }"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "reason"),
+    [
+        ("POST", "/acme", 403, "no_credentials"),
+        ("POST", "/acme?key=wrong", 403, "wrong_key"),
+        ("POST", "/ACME?key=KEY", 400, "invalid_name"),
+        ("POST", "/a%2fb?key=KEY", 400, "invalid_name"),
+        ("POST", "/a%00b?key=KEY", 400, "invalid_name"),
+        ("POST", "/..?key=KEY", 400, "invalid_name"),
+        ("POST", "//acme?key=KEY", 400, "invalid_name"),
+        ("POST", "/" + "a" * 64 + "?key=KEY", 400, "invalid_name"),
+        ("POST", "/-acme?key=KEY", 400, "invalid_name"),
+        ("POST", "/metrics?key=KEY", 404, "not_found"),
+        ("POST", "/?key=KEY", 404, "not_found"),
+        ("GET", "/acme?key=KEY", 405, "method_not_allowed"),
+        ("PUT", "/acme?key=KEY", 405, "method_not_allowed"),
+        ("POST", "/acme?key=KEY&key=KEY", 400, "malformed_request"),
+        ("POST", "/acme?key=KEY&webtask_code=xyz", 404, "unknown_code"),
+        ("POST", "/acme?key=KEY&webtask_code=" + "0" * 64, 404, "unknown_code"),
+        ("DELETE", "/health", 405, "method_not_allowed"),
+        ("GET", "/health/other", 404, "not_found"),
+    ],
+)
+def test_bad_requests_get_a_typed_error_and_the_next_is_served(
+    method: str, target: str, status: int, reason: str
+) -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            connection = await rig.connect()
+            seen = await connection.call(target.replace("KEY", KEY), HELLO, method)
+            assert (seen.status, seen.json["reason"], seen.json["code"]) == (status, reason, status)
+            assert seen.json["message"]
+            assert seen.json["req_id"]
+            assert KEY.encode() not in seen.body
+            assert not sandbox.calls
+            assert (await connection.call(at("acme"), HELLO)).status == 200
+
+    run(check())
+
+
+def test_the_message_without_credentials_is_the_formats() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            seen = await rig.call("/acme")
+            assert seen.json["message"] == "rejecting request without Authorization header or key URL query parameter"
+
+    run(check())
+
+
+def test_two_different_keys_are_ambiguous() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"), HELLO, "POST", "Authorization: Bearer other")).status == 400
+            assert (await rig.call(at("acme"), HELLO, "POST", f"Authorization: bearer {KEY}")).status == 200
+            assert (await rig.call(at("acme"), HELLO, "POST", "Authorization: Basic abc")).status == 200
+            assert sandbox.calls[-1].headers[b"authorization"] == b"Basic abc"
+
+    run(check())
+
+
+def test_a_tenants_key_is_good_for_that_tenant_and_until_it_is_revoked() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.tenant("acme")
+            rig.writer.add_key(Key(id="00000001", digest=key_digest(b"acme-key"), tenant="acme", created_at=0))
+            connection = await rig.connect()
+            await eventually(lambda: rig.worker.access._reader.key(key_digest(b"acme-key")))
+            assert (await connection.call("/acme?key=acme-key", HELLO)).status == 200
+            seen = await connection.call("/other?key=acme-key", HELLO)
+            assert (seen.status, seen.json["reason"]) == (403, "not_authorized")
+            rig.writer.revoke_key("00000001")
+            revoked_at = time.monotonic()
+            while (await connection.call("/acme?key=acme-key", HELLO)).status == 200:
+                assert time.monotonic() - revoked_at < 1
+            assert (await connection.call("/acme?key=acme-key", HELLO)).json["reason"] == "wrong_key"
+
+    run(check())
+
+
+def test_a_suspended_tenant_is_refused_within_a_second() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            connection = await rig.connect()
+            assert (await connection.call(at("acme"), HELLO)).status == 200
+            rig.writer.put_tenant(TenantRecord(name="acme", state="suspended"))
+            began = time.monotonic()
+            while (seen := await connection.call(at("acme"), HELLO)).status == 200:
+                assert time.monotonic() - began < 1
+            assert (seen.status, seen.json["reason"]) == (403, "suspended")
+            rig.writer.put_tenant(TenantRecord(name="acme"))
+            while (await connection.call(at("acme"), HELLO)).status != 200:
+                assert time.monotonic() - began < 3
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        ("application/x-www-form-urlencoded", 200),
+        ("application/javascript; charset=utf-8", 200),
+        ("text/javascript", 200),
+        ("text/plain", 200),
+        ("application/json", 200),
+        ("text/x-ruby", 415),
+        ("text/x-python; charset=utf-8", 415),
+        ("application/x-python", 415),
+        ("text/x-csharp", 415),
+        ("application/typescript", 415),
+    ],
+)
+def test_the_content_type_chooses_the_language(content_type: str, status: int) -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            seen = await rig.call(at("acme"), HELLO, "POST", f"Content-Type: {content_type}")
+            assert seen.status == status
+            if status == 415:
+                assert seen.json["languages"] == ["javascript"]
+            else:
+                assert b"content-type" not in sandbox.calls[0].headers
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        (b"", 400, "invalid_code"),
+        (b"\xef\xbb\xbf" + UNTYPED, 400, "invalid_code"),
+        (UNTYPED.decode().encode("utf-16"), 400, "invalid_code"),
+        (UNTYPED.decode().encode("utf-16-le"), 400, "invalid_code"),
+        (b"\xff\xfe\xfa", 400, "invalid_code"),
+        (b"//#sandpost language=python\n" + UNTYPED, 415, "unsupported_language"),
+        (b"# sandpost: language=ruby\n" + UNTYPED, 415, "unsupported_language"),
+        (b"// sandpost: language=javascript\n" + UNTYPED, 200, ""),
+        (b" " * (2 << 20), 413, "body_too_large"),
+    ],
+)
+def test_bodies_that_are_no_program(body: bytes, status: int, reason: str) -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            connection = await rig.connect()
+            connection.writer.write(request(at("acme"), body))
+            seen = await connection.answer()
+            assert seen.status == status
+            if reason:
+                assert seen.json["reason"] == reason
+                assert not sandbox.calls
+            if status == 413:
+                assert "limits.code" in seen.json["message"]
+                assert "1MiB" in seen.json["message"]
+            assert (await rig.call(at("acme"))).status == 200
+
+    run(check())
+
+
+def test_chunked_code_is_bounded_and_compressed_code_refused() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig(limits={"code": 1000}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            connection = await rig.connect()
+            head = f"POST {at('acme')} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+            await connection.send(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(HELLO), HELLO))
+            assert (await connection.answer()).status == 200
+            await connection.send(head + b"1000\r\n" + bytes(0x1000))
+            seen = await connection.answer()
+            assert (seen.status, seen.headers["connection"]) == (413, "close")
+            assert (await rig.call(at("acme"), HELLO, "POST", "Content-Encoding: gzip")).status == 415
+
+    run(check())
+
+
+def test_a_body_beyond_the_limit_is_refused_before_and_while_it_comes() -> None:
+    async def check() -> None:
+        async def swallow(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            if b"expect" in head.headers:
+                await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                await peer.reader.read()
+            else:
+                await peer.write(answer())
+
+        async with Sandbox(swallow) as sandbox, Rig(limits={"body": 10_000}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            code = (await rig.call(at("acme"))).headers["x-sandpost-code"]
+            target = at("acme", f"webtask_code={code}")
+            seen = await rig.call(target, bytes(10_001), "PUT")
+            assert (seen.status, seen.json["setting"], seen.json["limit"]) == (413, "limits.body", 10_000)
+            connection = await rig.connect()
+            await connection.send(f"PUT {target} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+            for _ in range(3):
+                await connection.send(b"1000\r\n" + bytes(0x1000) + b"\r\n")
+                await asyncio.sleep(0.02)
+            assert (await connection.answer()).status == 413
+
+    run(check())
+
+
+def test_calls_at_once_and_calls_a_second_are_limited_and_named() -> None:
+    async def check() -> None:
+        go_on = asyncio.Event()
+
+        async def wait(_sandbox: Sandbox, peer: Peer, _head: Request) -> None:
+            await go_on.wait()
+            await peer.write(answer())
+
+        async with Sandbox(wait) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.tenant("few", calls=2)
+            rig.tenant("slow", rate=3)
+            await eventually(lambda: rig.worker.access._reader.tenant("slow"))
+            calls = [asyncio.create_task(rig.call(at("few"))) for _ in range(2)]
+            await eventually(lambda: len(sandbox.calls) == 2)
+            seen = await rig.call(at("few"))
+            assert (seen.status, seen.json["reason"], seen.headers["retry-after"]) == (429, "too_many_calls", "1")
+            assert seen.json["setting"] == "limits.calls"
+            assert seen.json["limit"] == 2
+            go_on.set()
+            assert [(await call).status for call in calls] == [200, 200]
+            assert (await rig.call(at("few"))).status == 200
+            # Begun within one second; the clock may turn once in between.
+            statuses = [(await rig.call(at("slow"))).status for _ in range(8)]
+            assert 3 <= statuses.count(200) <= 6
+            assert statuses.count(429) >= 2
+
+    run(check())
+
+
+def test_forwarded_headers_are_believed_from_trusted_proxies_alone() -> None:
+    async def check() -> None:
+        told = ("X-Forwarded-For: 203.0.113.7", "X-Forwarded-Proto: https", "X-Forwarded-Host: sandpost.example")
+        async with Sandbox(says(answer())) as sandbox:
+            for trusted, expected in ([], b"127.0.0.1"), (["127.0.0.0/8"], b"203.0.113.7, 127.0.0.1"):
+                async with Rig(trusted_proxies=trusted) as rig:
+                    rig.controller.places["*"] = sandbox.place
+                    assert (await rig.call(at("acme"), HELLO, "POST", *told)).status == 200
+                    headers = sandbox.calls[-1].headers
+                    assert headers[b"x-forwarded-for"] == expected
+                    assert headers[b"x-forwarded-proto"] == (b"https" if trusted else b"http")
+                    assert headers[b"x-forwarded-host"] == (b"sandpost.example" if trusted else b"test")
+
+    run(check())
+
+
+def test_a_browser_may_call() -> None:
+    async def check() -> None:
+        asks = ("Origin: https://a.example", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-a")
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for target in ("/acme", at("acme"), at("acme", "webtask_code=" + "0" * 64), "/api/tenants"):
+                seen = await rig.call(target, b"", "OPTIONS", *asks)
+                assert (seen.status, seen.headers["access-control-allow-origin"]) == (204, "*"), target
+                assert "PUT" in seen.headers["access-control-allow-methods"]
+                assert seen.headers["access-control-allow-headers"] == "x-a"
+            seen = await rig.call(at("acme"), HELLO, "POST", "Origin: https://a.example")
+            assert seen.headers["access-control-allow-origin"] == "*"
+            seen = await rig.call("/acme", HELLO, "POST", "Origin: https://a.example")
+            assert (seen.status, seen.headers["access-control-allow-origin"]) == (403, "*")
+            assert "access-control-allow-origin" not in (await rig.call(at("acme"))).headers
+
+    run(check())
+
+
+def test_a_programs_own_cors_policy_stands() -> None:
+    async def check() -> None:
+        own = answer(b"a", "200 OK", "Access-Control-Allow-Origin: https://mine.example")
+        async with Sandbox(says(own)) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            seen = await rig.call(at("acme"), HELLO, "POST", "Origin: https://a.example")
+            assert seen.headers["access-control-allow-origin"] == "https://mine.example"
+
+    run(check())
+
+
+def test_health_names_what_is_missing() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            assert (await rig.call("/health/live", b"", "GET")).status == 200
+            seen = await rig.call("/health", b"", "GET")
+            assert (seen.status, seen.json["components"]["api"]) == (503, "away")
+            server = await asyncio.start_unix_server(lambda _, writer: writer.close(), rig.host.api_socket)
+            seen = await rig.call("/health", b"", "GET")
+            assert (seen.status, seen.json["status"]) == (200, "ok")
+            rig.controller.close()
+            await eventually(lambda: not rig.worker.link.table_known)
+            # Restarts take less than the grace.
+            assert (await rig.call("/health", b"", "GET")).status == 200
+            rig.worker.link._away_since -= 10
+            seen = await rig.call("/health", b"", "GET")
+            assert (seen.status, seen.json["components"]["controller"]) == (503, "away")
+            server.close()
+
+    run(check())
+
+
+def test_figures_are_left_once_a_second() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for _ in range(3):
+                await rig.call(at("acme"))
+            await rig.call("/acme")
+            path = Path(rig.host.metrics_dir) / "proxy-0.json"
+
+            def written() -> dict[str, float] | None:
+                if not path.exists():
+                    return None
+                figures = msgspec.json.decode(path.read_bytes(), type=Figures)
+                assert (figures.part, figures.pid) == ("proxy", os.getpid())
+                found = {"".join([s.name, *s.labels.values()]): s.count or s.value for s in figures.samples}
+                return found if found.get("sandpost_calls_total200") == 3 else None
+
+            found = await eventually(written)
+            assert found["sandpost_call_seconds"] == 3
+            assert found["sandpost_refusals_totalno_credentials"] == 1
+            assert b"acme" not in path.read_bytes()
+
+    run(check())

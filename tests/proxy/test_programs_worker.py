@@ -1,0 +1,202 @@
+"""Programs on their way to a sandbox: sent once, found by hash, kept on disk within a bound."""
+
+import asyncio
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sandpost.proxy import code as code_module
+from sandpost.proxy.code import CodeStore
+from support.proxy import HELLO, Peer, Request, Rig, Sandbox, answer, at, eventually, real_runtime, run, says
+
+HASH = hashlib.sha256(HELLO).hexdigest()
+UNKNOWN = b"HTTP/1.1 404 Not Found\r\nx-sandpost-wire: 1\r\nx-sandpost-unknown: 1\r\ncontent-length: 2\r\n\r\n{}"
+
+
+def test_a_program_is_sent_once_however_many_wait_for_it() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"), b"return 1")).status == 200
+            sandbox.load_gate = asyncio.Event()
+            calls = [asyncio.create_task(rig.call(at("acme"))) for _ in range(20)]
+            await eventually(lambda: rig.worker.counts.in_flight == 20)
+            sandbox.load_gate.set()
+            assert [(await call).status for call in calls] == [200] * 20
+            assert [load.headers[b"x-sandpost-code"] for load in sandbox.loads].count(HASH.encode()) == 1
+            assert sandbox.loads[-1].body == HELLO
+
+    run(check())
+
+
+def test_a_program_that_was_unloaded_is_sent_again_and_no_body_is_lost() -> None:
+    async def check() -> None:
+        known = False
+
+        async def script(sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            nonlocal known
+            if not known:
+                known = True
+                await peer.write(UNKNOWN)
+                if b"expect" in head.headers:
+                    peer.writer.close()
+                return
+            body = b""
+            if b"expect" in head.headers:
+                await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                body = await peer.reader.readexactly(int(head.headers[b"content-length"]))
+            await peer.write(answer(b"got " + body))
+
+        async with Sandbox(script) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"))).body == b"got "
+            assert len(sandbox.loads) == 2
+            known = False
+            assert (await rig.call(at("acme", f"webtask_code={HASH}"), b"body", "PUT")).body == b"got body"
+            assert len(sandbox.loads) == 3
+
+    run(check())
+
+
+def test_a_runtime_that_never_keeps_a_program_is_a_502() -> None:
+    async def check() -> None:
+        async with Sandbox(says(UNKNOWN)) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"))).status == 502
+            assert len(sandbox.loads) < 8
+
+    run(check())
+
+
+def test_why_a_program_does_not_load_reaches_each_caller_with_its_own_id() -> None:
+    async def check() -> None:
+        async with real_runtime() as place, Rig() as rig:
+            rig.controller.places["*"] = place
+            answers = await asyncio.gather(*(rig.call(at("acme"), b"return function (cb { }") for _ in range(5)))
+            assert {seen.status for seen in answers} == {400}
+            assert {seen.headers["x-wt-response-source"] for seen in answers} == {"compiler"}
+            assert all(seen.json["message"].startswith("Compilation failed") for seen in answers)
+            assert len({seen.json["req_id"] for seen in answers}) == 5
+
+    run(check())
+
+
+def test_a_program_outlives_its_sandbox_and_its_worker() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            code = (await rig.call(at("acme"))).headers["x-sandpost-code"]
+            path = Path(rig.host.code_dir) / "acme" / code
+            assert path.read_bytes() == HELLO, "the answer came before others can find the program"
+            # As another worker would: from disk, in a fresh sandbox.
+            rig.worker.codes._kept.clear()
+            rig.controller.gone(next(iter(rig.controller.routes)), "idle")
+            assert (await rig.call(at("acme", f"webtask_code={code}"), b"", "GET")).status == 200
+            # Of another tenant it is unknown.
+            assert (await rig.call(at("other", f"webtask_code={code}"), b"", "GET")).status == 404
+
+    run(check())
+
+
+def test_programs_of_many_kinds_run_in_the_real_runtime() -> None:
+    async def check() -> None:
+        async with real_runtime() as place, Rig() as rig:
+            rig.controller.places["*"] = place
+            connection = await rig.connect()
+            for n in range(300):
+                seen = await connection.call(at("acme"), b"return function (cb) { cb(null, %d) }" % n)
+                assert (seen.status, seen.body) == (200, b"%d" % n or b"{}") if n else seen.status == 200
+            seen = await connection.call(at("acme"), b"return (ctx, req, res) => { res.statusCode = 201; res.end('x') }")
+            assert (seen.status, seen.body) == (201, b"x")
+            seen = await connection.call(at("acme"), b"return function (cb) { process.exit(3) }")
+            assert (seen.status, seen.json["reason"]) == (500, "exit")
+
+    run(check())
+
+
+def store(folder: Path, work: object) -> None:
+    """Run `work(store)` with a store of its own."""
+
+    async def check() -> None:
+        made = CodeStore(str(folder))
+        try:
+            await work(made)  # type: ignore[operator]
+        finally:
+            made.close()
+
+    run(check())
+
+
+async def put(kept: CodeStore, code: bytes, bound: int = 1 << 30) -> str:
+    """Keep a program and wait until it is on disk."""
+    name, done = hashlib.sha256(code).hexdigest(), asyncio.Event()
+    kept.put("acme", name, code, bound, done.set)
+    await done.wait()
+    return name
+
+
+async def fetch(kept: CodeStore, name: str) -> bytes | None:
+    """Look on disk."""
+    found: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    kept.fetch("acme", name, found.set_result)
+    return await found
+
+
+def test_a_program_cut_short_by_a_crash_is_not_found(tmp_path: Path) -> None:
+    async def work(kept: CodeStore) -> None:
+        name = await put(kept, b"return 1")
+        path = tmp_path / "acme" / name
+        path.write_bytes(b"retu")
+        assert await fetch(kept, name) is None
+        assert not path.exists()
+
+    store(tmp_path, work)
+
+
+def test_the_least_recently_used_go_first_when_a_tenant_has_too_many(tmp_path: Path) -> None:
+    async def work(kept: CodeStore) -> None:
+        first = await put(kept, b"first")
+        used = await put(kept, b"used")
+        past = time.time() - 1000
+        os.utime(tmp_path / "acme" / first, (past, past))
+        names = [await put(kept, b"%d" % n, bound=20 * 4096) for n in range(40)]
+        left = set(os.listdir(tmp_path / "acme"))
+        assert 15 <= len(left) <= 20
+        assert names[-1] in left
+        assert first not in left
+        assert used not in left
+
+    store(tmp_path, work)
+
+
+def test_what_was_not_used_for_a_day_goes(tmp_path: Path) -> None:
+    async def work(kept: CodeStore) -> None:
+        old, new = await put(kept, b"old"), await put(kept, b"new")
+        past = time.time() - code_module.KEPT_FOR - 10
+        os.utime(tmp_path / "acme" / old, (past, past))
+        kept._sweep_disk()
+        assert os.listdir(tmp_path / "acme") == [new]
+
+    store(tmp_path, work)
+
+
+def test_a_full_or_foreign_disk_costs_the_keeping_and_no_call(tmp_path: Path) -> None:
+    async def work(kept: CodeStore) -> None:
+        name = await put(kept, b"return 1")
+        assert kept.look("acme", name) == b"return 1"
+
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    store(blocked / "below", work)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "A" * 64, ""])
+def test_only_hashes_name_files(tmp_path: Path, name: str) -> None:
+    async def work(kept: CodeStore) -> None:
+        with pytest.raises(AssertionError):
+            kept._path("acme", name)
+
+    store(tmp_path, work)
