@@ -10,7 +10,7 @@ GiB = 1 << 30
 
 
 def memory(used: int, bound: int = 2 * GiB, available: int = 8 * GiB, total: int = 16 * GiB) -> Memory:
-    return Memory(used=used, bound=bound, available=available, total=total, reserve=0.1)
+    return Memory(used=used, bound=bound, available=available, total=total)
 
 
 candidates = st.lists(

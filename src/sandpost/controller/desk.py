@@ -23,7 +23,7 @@ from sandpost.model.names import new_sandbox_id
 LONGEST_WAIT = 15.0
 """Seconds after which an `Ask` is refused."""
 REPLACE_WAIT = 60.0
-REPLACE_AFTER = 5.0
+REPLACE_AFTER = 3.0
 """A sandbox this young is not replaced at its own wish."""
 REMEMBERED = 5.0
 """Seconds for which the api's word about a tenant stands against that of proxies, which may read the store later."""

@@ -8,6 +8,8 @@ MiB = 1 << 20
 
 IDLE_COST = 12 * MiB
 """What an idle sandbox takes of the machine; `bench` measures it."""
+MACHINE_RESERVE = 0.1
+"""Share of the machine's memory that no start may touch, whoever uses the rest."""
 IDLE_AFTER = 5.0
 """Seconds without a call after which a sandbox may end for want of memory."""
 _FASTEST_FILL = 2 << 30
@@ -20,13 +22,16 @@ Pressure = Literal["none", "soft", "hard"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes. `used` of `bound` by all sandboxes together, `available` of `total` on the machine."""
+    """Bytes. `used` of `bound` by all sandboxes together, `available` of `total` on the machine.
+
+    `bound` is what the setting `memory_reserve` leaves; the machine's own memory is looked at besides, for what
+    others than sandboxes use.
+    """
 
     used: int
     bound: int
     available: int
     total: int
-    reserve: float
 
     @property
     def margin(self) -> int:
@@ -62,7 +67,7 @@ def parent_limit(total: int, reserve: float) -> int:
 def fits(memory: Memory, starting: int) -> bool:
     """Whether another sandbox may start while `starting` others do: twice an idle one must leave the reserve."""
     cost = (2 + starting) * IDLE_COST
-    return memory.used + cost <= memory.soft and memory.available - cost >= memory.reserve * memory.total
+    return memory.used + cost <= memory.soft and memory.available - cost >= MACHINE_RESERVE * memory.total
 
 
 def pressure(memory: Memory) -> Pressure:

@@ -55,6 +55,6 @@ class Suspicion:
 
 def _blocked(sandbox: Sandbox, suspect: Suspect, when: str) -> str:
     calls = sandbox.calls_in_flight
-    return f"blocked: Blocked event loop, no answer for {suspect.silent_for:.1f} s {when}" + (
+    return f"blocked: no answer for {suspect.silent_for:.1f} s {when}" + (
         f", {calls} calls in flight" if calls > 1 else ""
     )

@@ -52,7 +52,7 @@ class MemoryWatch:
         """Read how full it is now."""
         used, bound = self._engine.memory()
         total, available = _machine()
-        return room.Memory(used=used, bound=bound, available=available, total=total, reserve=self.reserve)
+        return room.Memory(used=used, bound=bound, available=available, total=total)
 
     def _look_now(self) -> None:
         if self._timer is not None:
