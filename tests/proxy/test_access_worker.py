@@ -267,7 +267,11 @@ def test_forwarded_headers_are_believed_from_trusted_proxies_alone() -> None:
 
 def test_a_browser_may_call() -> None:
     async def check() -> None:
-        asks = ("Origin: https://a.example", "Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-a")
+        asks = (
+            "Origin: https://a.example",
+            "Access-Control-Request-Method: PUT",
+            "Access-Control-Request-Headers: x-a",
+        )
         async with Sandbox(says(answer())) as sandbox, Rig() as rig:
             rig.controller.places["*"] = sandbox.place
             for target in ("/acme", at("acme"), at("acme", "webtask_code=" + "0" * 64), "/api/tenants"):

@@ -32,7 +32,9 @@ def test_a_management_request_passes_with_its_key_and_body() -> None:
     async def check() -> None:
         async def script(peer: Peer, head: Request) -> None:
             body = await peer.reader.readexactly(int(head.headers.get(b"content-length", b"0")))
-            await peer.write(b"HTTP/1.1 201 Created\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            await peer.write(
+                b"HTTP/1.1 201 Created\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
 
         heads: list[Request] = []
         async with Rig() as rig, api(rig, script, heads):

@@ -109,7 +109,9 @@ def test_programs_of_many_kinds_run_in_the_real_runtime() -> None:
             for n in range(300):
                 seen = await connection.call(at("acme"), b"return function (cb) { cb(null, %d) }" % n)
                 assert (seen.status, seen.body) == (200, b"%d" % n or b"{}") if n else seen.status == 200
-            seen = await connection.call(at("acme"), b"return (ctx, req, res) => { res.statusCode = 201; res.end('x') }")
+            seen = await connection.call(
+                at("acme"), b"return (ctx, req, res) => { res.statusCode = 201; res.end('x') }"
+            )
             assert (seen.status, seen.body) == (201, b"x")
             seen = await connection.call(at("acme"), b"return function (cb) { process.exit(3) }")
             assert (seen.status, seen.json["reason"]) == (500, "exit")

@@ -93,7 +93,9 @@ def test_rows_go_to_other_tenants_after_a_rest(tmp_path: Path, monkeypatch: pyte
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3), st.booleans()), max_size=60))
-def test_no_order_of_calls_loses_count(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, bool]]) -> None:
+def test_no_order_of_calls_loses_count(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, int, bool]]
+) -> None:
     folder = str(tmp_path_factory.mktemp("table"))
     workers = [Quota(folder, 2), Quota(folder, 2)]
     limits = Limits(calls=4)
