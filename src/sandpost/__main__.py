@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from sandpost.supervisor.wish import WISH
+
 _PARTS = {
     "serve": "sandpost.supervisor.main",
     "controller": "sandpost.controller.main",
@@ -15,6 +17,9 @@ _PARTS = {
 def main() -> int:
     """Run what the command line names; return the exit status."""
     command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command == "serve":
+        # Before the imports, which take longer than an operator may take to change his mind.
+        WISH.listen()
     module = importlib.import_module(_PARTS.get(command, "sandpost.cli.main"))
     arguments = sys.argv[2:] if command in _PARTS else sys.argv[1:]
     status: int | None = module.main(arguments)

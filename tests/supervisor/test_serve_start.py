@@ -3,8 +3,10 @@
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from sandpost.config import DEFAULTS
 from sandpost.model.errors import HostUnfit
 from sandpost.supervisor import layout, main
+from supervisor.stand import until
 from support.platform import SANDPOST, free_port
 
 
@@ -178,6 +181,48 @@ def as_nobody() -> None:
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
+
+
+def test_a_stop_while_it_starts_ends_it_and_leaves_nothing(top: Path) -> None:
+    # Another build of the image holds this lock: the start waits there.
+    images = top / "image"
+    images.mkdir()
+    with open(images / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ours = {
+            "SANDPOST_STATE_DIR": str(top / "state"),
+            "SANDPOST_RUN_DIR": str(top / "run"),
+            "SANDPOST_IMAGE_DIR": str(images),
+            "SANDPOST_LISTEN": f"127.0.0.1:{free_port()}",
+        }
+        process = subprocess.Popen([SANDPOST, "serve"], env=os.environ | ours, stderr=subprocess.PIPE, text=True)
+        try:
+            until(lambda: list(top.glob("run/?/metrics")), "it has come to the image", 20)
+            process.send_signal(signal.SIGTERM)
+            _, complaints = process.communicate(timeout=10)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0
+    assert "Traceback" not in complaints
+    assert not list(top.glob("run/?"))
+
+
+def test_a_stop_in_the_first_moment_is_noted() -> None:
+    # Sent before the supervisor's modules are imported: noted, and acted on when it is known what runs.
+    program = """
+import os, signal, sys
+from sandpost.supervisor.wish import WISH, Stopped
+WISH.listen()
+os.kill(os.getpid(), signal.SIGTERM)
+assert WISH.asked
+try:
+    with WISH.breaking_off():
+        sys.exit(1)
+except Stopped:
+    sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 7
 
 
 def test_detached_it_tells_what_went_wrong_on_the_terminal(top: Path) -> None:

@@ -47,7 +47,8 @@ class Aside:
 
 def _answer(task: Callable[[], str | None], writer: int) -> NoReturn:
     try:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         kernel.die_with_parent(signal.SIGTERM)
         try:
             answer = _Answer(value=task())

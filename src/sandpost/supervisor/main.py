@@ -20,6 +20,7 @@ from sandpost.supervisor.outlet import Outlet
 from sandpost.supervisor.release import release
 from sandpost.supervisor.start import Prepared
 from sandpost.supervisor.supervisor import Plan, Supervisor
+from sandpost.supervisor.wish import WISH, Stopped
 
 _TRIM_EVERY = 60.0
 _USAGE = """usage: sandpost serve [--config FILE] [--detach] [SETTING ..]
@@ -49,6 +50,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Run until told to stop; return the exit status."""
+    WISH.listen()
     try:
         options = parse(argv)
         if options.help:
@@ -104,8 +106,9 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     except SandpostError as error:
         outlet.complain(f"sandpost: {error.message}")
         return 2 if isinstance(error, ConfigError) else 1
-    except KeyboardInterrupt:
-        return 130
+    except Stopped:
+        # Nothing ran yet.
+        return 0
     if parent is not None:
         outlet = Outlet(os.path.join(settings["state_dir"], "serve.log"))
 
@@ -133,9 +136,10 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
         asyncio.run(_run(plan, prepared, outlet))
     except SandpostError as error:
         outlet.complain(f"sandpost: {error.message}")
+        return 1
+    finally:
         if prepared.first_key and not shown:
             outlet.complain(f"The first operator's key was made all the same: {prepared.first_key}")
-        return 1
     return 0
 
 
@@ -145,6 +149,8 @@ async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
     loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
     loop.add_signal_handler(signal.SIGINT, supervisor.stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+    if WISH.asked:
+        supervisor.stop()
 
     def trim() -> None:
         outlet.trim()

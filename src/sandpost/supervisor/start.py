@@ -16,6 +16,7 @@ from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host, load
 from sandpost.supervisor import family, layout, listening, reach
 from sandpost.supervisor.aside import Aside
+from sandpost.supervisor.wish import WISH, Stopped
 
 log = get_logger()
 
@@ -110,7 +111,7 @@ def _claimed(
             listening.check_port(host)
         layout.make_folders(host)
         host = _with_tls(host, settings)
-        host = msgspec.structs.replace(host, image=image.result() or "")
+        host = msgspec.structs.replace(host, image=_digest(image, host, previous))
         # Last of what can fail: a key that was made is shown once.
         first_key = Aside(lambda: _ensure_key(host, settings["admin_key"] or None), close=(lock,)).result()
         path = host_file.write(host)
@@ -156,6 +157,17 @@ def _keep(new: Host) -> Host:
     if (old.listen_host, old.listen_port, old.workers) != (new.listen_host, new.listen_port, new.workers):
         log.warning("processes of an earlier start live: `listen` and `workers` change at a stop and a start")
     return host_file.take_up(old, new)
+
+
+def _digest(image: Aside, host: Host, previous: list[family.Known]) -> str:
+    """Wait for the image, up to minutes where it has to be built; a stop of living processes does not need it."""
+    try:
+        with WISH.breaking_off():
+            return image.result() or ""
+    except Stopped:
+        if not previous:
+            raise
+        return host.image
 
 
 def _with_tls(host: Host, settings: Settings) -> Host:

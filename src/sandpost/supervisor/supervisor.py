@@ -117,7 +117,8 @@ class Supervisor:
         failure: SandpostError | None = None
         try:
             await adoption.adopt(self, previous)
-            self._launch()
+            if not self.stop_asked.is_set():
+                self._launch()
             await self._wait_up(patient=bool(previous))
         except SandpostError as error:
             failure = error
