@@ -1,0 +1,76 @@
+"""Many sandboxes, made and ended one after another, leave nothing; a thousand new tenants meet a bounded queue."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from support.machine import traces
+from support.platform import Platform, platform
+
+HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
+
+
+def memory(running: Platform) -> int:
+    """Private and shared bytes of all our processes, each page counted once (PSS)."""
+    total = 0
+    for part in ("supervisor", "controller", "proxy", "api", "collector"):
+        for pid in running.pids(part):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+def descriptors(running: Platform) -> int:
+    """Open descriptors of all our processes."""
+    parts = ("supervisor", "controller", "proxy", "api", "collector")
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for part in parts for pid in running.pids(part))
+
+
+def end_all(running: Platform, tenants: list[str]) -> None:
+    """Suspend the tenants, which ends their sandboxes, and wait until these are gone."""
+    for tenant in tenants:
+        assert running.api("DELETE", f"/api/tenants/{tenant}").status in {200, 204, 404}
+    deadline = time.monotonic() + 30
+    while any(record.get("tenant") in tenants for record in running.records()):
+        assert time.monotonic() < deadline, "sandboxes of removed tenants live on"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(25, marks=pytest.mark.long)])
+def test_sandboxes_made_and_ended_leave_nothing(rounds: int) -> None:
+    with platform(pool_size="2") as running:
+        settled: tuple[int, int] | None = None
+        for turn in range(rounds):
+            names = [f"leak-{turn}-{n}" for n in range(20)]
+            for name in names:
+                assert running.api("PUT", f"/api/tenants/{name}", {}).status in {200, 201}
+                assert running.call(name, HELLO).status == 200
+            end_all(running, names)
+            if turn == min(1, rounds - 1):
+                settled = memory(running), descriptors(running)
+        assert settled is not None
+        grown, opened = memory(running) - settled[0], descriptors(running) - settled[1]
+        assert grown < 16 << 20, f"memory grew by {grown} bytes"
+        assert opened < 60, f"{opened} more descriptors are open"
+        groups = [line for line in traces(running.host) if "/t-" in line]
+        assert len(groups) < 60
+
+
+@pytest.mark.long
+def test_a_thousand_new_tenants_are_served_or_told_to_come_back() -> None:
+    with platform(pool_size="2", queue="16", limits_idle="20s") as running:
+        neighbour = running.call("neighbour", HELLO)
+        assert neighbour.status == 200
+        with ThreadPoolExecutor(64) as threads:
+            answers = list(threads.map(lambda n: running.call(f"crowd-{n}", HELLO), range(1000)))
+        statuses = {answer.status for answer in answers}
+        assert statuses <= {200, 503}
+        refused = [answer for answer in answers if answer.status == 503]
+        assert refused, "64 at once do not fit a queue of 16"
+        assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+        assert all(answer.json["reason"] == "no_room" for answer in refused)
+        assert running.call("neighbour", HELLO).status == 200
