@@ -10,7 +10,7 @@ import pytest
 
 from sandpost.proxy import code as code_module
 from sandpost.proxy.code import CodeStore
-from support.proxy import HELLO, Peer, Request, Rig, Sandbox, answer, at, eventually, real_runtime, run, says
+from support.proxy import HELLO, Ask, Peer, Request, Rig, Sandbox, answer, at, eventually, real_runtime, run, says
 
 HASH = hashlib.sha256(HELLO).hexdigest()
 UNKNOWN = b"HTTP/1.1 404 Not Found\r\nx-sandpost-wire: 1\r\nx-sandpost-unknown: 1\r\ncontent-length: 2\r\n\r\n{}"
@@ -115,6 +115,38 @@ def test_programs_of_many_kinds_run_in_the_real_runtime() -> None:
             assert (seen.status, seen.body) == (201, b"x")
             seen = await connection.call(at("acme"), b"return function (cb) { process.exit(3) }")
             assert (seen.status, seen.json["reason"]) == (500, "exit")
+
+    run(check())
+
+
+def test_an_unknown_hash_costs_no_sandbox() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            seen = await rig.call(at("acme", "webtask_code=" + "0" * 64), b"", "GET")
+            assert (seen.status, seen.json["reason"]) == (404, "unknown_code")
+            assert not rig.controller.all(Ask)
+
+    run(check())
+
+
+def test_a_use_by_hash_keeps_a_program_for_another_day() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            code = (await rig.call(at("acme"))).headers["x-sandpost-code"]
+            path = Path(rig.host.code_dir) / "acme" / code
+            past = time.time() - 80_000
+            os.utime(path, (past, past))
+            rig.worker.codes._touched.clear()
+            assert (await rig.call(at("acme", f"webtask_code={code}"), b"", "GET")).status == 200
+            await eventually(lambda: path.stat().st_mtime > past + 1000)
+            # What is no longer on disk is written again by the next POST.
+            path.unlink()
+            rig.worker.codes._touched.clear()
+            rig.worker.codes._missed.clear()
+            assert (await rig.call(at("acme", f"webtask_code={code}"), b"", "GET")).status == 200
+            assert (await rig.call(at("acme"))).status == 200
+            assert path.read_bytes() == HELLO
 
     run(check())
 

@@ -48,8 +48,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_code", "_fetching", "_orphaned_at", "_storing", "_tries", "code_hash", "exclusive", "limits", "sandbox",
-        "seat", "settings", "waited", "written",
+        "_asked", "_code", "_fetching", "_storing", "_tries", "code_hash", "exclusive", "limits",
+        "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -69,8 +69,8 @@ class Call(Exchange):
         self._code = code
         self._fetching = False
         self._storing = False
+        self._asked = False
         self._tries = 0
-        self._orphaned_at = 0.0
 
     # --- on the way to the sandbox ----------------------------------------------------------------------------
 
@@ -90,7 +90,25 @@ class Call(Exchange):
             worker.codes.put(plan.name, self.code_hash, code, self.limits.stored_code, self._stored)
             if self.done:
                 return
+        if code is None and not self._at_hand():
+            # Known before a sandbox is asked for: a wrong hash costs none.
+            self._fetch()
+            return
         self._choose()
+
+    def _at_hand(self) -> bool:
+        """Whether the program is loaded or in memory."""
+        codes, name = self.worker.codes, self.plan.name
+        sandbox = None if self.exclusive else self.worker.routes.find(name)
+        if sandbox is not None and self.code_hash in sandbox.loaded:
+            codes.renew(name, self.code_hash)
+            return True
+        self._code = codes.look(name, self.code_hash)
+        return self._code is not None
+
+    def _fetch(self) -> None:
+        self._fetching = True
+        self.worker.codes.fetch(self.plan.name, self.code_hash, self._fetched)
 
     def _stored(self) -> None:
         self._storing = False
@@ -102,12 +120,13 @@ class Call(Exchange):
         if sandbox is not None:
             self.route_found(sandbox)
         else:
-            self.waited = True
+            self.waited = self._asked = True
             self.worker.routes.ask(self)
 
     def route_found(self, sandbox: Sandbox) -> None:
         """A sandbox is there."""
         self.sandbox = sandbox
+        self._asked = False
         sandbox.calls.add(self)
         if self.code_hash in sandbox.loaded:
             if not self._storing:
@@ -125,8 +144,7 @@ class Call(Exchange):
         if self._code is None:
             self._code = self.worker.codes.look(self.plan.name, self.code_hash)
         if self._code is None:
-            self._fetching = True
-            self.worker.codes.fetch(self.plan.name, self.code_hash, self._fetched)
+            self._fetch()
             return
         sandbox.load(self.code_hash, self._code, self)
 
@@ -140,6 +158,8 @@ class Call(Exchange):
         self._code = code
         if self.sandbox is not None:
             self.sandbox.load(self.code_hash, code, self)
+        elif not self._asked:
+            self._choose()
 
     def load_ended(self, failure: Failure | None) -> None:
         """The program is loaded, or cannot be."""
@@ -366,10 +386,8 @@ class Call(Exchange):
         assert sandbox is not None
         if sandbox.word is not None:
             return
-        now = self.worker.now()
-        self._orphaned_at = now
         self.worker.later(WORD_WAIT, self._no_word)
-        sandbox.probe.ask(now, self._sandbox_lives)
+        sandbox.probe.ask(self.worker.now(), self._sandbox_lives)
 
     def _sandbox_lives(self) -> None:
         if not self.done and self.up is None:

@@ -25,6 +25,8 @@ MEMORY = 64 << 20
 _TOUCH_EVERY = 3600.0
 _SWEEP_EVERY = 1800.0
 _SCAN_AGAIN = 60.0
+_MISSED_FOR = 60.0
+_MAX_NOTES = 65536
 _BLOCK = 4096
 """A file counts at least a block, so that many small ones are bounded as well."""
 
@@ -41,6 +43,8 @@ class CodeStore:
         self._size = 0
         # When the file's time was last renewed (monotonic), for programs that are surely on disk.
         self._touched: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # When a program that a sandbox has was looked for on disk.
+        self._missed: OrderedDict[tuple[str, str], float] = OrderedDict()
         # The disk thread's own: bytes of a tenant's folder as last counted, and when.
         self._counted: dict[str, tuple[int, float]] = {}
         self._closed = False
@@ -84,9 +88,23 @@ class CodeStore:
         self._run(self._read, take, tenant, code_hash)
 
     def renew(self, tenant: str, code_hash: str) -> None:
-        """Note a use, so that the program is kept for another day."""
-        self._mark(tenant, code_hash)
-        self._run(self._touch, lambda _: None, tenant, code_hash)
+        """Note a use of a program that need not be read, so that it is kept for another day."""
+        name = (tenant, code_hash)
+        now = self._loop.time()
+        if now - self._touched.get(name, -_TOUCH_EVERY) < _TOUCH_EVERY:
+            return
+        if now - self._missed.get(name, -_MISSED_FOR) < _MISSED_FOR:
+            return
+
+        def note(found: bytes | None) -> None:
+            if found is not None:
+                self._mark(tenant, code_hash)
+
+        # Whether it is there still is known later; until then it is not asked again.
+        self._missed[name] = now
+        if len(self._missed) > _MAX_NOTES:
+            self._missed.popitem(last=False)
+        self._run(self._touch, note, tenant, code_hash)
 
     # --- in the event loop --------------------------------------------------------------------------------
 
@@ -119,7 +137,7 @@ class CodeStore:
 
     def _mark(self, tenant: str, code_hash: str) -> None:
         self._touched[(tenant, code_hash)] = self._loop.time()
-        if len(self._touched) > 65536:
+        if len(self._touched) > _MAX_NOTES:
             self._touched.popitem(last=False)
 
     def _written(self, tenant: str, code_hash: str, done: Callable[[], None]) -> None:
@@ -175,9 +193,12 @@ class CodeStore:
         os.utime(path)
         return code
 
-    def _touch(self, tenant: str, code_hash: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+    def _touch(self, tenant: str, code_hash: str) -> bytes | None:
+        try:
             os.utime(self._path(tenant, code_hash))
+        except FileNotFoundError:
+            return None
+        return b""
 
     def _bound(self, tenant: str, added: int, bound: int) -> None:
         """Count a tenant's folder, and remove the least recently used programs beyond `bound`.

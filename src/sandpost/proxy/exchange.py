@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sandpost.model.errors import BadGateway, BodyTooLarge, MalformedRequest, RequestTimeout, SandpostError
 from sandpost.model.units import format_size
 from sandpost.proxy.http1.body import BodyReader, Kind, Piece
-from sandpost.proxy.http1.errors import BrokenResponse
+from sandpost.proxy.http1.errors import BrokenResponse, malformed
 from sandpost.proxy.http1.render import CONTINUE, LAST_CHUNK, answer_framing, chunk, render_response
 from sandpost.proxy.http1.response import ResponseHead, parse_response
 from sandpost.proxy.plan import Plan
@@ -93,7 +93,7 @@ class Exchange:
         if limit and body.length > limit:
             raise self._too_large()
         self._chunked_out = body.kind is Kind.CHUNKED
-        self.reader = BodyReader(body, lambda rule: MalformedRequest(f"malformed HTTP request: {rule}"))
+        self.reader = BodyReader(body, malformed)
 
     def begin_body(self) -> None:
         """The upstream side takes the body from now on."""

@@ -1,0 +1,101 @@
+"""A program that does not come in one piece with its head."""
+
+from typing import TYPE_CHECKING
+
+from sandpost.model.errors import BodyTooLarge, RequestTimeout, SandpostError
+from sandpost.model.units import format_size
+from sandpost.proxy.call import Call
+from sandpost.proxy.http1.body import BodyReader
+from sandpost.proxy.http1.errors import malformed
+from sandpost.proxy.http1.render import CONTINUE
+from sandpost.proxy.plan import Plan
+
+if TYPE_CHECKING:
+    from sandpost.proxy.client import Client
+
+NEVER = float("inf")
+
+
+class Gathering:
+    """Takes a program that did not come in one piece, within the tenant's limit."""
+
+    def __init__(self, client: "Client", plan: Plan) -> None:
+        settings = plan.settings
+        assert settings is not None
+        self._client = client
+        self._plan = plan
+        self._limit = settings.limits.code
+        body = plan.head.body
+        if body.length > self._limit:
+            raise code_too_large(self._limit)
+        self._reader = BodyReader(body, malformed)
+        self._parts: list[bytes] = []
+        self.due = client.worker.now() + client.worker.host.body_timeout
+        self.done = False
+        client.handler = self
+        client.last_data = client.worker.now()
+        client.worker.exchanges.add(self)
+        if plan.head.expect_continue:
+            client.write(CONTINUE)
+
+    def client_data(self, data: bytes) -> None:
+        """More of the program."""
+        client, reader = self._client, self._reader
+        try:
+            if not reader.finished:
+                self._parts += [bytes(piece) for piece in reader.feed(data)]
+            if reader.received > self._limit:
+                raise code_too_large(self._limit)
+            if not reader.finished:
+                return
+            self._end()
+            if reader.excess:
+                client.keep(reader.excess)
+            code = b"".join(self._parts)
+            worker, plan = client.worker, self._plan
+            Call(worker, client, plan, worker.hash_of(plan, code), code).start()
+        except SandpostError as error:
+            self._end()
+            client.refuse(error, client.worker.next_id(), self._plan, read_to_end=reader.finished)
+
+    def client_eof(self) -> None:
+        """The program will never be complete."""
+        self._end()
+        self._client.close()
+
+    def client_lost(self) -> None:
+        """The client is gone."""
+        self._end()
+
+    def client_writable(self, writable: bool) -> None:
+        """Nothing is being written."""
+
+    def look_after(self, now: float) -> None:
+        """End a program that stopped coming."""
+        if not self.done and now - self._client.last_data > self._client.worker.host.body_timeout:
+            self._end()
+            error = RequestTimeout("the program stopped coming: send it without a pause")
+            self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
+
+    def timed_out(self) -> None:
+        """Pace is what counts: `look_after` ends it."""
+        self.due = NEVER
+
+    def cut(self) -> None:
+        """End it now."""
+        self._end()
+        self._client.abort()
+
+    def _end(self) -> None:
+        self.done = True
+        self._client.handler = None
+        self._client.worker.exchanges.discard(self)
+
+
+def code_too_large(limit: int) -> BodyTooLarge:
+    """Return the error of a program beyond `limit` bytes."""
+    return BodyTooLarge(
+        f"the program is longer than this tenant's limit of {format_size(limit)}: send less, or raise `limits.code`",
+        limit=limit,
+        setting="limits.code",
+    )
