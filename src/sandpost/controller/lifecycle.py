@@ -164,7 +164,9 @@ class Fleet:
         if owner is None:
             self.routes[tenant, record.runtime] = sandbox
         try:
-            self._actions.set_limits(record.group_id, limits)
+            # Most tenants have the limits that the pool was started with: a quarter of an assignment's cost.
+            if limits != record.limits:
+                self._actions.set_limits(record.group_id, limits)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
             return None
