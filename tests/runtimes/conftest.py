@@ -1,15 +1,14 @@
 """Fixtures that start the real runtime with the Node of the image."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.runtime import Runtime
+from support.runtime import Runtime, StartRuntime
 
 IMAGES = Path("/var/lib/sandpost/image")
-StartRuntime = Callable[..., Runtime]
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,7 @@
 
 import pytest
 
-from conftest import StartRuntime
-from support.runtime import FRAME, Record, Runtime, parse_frames
+from support.runtime import FRAME, Record, Runtime, StartRuntime, parse_frames
 
 OK = "return cb => cb(null, 'ok')"
 

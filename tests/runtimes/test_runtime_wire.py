@@ -10,8 +10,7 @@ import time
 import h11
 import pytest
 
-from conftest import StartRuntime
-from support.runtime import Connection, Record, Runtime, code_hash
+from support.runtime import Connection, Record, Runtime, StartRuntime, code_hash
 
 OK = "return cb => cb(null, 'ok')"
 ECHO = "return (context, req, res) => { req.pipe(res); }"

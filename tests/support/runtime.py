@@ -60,11 +60,12 @@ class Connection:
         if body and "transfer-encoding" not in lines:
             lines.setdefault("content-length", str(len(body)))
         request = h11.Request(method=method, target=target, headers=list(lines.items()))
-        self.sock.sendall(self.http.send(request) or b"")
+        data = self.http.send(request) or b""
         if body:
-            self.sock.sendall(self.http.send(h11.Data(data=body)) or b"")
+            data += self.http.send(h11.Data(data=body)) or b""
         if end:
-            self.sock.sendall(self.http.send(h11.EndOfMessage()) or b"")
+            data += self.http.send(h11.EndOfMessage()) or b""
+        self.sock.sendall(data)
 
     def event(self) -> Any:
         while True:
@@ -282,3 +283,6 @@ def parse_frames(data: bytes) -> tuple[list[Record], bytes]:
             text = b""
             done = at
     return records, data[done:]
+
+
+StartRuntime = Callable[..., Runtime]

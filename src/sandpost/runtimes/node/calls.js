@@ -8,6 +8,7 @@
 // plain assignments, which cannot fail, and answered when the stack is shallow again.
 
 const { types: { isAsyncFunction, isPromise } } = require('node:util');
+const { mend } = require('./builtins.js');
 const failures = require('./failures.js');
 const frames = require('./frames.js');
 const { apply, getPrototypeOf, hasOwn, jsonOf, promisePrototype, promiseThen } = require('./primordials.js');
@@ -228,7 +229,10 @@ function begin(call) {
   } else if (arity === 1 && !isAsyncFunction(main)) {
     invokeCallback(call);
   } else if (hasBody(call.req)) {
-    readBody(call.req, (bytes) => enter(call, invokeContext, undefined, [call, bytes]));
+    readBody(call.req, (bytes) => {
+      enter(call, invokeContext, undefined, [call, bytes]);
+      mend(call.reqId);
+    });
   } else {
     invokeContext(call, undefined);
   }
@@ -239,6 +243,7 @@ function start(call) {
   call.program.calls++;
   call.res.exchange = call;
   enter(call, begin, undefined, [call]);
+  mend(call.reqId);
 }
 
 module.exports = { Call, answerLate, charge, hasUnanswered: () => unanswered !== undefined, notice, refuse, settle, start };

@@ -13,43 +13,53 @@ const STACK = 32768; // characters of a stack that are passed on
 const OURS = `${__dirname}/`;
 
 const SCRIPT_ERROR = {
+  __proto__: null,
   status: 400, reason: 'script_error', source: 'webtask', error: 'Script returned an error.',
 };
 const SYNC_EXCEPTION = {
+  __proto__: null,
   status: 500, reason: 'sync_exception', source: 'webtask',
   error: 'Script generated an unhandled synchronous exception.',
 };
 const ASYNC_EXCEPTION = {
+  __proto__: null,
   status: 500, reason: 'async_exception', source: 'webtask',
   error: 'Script generated an unhandled asynchronous exception.',
 };
 const NOT_SERIALIZABLE = {
+  __proto__: null,
   status: 400, reason: 'not_serializable', source: 'webtask',
   error: 'Error when JSON serializing the result of the JavaScript code.',
 };
 const COMPILATION_FAILED = {
+  __proto__: null,
   status: 400, reason: 'compilation_failed', source: 'compiler', error: 'Supplied code does not compile or load.',
 };
 const NO_FUNCTION = {
+  __proto__: null,
   status: 400, reason: 'no_function', source: 'compiler', message: 'Invalid webtask code',
   error: 'Supplied code must return or export a function.',
 };
 const WRONG_SIGNATURE = {
+  __proto__: null,
   status: 400, reason: 'wrong_signature', source: 'compiler', message: 'Invalid webtask code',
   error: 'The function must have one of these signatures: function (cb), function (context, cb), '
     + 'function (context, req, res).',
 };
-const EXIT = { status: 500, reason: 'exit', source: 'webtask', error: 'Script ended its process.' };
-const CRASH = { status: 500, reason: 'crash', source: 'webtask', error: 'Script ended its process.' };
+const EXIT = { __proto__: null, status: 500, reason: 'exit', source: 'webtask', error: 'Script ended its process.' };
+const CRASH = { __proto__: null, status: 500, reason: 'crash', source: 'webtask', error: 'Script ended its process.' };
 const UNKNOWN_CODE = {
+  __proto__: null,
   status: 404, reason: 'unknown_code', source: '', message: 'No program with this hash is loaded here: load it first.',
 };
-const BAD_REQUEST = { status: 400, reason: 'bad_request', source: '' };
+const BAD_REQUEST = { __proto__: null, status: 400, reason: 'bad_request', source: '' };
 const UNSUPPORTED_LANGUAGE = {
+  __proto__: null,
   status: 415, reason: 'unsupported_language', source: '',
   message: 'This runtime runs JavaScript: send application/javascript.',
 };
 const INTERNAL = {
+  __proto__: null,
   status: 500, reason: 'internal', source: '', message: 'The runtime failed at this request.',
 };
 

@@ -2,6 +2,7 @@
 
 // Failures and ends of the process, charged to the call that caused them.
 
+const { mend } = require('./builtins.js');
 const failures = require('./failures.js');
 const frames = require('./frames.js');
 const { answerLate, charge, settle } = require('./calls.js');
@@ -15,11 +16,16 @@ const HARMLESS = {
   21: true, 22: true, 23: true, 28: true, 10: true,
 };
 
+let dropStranded; // closes the connections whose request never came to us
+
 // An exception or rejection that nobody caught: the call in whose context it arose gets the answer, the process
 // lives on. One that arose in a call that has been answered, or in none, is a log record.
 function onUncaught(error) {
+  const call = current();
+  // A built-in that was broken in a turn we did not see may have thrown in Node's own code, on a request's way to us.
+  if (mend(call === undefined ? '' : call.reqId)) dropStranded();
   answerLate();
-  charge(current(), error);
+  charge(call, error);
 }
 
 // Answer the call that ends the process, before it does: the write reaches the kernel at once. Whoever else is in
@@ -36,7 +42,8 @@ function blame(kind, message) {
   frames.flush();
 }
 
-function install() {
+function install(dropper) {
+  dropStranded = dropper;
   process.on('uncaughtException', onUncaught);
   process.on('unhandledRejection', onUncaught);
 

@@ -10,7 +10,8 @@ require('./console.js').install((level, text) => {
   const call = current();
   frames.write(level, call === undefined ? '' : call.reqId, text);
 });
-require('./guard.js').install();
-require('./server.js').listen(settings, (port) => {
+const server = require('./server.js');
+require('./guard.js').install(server.dropStranded);
+server.listen(settings, (port) => {
   if (settings.portFile !== '') require('node:fs').writeFileSync(settings.portFile, String(port));
 });

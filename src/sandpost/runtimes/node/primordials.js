@@ -9,11 +9,13 @@ const uncurryThis = Function.prototype.bind.bind(Function.prototype.call);
 module.exports = {
   apply: Reflect.apply,
   defineProperty: Object.defineProperty,
+  getOwnPropertyDescriptor: Object.getOwnPropertyDescriptor,
   getPrototypeOf: Object.getPrototypeOf,
   hasOwn: Object.hasOwn,
   keysOf: Object.keys,
   isInteger: Number.isInteger,
   stringOf: String,
+  ownKeys: Reflect.ownKeys,
   jsonOf: JSON.stringify,
   parseJson: JSON.parse,
   endsWith: uncurryThis(String.prototype.endsWith),
@@ -39,6 +41,7 @@ module.exports = {
   subarray: uncurryThis(Buffer.prototype.subarray),
   allocUnsafe: Buffer.allocUnsafe,
   byteLength: Buffer.byteLength,
+  reallyExit: process.reallyExit,
   setTimeout,
   setImmediate,
 };

@@ -8,7 +8,8 @@ const { isBuiltin } = require('node:module');
 const vm = require('node:vm');
 const { FILE } = require('./failures.js');
 const {
-  apply, bufferSwap16, bufferText, mapDelete, mapForEach, mapGet, mapSet, setImmediate, slice, startsWith, subarray,
+  apply, bufferSwap16, bufferText, isInteger, mapDelete, mapForEach, mapGet, mapSet, setImmediate, slice, startsWith,
+  subarray,
 } = require('./primordials.js');
 const { collectGarbage, loadingNode, tighten, withoutCompilationCache } = require('./v8flags.js');
 
@@ -72,8 +73,8 @@ class Program {
     const returned = apply(this.code, module.exports, [module.exports, module.require, module, FILE, '.']);
     module.loaded = true;
     const main = typeof returned === 'function' ? returned : module.exports;
-    const arity = typeof main === 'function' ? main.length : 0;
-    this.arity = arity;
+    const length = typeof main === 'function' ? main.length : 0;
+    this.arity = isInteger(length) ? length : 0;
     this.main = main;
     this.loaded = true;
   }

@@ -16,6 +16,7 @@ class Response extends ServerResponse {
     this.sendDate = false;
     this.lines = ''; // further header lines of the platform, each with its line end
     this.upgrading = false;
+    this.handled = false; // whether its request has come to the runtime
     this.exchange = undefined; // its `over()` is called once, when the exchange has ended in whatever way
   }
 

@@ -3,9 +3,10 @@
 // The wire of docs/runtime.md: one HTTP server, four operations.
 
 const http = require('node:http');
+const { mend } = require('./builtins.js');
 const { Call, answerLate, hasUnanswered, notice, refuse, settle, start } = require('./calls.js');
 const failures = require('./failures.js');
-const { charCodeAt } = require('./primordials.js');
+const { charCodeAt, mapDelete, mapForEach, mapSet, toLowerCase } = require('./primordials.js');
 const { Programs, compile } = require('./programs.js');
 const { hasBody, mediaType, readBody } = require('./request.js');
 const { Response } = require('./response.js');
@@ -27,15 +28,42 @@ function isHash(text) {
   return true;
 }
 
-// The request id as it came if it is short printable ASCII, else ''.
-function reqIdOf(req) {
-  const text = req.headers['x-sandpost-req'];
-  if (typeof text !== 'string' || text.length > MAX_REQ_ID) return '';
+// The platform's own header lines of a request. Node merges headers by way of objects that inherit, where a program
+// may have put things; the raw lines are as they came. One that comes twice is none.
+class Lines {
+  constructor({ rawHeaders }) {
+    this.op = undefined;
+    this.code = undefined;
+    this.reqId = undefined;
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      const { length } = rawHeaders[i];
+      if (length < 13 || length > 15) continue;
+      const value = rawHeaders[i + 1];
+      switch (toLowerCase(rawHeaders[i])) {
+        case 'x-sandpost-op':
+          this.op = this.op === undefined ? value : '';
+          break;
+        case 'x-sandpost-code':
+          this.code = this.code === undefined ? value : '';
+          break;
+        case 'x-sandpost-req':
+          this.reqId = this.reqId === undefined ? value : '';
+          break;
+        default:
+      }
+    }
+    if (this.reqId === undefined || !isReqId(this.reqId)) this.reqId = '';
+  }
+}
+
+// Whether `text` is short printable ASCII, as frames and bodies need it.
+function isReqId(text) {
+  if (text.length > MAX_REQ_ID) return false;
   for (let i = 0; i < text.length; i++) {
     const code = charCodeAt(text, i);
-    if (code < 33 || code > 126) return '';
+    if (code < 33 || code > 126) return false;
   }
-  return text;
+  return true;
 }
 
 function noContent(res) {
@@ -57,29 +85,31 @@ class Runtime {
 
   // `expects`: the client waits for a 100 before it sends the body.
   handle(req, res, expects, upgrade) {
+    res.handled = true;
+    mend('');
     if (hasUnanswered()) answerLate();
-    switch (req.headers['x-sandpost-op']) {
+    const lines = new Lines(req);
+    switch (lines.op) {
       case 'call':
-        this.#call(req, res, expects, upgrade);
+        this.#call(lines, req, res, expects, upgrade);
         return;
       case 'probe':
         noContent(res);
         return;
       case 'load':
         if (expects) res.writeContinue();
-        this.#load(req, res);
+        this.#load(lines, req, res);
         return;
       case 'warm':
         this.#warm(req, res);
         return;
       default:
-        badRequest(res, reqIdOf(req), 'x-sandpost-op must be probe, warm, load or call.');
+        badRequest(res, lines.reqId, 'x-sandpost-op must be probe, warm, load or call.');
     }
   }
 
-  #call(req, res, expects, upgrade) {
-    const program = this.#programs.get(req.headers['x-sandpost-code']);
-    const reqId = reqIdOf(req);
+  #call({ code, reqId }, req, res, expects, upgrade) {
+    const program = this.#programs.get(code);
     if (program === undefined) {
       refuse(res, failures.UNKNOWN_CODE, 404, reqId, false, undefined, 'x-sandpost-unknown: 1\r\n');
       return;
@@ -93,19 +123,17 @@ class Runtime {
     start(call);
   }
 
-  #load(req, res) {
-    const hash = req.headers['x-sandpost-code'];
-    const reqId = reqIdOf(req);
-    if (!isHash(hash)) {
+  #load({ code, reqId }, req, res) {
+    if (!isHash(code)) {
       badRequest(res, reqId, 'x-sandpost-code must be the SHA-256 of the program in lower-case hexadecimal.');
     } else if (JAVASCRIPT[mediaType(req)] !== true) {
       refuse(res, failures.UNSUPPORTED_LANGUAGE, 415, reqId, false, undefined, '');
-    } else if (this.#programs.get(hash) !== undefined) {
+    } else if (this.#programs.get(code) !== undefined) {
       noContent(res);
     } else {
       readBody(req, (bytes) => {
         try {
-          this.#programs.load(hash, bytes);
+          this.#programs.load(code, bytes);
         } catch (error) {
           settle(new Call(undefined, req, res, reqId), failures.COMPILATION_FAILED, error);
           return;
@@ -119,13 +147,23 @@ class Runtime {
   // Once through compiling, calling and answering with a program that nobody else sees.
   #warm(req, res) {
     const program = compile(WARM_UP);
-    const stand = { __proto__: null, statusCode: 0, lines: '', exchange: undefined, end() {} };
+    const stand = { __proto__: null, statusCode: 0, lines: '', exchange: undefined, handled: true, end() {} };
     start(new Call(program, req, stand, ''));
     noContent(res);
   }
 }
 
 const WARM_UP = Buffer.from('return function (context, cb) { cb(null, { data: context.data }); };');
+
+const sockets = new Map();
+
+// Close every connection that is idle or whose request was lost before it came to `handle`.
+function dropStranded() {
+  mapForEach(sockets, (_, socket) => {
+    const res = socket._httpMessage;
+    if (res === null || res === undefined || !res.handled) socket.destroy();
+  });
+}
 
 // Start listening; `then(port)`.
 function listen(settings, then) {
@@ -140,11 +178,15 @@ function listen(settings, then) {
     connectionsCheckingInterval: 0x7fffffff,
     maxHeaderSize: MAX_HEAD,
     requireHostHeader: false,
-    // Only a program that is loaded is offered an upgrade; all else is an ordinary request.
-    shouldUpgradeCallback: (req) => req.headers['x-sandpost-op'] === 'call' && !hasBody(req),
+    // Only calls may be upgrades; all else, and what has a body, is an ordinary request.
+    shouldUpgradeCallback: (req) => !hasBody(req) && new Lines(req).op === 'call',
   });
   server.maxHeadersCount = 0;
 
+  server.prependListener('connection', (socket) => {
+    mapSet(sockets, socket, true);
+    socket.on('close', () => mapDelete(sockets, socket));
+  });
   server.on('request', (req, res) => runtime.handle(req, res, false, undefined));
   server.on('checkContinue', (req, res) => runtime.handle(req, res, true, undefined));
   server.on('checkExpectation', (req, res) => runtime.handle(req, res, false, undefined));
@@ -171,4 +213,4 @@ function listen(settings, then) {
   server.listen(settings.port, '0.0.0.0', () => then(server.address().port));
 }
 
-module.exports = { listen };
+module.exports = { dropStranded, listen };
