@@ -12,10 +12,8 @@ FAILURES = (SOURCE / "failures.js").read_text()
 def test_every_reason_of_the_runtime_is_in_the_table_with_its_status_and_source() -> None:
     table = DOC[DOC.index("## Answers that the runtime writes") : DOC.index("## What a program gets")]
     found = re.findall(r"status: (\d+), reason: '(\w+)', source: '(\w*)'", FAILURES)
-    assert len(found) >= 12
+    assert len(found) >= 11
     for status, reason, source in found:
-        if reason == "internal":  # a fault of the runtime, no promise
-            continue
         row = next(line for line in table.splitlines() if f"`{reason}`" in line)
         assert status in row
         assert (source or "none") in row

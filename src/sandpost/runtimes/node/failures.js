@@ -58,10 +58,7 @@ const UNSUPPORTED_LANGUAGE = {
   status: 415, reason: 'unsupported_language', source: '',
   message: 'This runtime runs JavaScript: send application/javascript.',
 };
-const INTERNAL = {
-  __proto__: null,
-  status: 500, reason: 'internal', source: '', message: 'The runtime failed at this request.',
-};
+const INTERNAL = { __proto__: null, error: 'The runtime failed at a request; its connection was closed.' };
 
 function read(object, key) {
   try {

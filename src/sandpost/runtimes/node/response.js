@@ -41,7 +41,7 @@ class Response extends ServerResponse {
 
 // `head` without the header lines from `start` on whose names are the platform's.
 function withoutOurs(head, start) {
-  if (indexOf(toLowerCase(head), 'x-sandpost-', start) < 0) return head;
+  if (indexOf(toLowerCase(slice(head, start)), 'x-sandpost-') < 0) return head;
   let kept = slice(head, 0, start);
   for (let at = start; at < head.length;) {
     const end = indexOf(head, '\r\n', at) + 2;

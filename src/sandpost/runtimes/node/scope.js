@@ -22,9 +22,9 @@ function current() {
 // Run the listeners of `emitter` as part of `call`: Node emits a connection's events in no call's context. What a
 // listener throws there goes to `thrown(call, error)`, since on its way up it would leave the context again.
 function bindEvents(emitter, call, thrown) {
-  const { emit } = emitter;
+  const { emit, listenerCount } = emitter;
   emitter.emit = (...args) => {
-    if (current() === call) return apply(emit, emitter, args);
+    if (apply(listenerCount, emitter, [args[0]]) === 0 || current() === call) return apply(emit, emitter, args);
     try {
       return enter(call, emit, emitter, args);
     } catch (error) {

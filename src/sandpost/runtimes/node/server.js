@@ -6,6 +6,7 @@ const http = require('node:http');
 const { mend } = require('./builtins.js');
 const { Call, answerLate, hasUnanswered, notice, refuse, settle, start } = require('./calls.js');
 const failures = require('./failures.js');
+const frames = require('./frames.js');
 const { charCodeAt, mapDelete, mapForEach, mapSet, toLowerCase } = require('./primordials.js');
 const { Programs, compile } = require('./programs.js');
 const { hasBody, mediaType, readBody } = require('./request.js');
@@ -86,9 +87,18 @@ class Runtime {
   // `expects`: the client waits for a 100 before it sends the body.
   handle(req, res, expects, upgrade) {
     res.handled = true;
-    mend('');
-    if (hasUnanswered()) answerLate();
-    const lines = new Lines(req);
+    try {
+      if (hasUnanswered()) answerLate();
+      this.#dispatch(new Lines(req), req, res, expects, upgrade);
+    } catch (error) {
+      // Nothing here throws by itself: a built-in was broken in a turn that we did not see.
+      mend('');
+      frames.write(50, '', failures.recordOf(failures.INTERNAL, true, error));
+      res.destroy();
+    }
+  }
+
+  #dispatch(lines, req, res, expects, upgrade) {
     switch (lines.op) {
       case 'call':
         this.#call(lines, req, res, expects, upgrade);
