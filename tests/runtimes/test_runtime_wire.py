@@ -30,8 +30,11 @@ def test_a_request_without_host_is_served(runtime: Runtime) -> None:
     assert runtime.exchange(b"GET / HTTP/1.1\r\nx-sandpost-op: probe\r\n\r\n").startswith(PREFIX)
 
 
-def test_warm_up_leaves_no_record(runtime: Runtime) -> None:
-    runtime.request("GET", "/", {"x-sandpost-op": "warm"})
+def test_warm_up_leaves_no_program_and_no_record(runtime: Runtime) -> None:
+    for _ in range(2):
+        assert runtime.request("GET", "/", {"x-sandpost-op": "warm"}).status == 204
+    unknown = runtime.request("GET", "/", {"x-sandpost-op": "call", "x-sandpost-code": "0" * 64})
+    assert unknown.headers["x-sandpost-unknown"] == "1"
     assert runtime.read_frames() == b""
     assert runtime.call(OK).body == b'"ok"'
 

@@ -122,6 +122,15 @@ class Programs {
     this.#bytes += program.size;
   }
 
+  // Unload one, called or not.
+  forget(hash) {
+    const program = mapGet(this.#byHash, hash);
+    if (program === undefined) return;
+    mapDelete(this.#byHash, hash);
+    this.#count--;
+    this.#bytes -= program.size;
+  }
+
   #makeRoom(size) {
     while (this.#count > 0 && (this.#count >= this.#maxCount || this.#bytes + size > this.#maxBytes)) {
       let oldest;
@@ -133,9 +142,7 @@ class Programs {
         }
       });
       if (oldest === undefined) return; // all are being called; calls at once are bounded by the proxy
-      mapDelete(this.#byHash, oldestHash);
-      this.#count--;
-      this.#bytes -= oldest.size;
+      this.forget(oldestHash);
       this.#unloaded++;
     }
     if (this.#unloaded >= this.#maxCount) {
@@ -161,4 +168,4 @@ class Programs {
   }
 }
 
-module.exports = { Programs, compile };
+module.exports = { Programs };

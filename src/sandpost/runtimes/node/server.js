@@ -3,12 +3,13 @@
 // The wire of docs/runtime.md: one HTTP server, four operations.
 
 const http = require('node:http');
+const { duplexPair } = require('node:stream');
 const { mend } = require('./builtins.js');
 const { Call, answerLate, hasUnanswered, notice, refuse, settle, start } = require('./calls.js');
 const failures = require('./failures.js');
 const frames = require('./frames.js');
 const { charCodeAt, mapDelete, mapForEach, mapSet, toLowerCase } = require('./primordials.js');
-const { Programs, compile } = require('./programs.js');
+const { Programs } = require('./programs.js');
 const { hasBody, mediaType, readBody } = require('./request.js');
 const { Response } = require('./response.js');
 
@@ -79,6 +80,7 @@ function badRequest(res, reqId, message) {
 
 class Runtime {
   #programs;
+  connect = undefined; // makes the server take a stream as a new connection
 
   constructor(maxPrograms, maxBytes) {
     this.#programs = new Programs(maxPrograms, maxBytes);
@@ -111,7 +113,7 @@ class Runtime {
         this.#load(lines, req, res);
         return;
       case 'warm':
-        this.#warm(req, res);
+        this.#warm(res);
         return;
       default:
         badRequest(res, lines.reqId, 'x-sandpost-op must be probe, warm, load or call.');
@@ -154,16 +156,26 @@ class Runtime {
     }
   }
 
-  // Once through compiling, calling and answering with a program that nobody else sees.
-  #warm(req, res) {
-    const program = compile(WARM_UP);
-    const stand = { __proto__: null, statusCode: 0, lines: '', exchange: undefined, handled: true, end() {} };
-    start(new Call(program, req, stand, ''));
-    noContent(res);
+  // Once through everything that a tenant's first answer needs, on a connection within the process: parsing,
+  // loading, calling, answering.
+  #warm(res) {
+    const [near, far] = duplexPair();
+    near.on('error', () => {});
+    near.on('end', () => {
+      this.#programs.forget(WARM_UP_HASH);
+      noContent(res);
+    });
+    near.resume();
+    this.connect(far);
+    near.write(WARM_UP);
   }
 }
 
-const WARM_UP = Buffer.from('return function (context, cb) { cb(null, { data: context.data }); };');
+const WARM_UP_SOURCE = 'return function (context, cb) { cb(null, { data: context.data }); };';
+const WARM_UP_HASH = '0'.repeat(64);
+const WARM_UP = `PUT / HTTP/1.1\r\nx-sandpost-op: load\r\nx-sandpost-code: ${WARM_UP_HASH}\r\n`
+  + `content-length: ${WARM_UP_SOURCE.length}\r\n\r\n${WARM_UP_SOURCE}`
+  + `GET /?a=b HTTP/1.1\r\nx-sandpost-op: call\r\nx-sandpost-code: ${WARM_UP_HASH}\r\nconnection: close\r\n\r\n`;
 
 const sockets = new Map();
 
@@ -192,6 +204,7 @@ function listen(settings, then) {
     shouldUpgradeCallback: (req) => !hasBody(req) && new Lines(req).op === 'call',
   });
   server.maxHeadersCount = 0;
+  runtime.connect = (stream) => server.emit('connection', stream);
 
   server.prependListener('connection', (socket) => {
     mapSet(sockets, socket, true);
