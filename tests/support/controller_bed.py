@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from sandpost.controller.processes import become_subreaper
+from sandpost.controller.processes import become_subreaper, start_time
 from sandpost.controller.record import Record
 from sandpost.ipc import Channel, Connector
 from sandpost.model.host import Host
@@ -159,7 +159,8 @@ def names_left(host: Host) -> Iterator[str]:
             if host.sandbox_uids <= uid < host.sandbox_uids + 8 * host.slots:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(int(pid), os.WNOHANG)
-                if os.path.exists(f"/proc/{pid}"):
+                # A zombie that is not ours to reap is of an earlier user of this place.
+                if start_time(int(pid)):
                     yield f"process {pid} of uid {uid}"
 
 

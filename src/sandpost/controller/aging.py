@@ -39,7 +39,8 @@ def verdict(sandbox: Sandbox, now: float) -> Verdict | None:
     if limits.idle and quiet >= limits.idle:
         return Verdict("leave", "idle", f"idle: no call for {limits.idle:g} s")
     step: Literal["leave", "replace"] = "leave" if quiet >= QUIET else "replace"
-    age = now - (sandbox.record.assigned_at or now)
+    assigned_at = sandbox.record.assigned_at
+    age = 0.0 if assigned_at is None else now - assigned_at
     if limits.age and age >= limits.age:
         return Verdict(step, "age", f"age: {limits.age:g} s reached")
     if limits.count and sandbox.calls >= limits.count:

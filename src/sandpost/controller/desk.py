@@ -183,7 +183,8 @@ class Desk:
 
     def wishes_to_be_replaced(self, sandbox: Sandbox, now: float) -> None:
         """The runtime asks for a successor; it is the tenant's, so it is not heeded at will."""
-        if now - (sandbox.record.assigned_at or now) >= REPLACE_AFTER:
+        assigned_at = sandbox.record.assigned_at
+        if assigned_at is not None and now - assigned_at >= REPLACE_AFTER:
             self.replace(sandbox, "drained", "drained: replaced, its unloaded programs did not free their memory", now)
 
     def finished(self, sandbox: Sandbox, proxy: ProxyKey, now: float) -> None:

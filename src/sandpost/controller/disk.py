@@ -109,7 +109,10 @@ class Disk:
             version=remains.version,
             wire=remains.wire,
         )
-        return ended(remains.sandbox_id, remains.group_id, remains.slot, remains.tenant)
+        record = ended(remains.sandbox_id, remains.group_id, remains.slot, remains.tenant)
+        # From now on it is ours to remove, whatever becomes of this process.
+        self.write(record)
+        return record
 
     def _path(self, sandbox_id: str) -> str:
         return os.path.join(self._records, f"{sandbox_id}.json")
