@@ -21,11 +21,11 @@ def _processes(host: Host) -> list[str]:
         try:
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             groups = Path(f"/proc/{pid}/cgroup").read_text()
-            state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        # What was orphaned with a killed supervisor is the machine's init's to reap, in its own time.
-        if (state, parent) == ("Z", "1"):
+        # What was orphaned with a killed supervisor is its new parent's to reap, in that one's own time.
+        if state == "Z":
             continue
         if f"{host.run_dir}/" in command or group.search(groups):
             found.append(f"process {pid} {command[:160]}")
