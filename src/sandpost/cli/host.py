@@ -3,10 +3,11 @@
 import click
 
 from sandpost.cli import exits, place, show
+from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 
 
-@click.group()
+@click.group(cls=Commands)
 def config() -> None:
     """Settings."""
 
@@ -38,7 +39,10 @@ def show_config(options: Options) -> None:
 @common
 @pass_options
 def doctor(options: Options) -> None:
-    """Say what this machine lacks for sandboxes, and how to get it; exit code 1 if something must be mended."""
+    """Say what this machine lacks, and how to get it.
+
+    Exit code 1 if something must be mended.
+    """
     from sandpost.config import machine, preflight  # noqa: PLC0415 - only this command needs it
     from sandpost.config.kinds import split_address  # noqa: PLC0415 - the same
 
@@ -47,6 +51,9 @@ def doctor(options: Options) -> None:
     # Its own port is in use while it runs, and that is well.
     port_error = "" if running else machine.port_error(split_address(found["listen"]))
     findings = preflight.judge(machine.read(found, port_error=port_error))
+    if running:
+        own = preflight.Finding("port", "ok", f"{found['listen']} is this installation's")
+        findings = [own if one.name == "port" else one for one in findings]
     if options.json:
         show.as_json([{"name": one.name, "level": one.level, "message": one.message} for one in findings])
     else:
@@ -60,7 +67,7 @@ def doctor(options: Options) -> None:
 @common
 @pass_options
 def restart(options: Options) -> None:
-    """Renew every process one after another; no call fails, sandboxes are kept."""
+    """Renew every process; no call fails, sandboxes are kept."""
     from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
 
     answer = supervisor.restart(place.installation(options))
@@ -76,7 +83,7 @@ def restart(options: Options) -> None:
 @common
 @pass_options
 def stop(options: Options) -> None:
-    """Stop everything: calls under way finish, nothing is left behind."""
+    """Stop everything; calls under way finish, nothing is left."""
     from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
 
     host = place.installation(options)
@@ -91,7 +98,10 @@ def stop(options: Options) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete commands: `source <(sandpost completion bash)`."""
+    """Print what makes a shell complete commands.
+
+    `source <(sandpost completion bash)`
+    """
     from click.shell_completion import get_completion_class  # noqa: PLC0415 - only this command needs it
 
     made = get_completion_class(shell)
@@ -105,7 +115,10 @@ def completion(context: click.Context, shell: str) -> None:
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
 def serve(flags: tuple[str, ...]) -> None:
-    """Start this host's installation, in the foreground; `serve --help` lists the settings."""
+    """Start this host's installation.
+
+    `serve --help` lists the settings.
+    """
     # Its own module reads the flags; this entry stands here for the list of commands.
     from sandpost.supervisor.main import main  # noqa: PLC0415 - a whole process of its own
 

@@ -3,11 +3,12 @@
 import click
 
 from sandpost.cli import show
+from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
 
 
-@click.group()
+@click.group(cls=Commands)
 def key() -> None:
     """Keys of the operator and of tenants."""
 

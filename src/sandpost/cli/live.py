@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 @common
 @pass_options
 def status(options: Options) -> None:
-    """Show how the installation is; exit code 1 if something is wrong."""
+    """Show how the installation is.
+
+    Exit code 1 if something is wrong.
+    """
     with management(options) as client:
         seen = client.status()
     if options.json:
@@ -98,7 +101,7 @@ def usage(options: Options, tenant: str, since: str) -> None:
         ("HOUR", "CALLS", "CPU", "MEMORY", "IN", "OUT", "ENDS"),
         [_used(show.time_of(hour.hour)[:16], hour) for hour in seen.hours]
         + ([_used("total", seen.total)] if seen.hours else []),
-        empty=f"tenant {tenant} used nothing since {show.time_of(seen.since)}",
+        empty=f"tenant {tenant} used nothing since {show.time_of(seen.since)} (the last seconds are counted later)",
         right=("CALLS", "CPU", "MEMORY", "IN", "OUT"),
     )
 

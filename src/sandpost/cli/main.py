@@ -9,17 +9,20 @@ import click
 
 from sandpost import __version__
 from sandpost.cli import exits, host, keys, live, run, tenants
+from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common
 from sandpost.model.errors import SandpostError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=exits.HELP)
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=exits.HELP
+)
 @click.version_option(__version__, prog_name="sandpost")
 @common
 def commands() -> None:
     """Run code that you do not trust.
 
-    On the host, root needs no key; from elsewhere say --url and SANDPOST_KEY.
+    On the host, root needs no key but for `run`; from elsewhere say --url and SANDPOST_KEY.
     """
 
 

@@ -21,9 +21,9 @@ MAX_PROGRAM = 64 << 20
 @common
 @pass_options
 def run(options: Options, file: BinaryIO, tenant: str, data: tuple[str, ...], content_type: str) -> None:
-    """Run the program in FILE (- is stdin) for a tenant and print its answer.
+    """Run a program for a tenant and print its answer.
 
-    With --json the answer is printed as {"status", "headers", "body"}.
+    FILE may be - for stdin. With --json the answer is printed as {"status", "headers", "body"}.
     """
     from sandpost.client import problem_of  # noqa: PLC0415 - takes longer than the rest of a start
     from sandpost.model.names import tenant_name  # noqa: PLC0415 - the same

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from sandpost.cli import show
+from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
 from sandpost.model.bounds import BOUNDS, format_limit
@@ -13,7 +14,7 @@ from sandpost.model.bounds import BOUNDS, format_limit
 _EXAMPLES = {"size": "SIZE", "duration": "TIME", "count": "N", "share": "N"}
 
 
-@click.group()
+@click.group(cls=Commands)
 def tenant() -> None:
     """Tenants: their limits, isolation and state."""
 
@@ -111,7 +112,7 @@ def resume(options: Options, name: str) -> None:
 @common
 @pass_options
 def remove(options: Options, name: str) -> None:
-    """Remove a tenant: keys are revoked, sandboxes end, usage is forgotten."""
+    """Remove a tenant with its keys, sandboxes and usage."""
     with management(options) as client:
         client.remove_tenant(name)
     if options.json:

@@ -37,7 +37,9 @@ def read_secret(path: str) -> str:
                 raise ConfigError(f"{path} holds a secret and others may read it: `chmod 600 {path}`")
             text = file.read(_MAX_SECRET + 1)
     except OSError as error:
-        raise ConfigError(f"cannot read the secret in {path}: {error.strerror}") from None
+        raise ConfigError(
+            f"cannot read the secret in {path}: {error.strerror}: name a file of mode 0600 that holds it alone"
+        ) from None
     secret = text.decode("utf-8", "replace").strip()
     if not secret or len(text) > _MAX_SECRET:
         raise ConfigError(f"{path} holds no secret: write it on one line, at most {_MAX_SECRET} bytes")
@@ -51,7 +53,9 @@ def _read_table(path: str) -> list[Given]:
     except FileNotFoundError:
         if not path:
             return []
-        raise ConfigError(f"there is no settings file {path}") from None
+        raise ConfigError(
+            f"there is no settings file {path}: make it, or name none: {DEFAULT_FILE} is read if it is there"
+        ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path or DEFAULT_FILE}: {error.strerror}") from None
     path = path or DEFAULT_FILE

@@ -34,7 +34,9 @@ def lock_state(state_dir: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise AlreadyRunning(f"Sandpost is running already on {state_dir}") from None
+        raise AlreadyRunning(
+            f"Sandpost is running already on {state_dir}: `sandpost status` shows it, `sandpost stop` ends it"
+        ) from None
     try:
         with _told(state_dir):
             if os.fstat(fd).st_size == 0:
