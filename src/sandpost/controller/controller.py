@@ -96,6 +96,7 @@ class Controller:
             host, joined=self._joined, message=self._on_message, left=self._left, proxy_dead=self._proxy_dead
         )
         self._pump_timer: asyncio.TimerHandle | None = None
+        self._pump_at = 0.0
         self._timers: list[asyncio.Task[None]] = []
         self._retired: asyncio.Future[float] = self._loop.create_future()
         self._listening = False
@@ -415,9 +416,11 @@ class Controller:
         """Pump after `delay`, or earlier if that is planned."""
         at = self._loop.time() + delay
         if self._pump_timer is not None:
-            if self._pump_timer.when() <= at:
+            if self._pump_at <= at:
                 return
             self._pump_timer.cancel()
+        # uvloop's handle of what is due at once does not know its time.
+        self._pump_at = at
         self._pump_timer = self._loop.call_at(at, self._pump)
 
     async def _every(self, seconds: float, work: Callable[[], None]) -> None:

@@ -126,7 +126,13 @@ class Maker:
     def _own(self, tasks: "set[asyncio.Task[None]]", work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+
+        def done(task: "asyncio.Task[None]") -> None:
+            tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a start or a removal broke off: a fault of the controller", exc_info=error)
+
+        task.add_done_callback(done)
 
     async def _start(self, sandbox: Sandbox) -> None:
         begun = time.monotonic()
