@@ -27,3 +27,11 @@ def test_a_tenant_travels_with_its_limits() -> None:
 def test_an_unknown_field_of_a_newer_release_is_ignored() -> None:
     packet = msgspec.msgpack.encode({"type": "Ack", "seq": 3, "added_later": True})
     assert msgspec.msgpack.decode(packet, type=messages.ToController) == messages.Ack(seq=3)
+
+
+def test_an_unknown_limit_of_a_newer_release_is_ignored() -> None:
+    packet = msgspec.msgpack.encode(
+        {"type": "Ask", "seq": 3, "tenant": {"name": "acme", "limits": {"memory": 5, "added_later": 1}}}
+    )
+    ask: Any = msgspec.msgpack.decode(packet, type=messages.ToController)
+    assert ask.tenant.limits == Limits(memory=5)

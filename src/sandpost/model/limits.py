@@ -10,7 +10,7 @@ TenantState = Literal["active", "suspended"]
 MiB = 1 << 20
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one tenant. Sizes are bytes, durations seconds; 0 switches a limit off where it says so."""
 
     memory: int = 128 * MiB
