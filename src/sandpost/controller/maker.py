@@ -144,6 +144,10 @@ class Maker:
             self._start_failed(
                 sandbox, f"{error}: see the limits of the controller's process and of {self._host.run_dir}"
             )
+        except Exception as error:
+            # Whatever it is, the place among the parallel starts comes back.
+            log.exception("a start broke off: a fault of the controller", sandbox_id=sandbox.sandbox_id)
+            self._start_failed(sandbox, f"{type(error).__name__}: see the controller's log")
         else:
             if sandbox.phase == "starting":
                 self._meter.read(sandbox, time.monotonic())
