@@ -4,7 +4,6 @@
 // without a call in flight unloaded when there are too many.
 
 const { isUtf8 } = require('node:buffer');
-const { isBuiltin } = require('node:module');
 const vm = require('node:vm');
 const { FILE } = require('./failures.js');
 const {
@@ -29,15 +28,17 @@ class ModuleNotFound extends Error {
 }
 
 function requireBuiltin(id) {
-  if (typeof id !== 'string' || !isBuiltin(id)) throw new ModuleNotFound(String(id));
-  return loadingNode(getBuiltinModule, process, [id]);
+  const found = typeof id === 'string' ? loadingNode(getBuiltinModule, process, [id]) : undefined;
+  if (found === undefined) throw new ModuleNotFound(String(id));
+  return found;
 }
 
 // Each program has a function of its own, so that one cannot change what another requires.
 function makeRequire() {
   const require = (id) => requireBuiltin(id);
   require.resolve = (id) => {
-    if (typeof id !== 'string' || !isBuiltin(id)) throw new ModuleNotFound(String(id));
+    // Loaded for whoever needs it: most programs do not, and every boot would pay for it.
+    if (typeof id !== 'string' || !requireBuiltin('node:module').isBuiltin(id)) throw new ModuleNotFound(String(id));
     return id;
   };
   require.cache = Object.create(null);

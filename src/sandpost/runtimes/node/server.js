@@ -14,6 +14,7 @@ const { hasBody, mediaType, readBody } = require('./request.js');
 const { Response } = require('./response.js');
 
 const MAX_HEAD = 128 * 1024;
+const BACKLOG = 511;
 const MAX_REQ_ID = 64;
 const JAVASCRIPT = {
   __proto__: null, '': true, 'application/javascript': true, 'application/x-javascript': true, 'text/javascript': true,
@@ -233,7 +234,10 @@ function listen(settings, then) {
     if (socket.writable && socket.bytesWritten === 0) socket.end(MALFORMED);
     else socket.destroy();
   });
-  server.listen(settings.port, '0.0.0.0', () => then(server.address().port));
+  server.once('listening', () => then(server.address().port));
+  // What `server.listen` comes to. On the way it would load the resolver, compile its patterns, and load `cluster` with
+  // all that starts child processes: 6 ms of CPU at every boot.
+  server._listen2('0.0.0.0', settings.port, 4, BACKLOG);
 }
 
 module.exports = { dropStranded, listen };
