@@ -155,18 +155,35 @@ def test_when_the_guilty_call_is_named_the_others_are_neighbours() -> None:
             rig.controller.places["*"] = sandbox.place
             neighbour = asyncio.create_task(rig.call(at("acme")))
             await eventually(lambda: sandbox.calls)
-            seen = await rig.call(at("acme", "guilty=1"))
-            assert (seen.status, seen.body) == (500, b'{"reason":"exit"}')
+            guilty = asyncio.create_task(rig.call(at("acme", "guilty=1")))
+            await eventually(lambda: len(sandbox.calls) == 2)
             # A call that comes between the announcement and the end waits for the next sandbox.
             late = asyncio.create_task(rig.call(at("acme", "late=1")))
             await asyncio.sleep(0.1)
             assert len(sandbox.calls) == 2
             async with Sandbox(says(answer(b"next"))) as successor:
                 rig.controller.places["*"] = successor.place
+                # Its caller may come back through another worker: he hears of it when that one has heard of the end.
+                assert not guilty.done()
                 rig.controller.gone(next(iter(rig.controller.routes)), "exit")
+                seen = await guilty
+                assert (seen.status, seen.body) == (500, b'{"reason":"exit"}')
                 seen = await neighbour
                 assert (seen.status, seen.json["reason"]) == (502, "neighbour_call")
                 assert (await late).body == b"next"
+
+    run(check())
+
+
+def test_an_end_that_is_announced_and_does_not_come_delays_its_own_answer_alone() -> None:
+    async def check() -> None:
+        script = says(answer(b"bye", "500 E", "x-sandpost-error: exit", "x-sandpost-end: exit"))
+        async with Sandbox(script) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            async with asyncio.timeout(4):
+                seen = await rig.call(at("acme"))
+            assert (seen.status, seen.body) == (500, b"bye")
+            assert rig.worker.counts.in_flight == 0
 
     run(check())
 

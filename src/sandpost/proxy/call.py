@@ -39,6 +39,8 @@ WORD_WAIT = 1.5
 """Seconds that a call whose connection broke waits to hear why its sandbox ended."""
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
+MAX_LAST_WORDS = 256 * 1024
+"""Bytes of an answer that are held until the end of its sandbox is known."""
 _OURS = frozenset({b"x-wt-response-source"})
 _SOURCES = {None: b"webtask", b"webtask": b"webtask", b"compiler": b"compiler"}
 _NAMED_ENDS = frozenset({"exit", "crash"})
@@ -48,7 +50,7 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_fetching", "_storing", "_tries", "code_hash", "exclusive", "limits",
+        "_asked", "_code", "_fetching", "_last_words", "_storing", "_tries", "code_hash", "exclusive", "limits",
         "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
@@ -71,6 +73,8 @@ class Call(Exchange):
         self._storing = False
         self._asked = False
         self._tries = 0
+        self._last_words: list[bytes] | None = None
+        """The answer of the call that ends its sandbox, held until every worker has heard of the end."""
 
     # --- on the way to the sandbox ----------------------------------------------------------------------------
 
@@ -248,6 +252,12 @@ class Call(Exchange):
     def up_data(self, data: bytes) -> None:
         """Bytes came; an answer like the last one on this connection goes the short way."""
         up = self.up
+        words = self._last_words
+        if words is not None:
+            words.append(data)
+            if sum(map(len, words)) > MAX_LAST_WORDS:
+                self._tell_last_words()
+            return
         if self.answer is not None or up is None or self._partial:
             super().up_data(data)
             return
@@ -312,9 +322,13 @@ class Call(Exchange):
         if unknown is not None and head.status == 404:
             self._reload()
             return
-        if end is not None:
+        if end is not None and not sandbox.guilty_named:
             sandbox.guilty_named = True
             self.worker.routes.ending(sandbox)
+            # The caller may call again at once, through another worker: that one must not send it to this sandbox.
+            self._last_words = [self._last_head + rest]
+            self.worker.later(WORD_WAIT, self._tell_last_words)
+            return
         if replace is not None and not sandbox.replace_asked:
             sandbox.replace_asked = True
             self.worker.tell(Replace(sandbox_id=sandbox.sandbox_id))
@@ -380,6 +394,21 @@ class Call(Exchange):
 
     # --- what can happen --------------------------------------------------------------------------------------
 
+    def _tell_last_words(self) -> None:
+        words, self._last_words = self._last_words, None
+        if words is None or self.done:
+            return
+        super().up_data(b"".join(words))
+        if not self.done and self.up is None:
+            super().up_lost(clean=True)
+
+    def up_lost(self, clean: bool) -> None:
+        """The upstream connection has ended."""
+        if self._last_words is not None:
+            self.up = None
+            return
+        super().up_lost(clean)
+
     def lost_before_head(self) -> None:
         """The connection ended without an answer: hear first whether the sandbox did."""
         sandbox = self.sandbox
@@ -408,6 +437,7 @@ class Call(Exchange):
 
     def sandbox_gone(self, word: End, message: str, *, shared: bool, guilty_named: bool) -> None:
         """The sandbox has ended. A call of which nothing was written goes to another one."""
+        self._tell_last_words()
         if self.done:
             return
         sandbox = self.sandbox
