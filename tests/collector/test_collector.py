@@ -146,6 +146,22 @@ def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -
     run(body())
 
 
+def test_a_tenants_own_rate_counts_and_may_change(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=256 * 1024) as r:
+            small, usual = r.sandbox(1, "small", 32 * 1024), r.sandbox(2, "usual")
+            floods = [Flood(one.out, b"y" * 99 + b"\n") for one in (small, usual)]
+            await r.until(lambda: bool(r.told("small")) and bool(r.told("usual")))
+            assert r.told("small")[0].endswith("s: over 32 KiB/s")
+            assert r.told("usual")[0].endswith("s: over 256 KiB/s")
+            r.assign(small, "small", 64 * 1024)
+            await r.until(lambda: r.told("small")[-1].endswith("s: over 64 KiB/s"))
+            for flood in floods:
+                flood.stop()
+
+    run(body())
+
+
 def test_quiet_tenant_is_written_promptly_beside_floods(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path) as r:

@@ -134,20 +134,20 @@ class Rig:
 
     # --- what they say --------------------------------------------------------------------------------------
 
-    def sandbox(self, number: int, tenant: str | None = None) -> Fifos:
+    def sandbox(self, number: int, tenant: str | None = None, output: int | None = None) -> Fifos:
         """Make a sandbox's FIFOs, tell the collector, and assign them."""
         fifos = Fifos(self.folder / "fifos", f"{number:012x}")
         self.fifos[fifos.id] = fifos
         for channel in self.supervisor.channels:
             channel.send(m.Streams(sandbox_id=fifos.id), fifos.reads)
         if tenant is not None:
-            self.assign(fifos, tenant)
+            self.assign(fifos, tenant, output)
         return fifos
 
-    def assign(self, fifos: Fifos, tenant: str) -> None:
+    def assign(self, fifos: Fifos, tenant: str, output: int | None = None) -> None:
         self.routes[fifos.id] = tenant
         for channel in self.controller.channels:
-            channel.send(m.Assigned(route=route(fifos.id, tenant)))
+            channel.send(m.Assigned(route=route(fifos.id, tenant, output)))
 
     def release(self, fifos: Fifos) -> None:
         """The sandbox's end as supervisor and controller tell it."""
@@ -229,8 +229,8 @@ class Rig:
             await asyncio.sleep(0.02)
 
 
-def route(sandbox_id: str, tenant: str) -> m.Route:
-    return m.Route(sandbox_id=sandbox_id, tenant=tenant, host="198.18.0.1", port=8000)
+def route(sandbox_id: str, tenant: str, output: int | None = None) -> m.Route:
+    return m.Route(sandbox_id=sandbox_id, tenant=tenant, host="198.18.0.1", port=8000, output=output)
 
 
 def make_host(state_dir: str, run_dir: str, output: int) -> Host:

@@ -115,12 +115,16 @@ class Drain:
 
     # --- what the controller says ---------------------------------------------------------------------------
 
-    def assign(self, sandbox_id: str, tenant: str) -> None:
-        """What the sandbox wrote and writes belongs to `tenant`. The first word counts: there is no second."""
+    def assign(self, sandbox_id: str, tenant: str, rate: int | None = None) -> None:
+        """What the sandbox wrote and writes belongs to `tenant`. The first word counts: there is no second.
+
+        `rate`: bytes a second that are kept of this tenant from now on; None: as the host says.
+        """
         owner = self._owners.setdefault(sandbox_id, tenant)
         if owner != tenant:
             log.error("sandbox assigned to a second tenant", sandbox_id=sandbox_id, tenant=owner, refused=tenant)
             return
+        self._set_own_rate(tenant, rate)
         sandbox = self._sandboxes.get(sandbox_id)
         if sandbox is not None and sandbox.tenancy is None:
             self._own(sandbox, tenant)
@@ -148,11 +152,12 @@ class Drain:
         return len(self._sandboxes)
 
     def set_rate(self, rate: int) -> None:
-        """Keep `rate` bytes a second of each tenant from now on; 0: all."""
+        """Keep `rate` bytes a second, from now on, of each tenant that has no rate of its own; 0: all."""
         self._rate = rate
         now = time.monotonic()
         for tenancy in self._tenancies.values():
-            tenancy.set_rate(rate, now)
+            if not tenancy.own_rate:
+                tenancy.set_rate(rate, now)
 
     def forget_tenants(self) -> None:
         """Drop what is known of tenants that have had no sandbox for a while."""
@@ -322,12 +327,24 @@ class Drain:
             tenancy.paused.remove(stream)
 
     def _own(self, sandbox: Sandbox, tenant: str) -> None:
-        now = time.monotonic()
-        tenancy = self._tenancies.get(tenant)
-        if tenancy is None:
-            tenancy = self._tenancies[tenant] = Tenancy(tenant, self._rate, now)
+        tenancy = self._tenancy(tenant)
         tenancy.sandboxes.add(sandbox.id)
         sandbox.tenancy = tenancy
+
+    def _tenancy(self, tenant: str) -> Tenancy:
+        tenancy = self._tenancies.get(tenant)
+        if tenancy is None:
+            tenancy = self._tenancies[tenant] = Tenancy(tenant, self._rate, time.monotonic())
+        return tenancy
+
+    def _set_own_rate(self, tenant: str, rate: int | None) -> None:
+        if rate is None:
+            return
+        tenancy = self._tenancy(tenant)
+        tenancy.own_rate = True
+        # A bucket that is made anew is full: only a change does that.
+        if tenancy.keep.rate != rate:
+            tenancy.set_rate(rate, time.monotonic())
 
     # --- what is unfinished ---------------------------------------------------------------------------------
 

@@ -141,10 +141,10 @@ class Collector:
         for fd in fds:
             os.close(fd)
         if isinstance(message, m.Assigned):
-            self._drain.assign(message.route.sandbox_id, message.route.tenant)
+            self._drain.assign(message.route.sandbox_id, message.route.tenant, message.route.output)
         elif isinstance(message, m.Table):
             for route in message.routes:
-                self._drain.assign(route.sandbox_id, route.tenant)
+                self._drain.assign(route.sandbox_id, route.tenant, route.output)
                 self._table.add(route.sandbox_id)
             if message.last:
                 self._drain.compare(self._table)

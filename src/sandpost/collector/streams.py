@@ -27,6 +27,8 @@ class Tenancy:
         self.sandboxes: set[str] = set()
         self.paused: list[Stream] = []
         self.used_at = now
+        self.own_rate = False
+        """Whether the rate is this tenant's own rather than the host's."""
         self.set_rate(rate, now)
 
     def set_rate(self, rate: int, now: float) -> None:

@@ -179,7 +179,11 @@ class Fleet:
         if limits == sandbox.record.limits:
             return
         self._actions.set_limits(sandbox.record.group_id, limits)
+        output_changed = limits.output != sandbox.record.limits.output
         self._store(sandbox, msgspec.structs.replace(sandbox.record, limits=limits))
+        if output_changed and sandbox.phase == "assigned":
+            # Proxies know the route already; the collector takes the new rate from it.
+            self._actions.tell(None, Assigned(route=self.route(sandbox)))
 
     def note_calls(self, sandbox: Sandbox) -> None:
         """Write down how many calls it has served."""
@@ -235,7 +239,7 @@ class Fleet:
         host, port = self._host_port(record.slot)
         return Route(
             sandbox_id=record.sandbox_id, tenant=record.tenant, runtime=record.runtime,
-            host=host, port=port, exclusive=record.exclusive,
+            host=host, port=port, exclusive=record.exclusive, output=record.limits.output,
         )  # fmt: skip
 
     def table(self) -> Iterator[Table | Leaving]:

@@ -45,7 +45,10 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where one sandbox of a tenant answers. `exclusive`: for one call alone (isolation `per_request`)."""
+    """Where one sandbox of a tenant answers. `exclusive`: for one call alone (isolation `per_request`).
+
+    `output`: bytes a second of its tenant's output that are kept, 0: all, None: what the host says.
+    """
 
     sandbox_id: str
     tenant: str
@@ -53,6 +56,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: str
     port: int
     exclusive: bool = False
+    output: int | None = None
 
 
 # --- proxy, collector -> controller ---------------------------------------------------------------------
