@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sandpost.model.errors import SandboxEnded, SandpostError
+from sandpost.model.errors import MethodNotAllowed, SandboxEnded, SandpostError
 from sandpost.proxy import cors
 from sandpost.proxy.http1.body import NONE, Body, Kind
 from sandpost.proxy.http1.render import render_response
@@ -19,6 +19,9 @@ def error_answer(
     extra = [_JSON, _SOURCE]
     if error.retry_after is not None:
         extra.append((b"retry-after", b"%d" % error.retry_after))
+    if isinstance(error, MethodNotAllowed):
+        # RFC 9110, 15.5.6: what there is must be told.
+        extra.append((b"allow", ", ".join(error.details["allow"]).encode()))
     body = error.to_dict(req_id)
     if isinstance(error, SandboxEnded) and error.word == "blocked":
         # What clients of the webtask format have always read of a loop that blocks.

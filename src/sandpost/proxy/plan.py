@@ -108,7 +108,7 @@ def make(head: RequestHead) -> Plan:
         if rest not in {b"", b"/", b"/live"}:
             raise NotFound("there is `/health` and `/health/live`")
         if head.method not in {"GET", "HEAD"}:
-            raise MethodNotAllowed("/health is read by GET")
+            raise MethodNotAllowed("/health is read by GET", allow=["GET", "HEAD"])
         return Plan(head, Way.HEALTH, rest.strip(b"/").decode())
     if first in {"", "metrics"}:
         raise NotFound("there is nothing here: POST a program to `/{tenant}?key=..`")
@@ -127,7 +127,8 @@ def _call(head: RequestHead, name: str) -> Plan:
         if head.method != "POST":
             raise MethodNotAllowed(
                 f"{head.method[:20]} needs `webtask_code=HASH`, the x-sandpost-code of an earlier answer; "
-                "only a POST carries a program"
+                "only a POST carries a program",
+                allow=["POST"],
             )
         body, upgrade, drop = EMPTY, None, drop | _CODE_FIELDS
         plan.typed = program.language_of_type((head.get(b"content-type") or b"").decode("latin-1")) is not None
