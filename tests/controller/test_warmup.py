@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -58,6 +59,52 @@ def test_another_answer_is_a_failure(answer: bytes, said: str) -> None:
 
     with pytest.raises(EngineError, match=said):
         meet(behave)
+
+
+@pytest.mark.parametrize("event", ["a byte", "the end of all writers"])
+def test_the_first_try_waits_for_word_from_inside(event: str) -> None:
+    told, tells = os.pipe()
+    began = time.monotonic()
+
+    def speak() -> None:
+        if event == "a byte":
+            os.write(tells, b"1")
+        os.close(tells)
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_later(0.1, speak)
+        tries: list[float] = []
+
+        def wanted() -> bool:
+            tries.append(time.monotonic() - began)
+            return False
+
+        with pytest.raises(EngineError, match="ended before"):
+            await warm("127.0.0.1", 1, ready=told, wanted=wanted)
+        assert 0.1 <= tries[0] < 0.4
+
+    try:
+        asyncio.run(work())
+    finally:
+        os.close(told)
+
+
+def test_a_runtime_that_says_nothing_is_asked_all_the_same() -> None:
+    told, tells = os.pipe()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            async def work() -> None:
+                waiting = asyncio.create_task(warm("127.0.0.1", server.getsockname()[1], ready=told))
+                accepted, _ = await asyncio.wait_for(asyncio.to_thread(server.accept), 5)
+                with accepted:
+                    accepted.sendall(ANSWER)
+                    await waiting
+
+            asyncio.run(work())
+    finally:
+        os.close(told)
+        os.close(tells)
 
 
 def test_silence_ends_with_the_patience() -> None:

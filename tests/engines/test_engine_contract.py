@@ -15,6 +15,7 @@ import pytest
 
 from sandpost.engines.contract import Consumption
 from sandpost.model.errors import EngineError
+from sandpost.model.host import SANDBOX_PORT
 from sandpost.model.limits import Limits
 from support.engine_bed import ENGINES, Bed, MiB, Sandbox, processes_of, until
 
@@ -40,6 +41,25 @@ def test_a_sandbox_has_namespaces_users_and_nothing_more_of_its_own(bed: Bed) ->
             assert {int(seen[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
         assert os.listdir(f"/proc/{one.started.pid}/fd") == ["0", "1", "2", "3"]
         assert os.readlink(f"/proc/{one.started.pid}/fd/0") == "/dev/null"
+
+    asyncio.run(body())
+
+
+def test_the_runtime_says_on_its_pipe_that_it_listens_and_programs_have_none_of_it(bed: Bed) -> None:
+    async def body() -> None:
+        told, tells = os.pipe()
+        try:
+            spec = replace(bed.spec(), ready=tells)
+            box = Sandbox(bed.host, spec, await bed.engine.start(spec), spec.frames)
+            assert os.read(told, 10) == b"1"
+            # Not tried twice.
+            socket.create_connection((box.address(), SANDBOX_PORT), timeout=5).close()
+            held = "return require('fs').readdirSync('/proc/self/fd').map((n) => { try {"
+            held += " return require('fs').readlinkSync('/proc/self/fd/' + n) } catch { return '' } })"
+            assert os.readlink(f"/proc/self/fd/{tells}") not in box.call(held)
+        finally:
+            os.close(told)
+            os.close(tells)
 
     asyncio.run(body())
 

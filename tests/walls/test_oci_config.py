@@ -14,7 +14,7 @@ from sandpost.walls.identity import Identity
 def rendered(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "walls": oci_config.Walls(),
-        "program": oci_config.Program(runtime="node", flags=("--x",), programs=7),
+        "program": oci_config.Program(runtime="node", flags=("--x",), programs=7, ready=4),
         "limits": Limits(),
         "identity": Identity(root=5000, user=5001),
         "rootfs": "/images/d/rootfs",
@@ -49,6 +49,7 @@ def test_an_init_runs_the_runtime_with_its_flags() -> None:
     process = rendered()["process"]
     assert process["args"] == ["/usr/bin/tini", "-s", "--", "/usr/local/bin/node", "--x", "/opt/sandpost/node/main.js"]
     assert "SANDPOST_PROGRAMS=7" in process["env"]
+    assert "SANDPOST_READY=4" in process["env"]
 
 
 def test_what_is_mounted_is_proc_five_devices_and_tmp() -> None:

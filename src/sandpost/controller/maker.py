@@ -1,6 +1,7 @@
 """Makes sandboxes and removes them: FIFOs, engine, warm-up; and watches each for its end."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -12,7 +13,7 @@ from sandpost.controller.lifecycle import Sandbox
 from sandpost.controller.meter import Meter
 from sandpost.controller.record import Record
 from sandpost.controller.warmup import warm
-from sandpost.engines.contract import Engine, SandboxSpec
+from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.logs.setup import get_logger
 from sandpost.model.ends import End
 from sandpost.model.errors import EngineError
@@ -159,21 +160,33 @@ class Maker:
 
     async def _make(self, sandbox: Sandbox) -> None:
         record = sandbox.record
-        stdout, stderr, frames = await self._fifos.make(record.sandbox_id)
+        told, tells = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            started = await self._engine.start(
+            started = await self._launch(sandbox, tells)
+            if sandbox.phase != "starting":
+                raise EngineError("the sandbox was ended while it started")
+            sandbox.pid, sandbox.start_time = started.pid, started.start_time
+            self._watch(sandbox)
+            await warm(
+                address(self._host, record.slot), SANDBOX_PORT, ready=told, wanted=lambda: sandbox.phase == "starting"
+            )
+        finally:
+            os.close(told)
+
+    async def _launch(self, sandbox: Sandbox, ready: int) -> Started:
+        """Start its processes; `ready` and its FIFOs are theirs then."""
+        record, ends = sandbox.record, [ready]
+        try:
+            stdout, stderr, frames = await self._fifos.make(record.sandbox_id)
+            ends += (stdout, stderr, frames)
+            return await self._engine.start(
                 SandboxSpec(
                     sandbox_id=record.sandbox_id, group_id=record.group_id, slot=record.slot, runtime=record.runtime,
-                    limits=record.limits, stdout=stdout, stderr=stderr, frames=frames,
+                    limits=record.limits, stdout=stdout, stderr=stderr, frames=frames, ready=ready,
                 )
             )  # fmt: skip
         finally:
-            processes.close_all((stdout, stderr, frames))
-        if sandbox.phase != "starting":
-            raise EngineError("the sandbox was ended while it started")
-        sandbox.pid, sandbox.start_time = started.pid, started.start_time
-        self._watch(sandbox)
-        await warm(address(self._host, record.slot), SANDBOX_PORT, wanted=lambda: sandbox.phase == "starting")
+            processes.close_all(ends)
 
     def _watch(self, sandbox: Sandbox) -> None:
         try:

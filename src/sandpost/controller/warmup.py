@@ -1,6 +1,7 @@
 """The one call that a sandbox answers before it is given to anybody. The answer is compared, never parsed."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -11,15 +12,27 @@ ANSWER = b"HTTP/1.1 204 No Content\r\nx-sandpost-wire: 1\r\n"
 """How the answer begins (`docs/runtime.md`)."""
 PATIENCE = 10.0
 _RETRY = 0.002
+_BOOT = 0.5
+"""Seconds after which a runtime that has said nothing is asked."""
 
 
-async def warm(host: str, port: int, *, wanted: Callable[[], bool] = lambda: True, patience: float = PATIENCE) -> None:
+async def warm(
+    host: str,
+    port: int,
+    *,
+    ready: int | None = None,
+    wanted: Callable[[], bool] = lambda: True,
+    patience: float = PATIENCE,
+) -> None:
     """Wait until the runtime at an address listens, and have it answer once; `EngineError` if it does not.
 
-    `wanted` is asked before each try; when it says no, the wait ends as a failure.
+    `ready` is the read end of the pipe on which a runtime says that it listens: the first try waits for that, but
+    not for long. `wanted` is asked before each try; when it says no, the wait ends as a failure.
     """
     try:
         async with asyncio.timeout(patience):
+            if ready is not None:
+                await _told(ready)
             sock = await _connect(host, port, wanted)
             with sock:
                 await _exchange(sock)
@@ -30,6 +43,18 @@ async def warm(host: str, port: int, *, wanted: Callable[[], bool] = lambda: Tru
         ) from None
     except OSError as error:
         raise EngineError(f"the runtime broke off its warm-up call ({error}): see what it printed") from error
+
+
+async def _told(ready: int) -> None:
+    """Wait until there is something to read, or all who could write are gone, or a boot should be over."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_reader(ready, told.set)
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told.wait(), _BOOT)
+    finally:
+        loop.remove_reader(ready)
 
 
 async def _connect(host: str, port: int, wanted: Callable[[], bool]) -> socket.socket:

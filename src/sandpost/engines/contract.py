@@ -22,6 +22,8 @@ class SandboxSpec:
     stderr: int
     frames: int
     """Write ends of the three FIFOs; `frames` becomes descriptor 3 inside."""
+    ready: int | None = None
+    """Write end of a pipe, descriptor 4 inside. An honest runtime writes a byte when it listens; only a hint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

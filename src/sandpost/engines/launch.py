@@ -11,6 +11,8 @@ import msgspec
 
 from sandpost.model.errors import EngineError
 
+READY = 4
+"""The number under which a runtime gets the pipe that it writes to when it listens."""
 _HIGH = 16
 """Below it are the numbers that a child's descriptors get; ours are copied above before any is overwritten."""
 _LOCK = 63
@@ -27,23 +29,26 @@ _SIGNALS = (
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-def run(command: Sequence[str], *, stdout: int, stderr: int, frames: int, lock: int, patience: float) -> int | None:
-    """Run `command` with descriptors 1, 2, 3 and the lock; return its exit code, None if it was killed as too slow.
+def run(
+    command: Sequence[str], *, stdout: int, stderr: int, frames: int, ready: int | None, lock: int, patience: float
+) -> int | None:
+    """Run `command` with these descriptors and no others; return its exit code, None if it was killed as too slow.
 
     Blocks. The caller keeps its descriptors.
     """
     copies: list[int] = []
     try:
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in (null, stdout, stderr, frames, lock)]
+        wanted = {0: null, 1: stdout, 2: stderr, 3: frames, _LOCK: lock}
+        if ready is not None:
+            wanted[READY] = ready
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in wanted.values()]
         os.close(null)
         pid = os.posix_spawn(
             command[0],
             list(command),
             _ENVIRONMENT,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip((0, 1, 2, 3, _LOCK), copies, strict=True)
-            ],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip(wanted, copies, strict=True)],
             # Python ignores SIGPIPE, and what is ignored stays so in every program of the sandbox.
             setsigdef=_SIGNALS,
             setsigmask=(),

@@ -156,12 +156,14 @@ class OciEngine:
         bundle = self._bundles.path(spec.sandbox_id)
         log, pid_file = os.path.join(bundle, "runtime.log"), os.path.join(bundle, "pid")
         command = [self._host.runtime_command, "--root", self._states, "--log", log, "--log-format", "json"]
-        command += ["run", "--detach", "--preserve-fds", "1", "--pid-file", pid_file, "--bundle", bundle]
+        command += ["run", "--detach", "--pid-file", pid_file, "--bundle", bundle]
+        command += ["--preserve-fds", "1" if spec.ready is None else "2"]
         code = launch.run(
             [*command, spec.sandbox_id],
             stdout=spec.stdout,
             stderr=spec.stderr,
             frames=spec.frames,
+            ready=spec.ready,
             lock=lock,
             patience=_START_PATIENCE,
         )
@@ -181,7 +183,10 @@ class OciEngine:
         return oci_config.render(
             walls=self._walls,
             program=oci_config.Program(
-                runtime=spec.runtime, flags=self._runtime_flags(spec.runtime), programs=spec.limits.programs
+                runtime=spec.runtime,
+                flags=self._runtime_flags(spec.runtime),
+                programs=spec.limits.programs,
+                ready=None if spec.ready is None else launch.READY,
             ),
             limits=spec.limits,
             identity=identity(self._host, spec.slot),

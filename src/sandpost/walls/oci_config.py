@@ -54,11 +54,15 @@ class Walls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What runs in a sandbox: the runtime's folder in the root, and Node's own arguments before it."""
+    """What runs in a sandbox: the runtime's folder in the root, and Node's own arguments before it.
+
+    `ready` is the number of the descriptor on which it says that it listens.
+    """
 
     runtime: str
     flags: tuple[str, ...] = ()
     programs: int
+    ready: int | None = None
 
 
 def render(
@@ -107,6 +111,7 @@ def render(
                 # One arena of malloc for all threads: 0.3 MiB less a sandbox and a quicker boot (measured).
                 "MALLOC_ARENA_MAX=1",
                 f"SANDPOST_PROGRAMS={program.programs}",
+                *([] if program.ready is None else [f"SANDPOST_READY={program.ready}"]),
             ],
             "cwd": "/tmp",  # noqa: S108 - a tmpfs of the sandbox's own
             "capabilities": {name: [] for name in ("bounding", "effective", "inheritable", "permitted", "ambient")},

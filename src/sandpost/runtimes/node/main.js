@@ -13,5 +13,17 @@ require('./console.js').install((level, text) => {
 const server = require('./server.js');
 require('./guard.js').install(server.dropStranded);
 server.listen(settings, (port) => {
+  if (settings.ready !== undefined) tellReady(settings.ready);
   if (settings.portFile !== '') require('node:fs').writeFileSync(settings.portFile, String(port));
 });
+
+// So that whoever waits need not try again and again. Before any program runs.
+function tellReady(fd) {
+  const { closeSync, writeSync } = require('node:fs');
+  try {
+    writeSync(fd, '1');
+    closeSync(fd);
+  } catch {
+    // Nobody waits any more.
+  }
+}

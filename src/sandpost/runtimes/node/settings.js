@@ -12,6 +12,7 @@ function natural(name, fallback) {
 
 module.exports = {
   port: natural('SANDPOST_PORT', 8000),
+  ready: natural('SANDPOST_READY', undefined),
   portFile: process.env.SANDPOST_PORT_FILE || '',
   programs: natural('SANDPOST_PROGRAMS', 256) || 1,
   programBytes: natural('SANDPOST_PROGRAM_BYTES', 16 * 1024 * 1024),
