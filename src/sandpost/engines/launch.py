@@ -13,10 +13,11 @@ from sandpost.model.errors import EngineError
 
 READY = 4
 """The number under which a runtime gets the pipe that it writes to when it listens."""
-_HIGH = 16
-"""Below it are the numbers that a child's descriptors get; ours are copied above before any is overwritten."""
 _LOCK = 63
 """The number under which the runtime, not the sandbox, inherits the lock; above those that its own children get."""
+_HIGH = _LOCK + 1
+"""Below it are the numbers that a child's descriptors get; ours are copied above before any is overwritten: a copy
+in the lock's place would hand the lock, a folder of the host, to the sandbox under another number."""
 _SIGNALS = (
     signal.SIGPIPE,
     signal.SIGINT,
