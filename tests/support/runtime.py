@@ -1,5 +1,6 @@
 """A really started runtime, spoken to over loopback byte by byte."""
 
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from typing import Any, Self
 
 import h11
 import pytest
+
+from sandpost.image.bundle import bundle
 
 SOURCE = Path(__file__).parents[2] / "src" / "sandpost" / "runtimes" / "node"
 DEADLINE = 10.0
@@ -111,11 +114,19 @@ def code_hash(code: str | bytes) -> str:
     return hashlib.sha256(code.encode() if isinstance(code, str) else code).hexdigest()
 
 
+@functools.cache
+def _shipped() -> str:
+    """Return the runtime as it goes into the image."""
+    return bundle({path.name: path.read_text() for path in SOURCE.glob("*.js")}, "main.js")[0]
+
+
 class Runtime:
     """A running runtime process with a FIFO for its frames."""
 
     def __init__(self, node: str, folder: Path, env: dict[str, str] | None = None, *, frames: bool = True) -> None:
         flags = json.loads((SOURCE / "flags.json").read_text())["flags"]
+        main = folder / "main.js"
+        main.write_text(_shipped())
         port_file = folder / "port"
         port_file.unlink(missing_ok=True)
         self._fifo = -1
@@ -131,7 +142,7 @@ class Runtime:
         with self.output.open("wb") as output:
             script = 'exec "$@" 3>&$LOG' if frames else 'exec "$@" 3>&-'
             self.process = subprocess.Popen(
-                ["/bin/bash", "-c", script, "bash", node, *flags, str(SOURCE / "main.js")],
+                ["/bin/bash", "-c", script, "bash", node, *flags, str(main)],
                 env={"SANDPOST_PORT": "0", "SANDPOST_PORT_FILE": str(port_file), "LOG": str(writer), **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

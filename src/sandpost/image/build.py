@@ -7,6 +7,7 @@
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import sandpost.runtimes
 from sandpost.image import base, recipe, tree
+from sandpost.image.bundle import bundle
 from sandpost.model.errors import HostUnfit
 
 _RUNTIME_SUFFIXES = (".js", ".mjs", ".cjs", ".json")
@@ -66,7 +68,7 @@ def manifest(image_dir: str, digest: str) -> dict[str, object]:
     return found
 
 
-def _present(image_dir: str, key: str, runtimes: dict[str, str]) -> str | None:
+def _present(image_dir: str, key: str, runtimes: dict[str, bytes]) -> str | None:
     found = _read_base(image_dir, key)
     if found is None:
         return None
@@ -106,7 +108,7 @@ def _build_base(image_dir: str, suite: str, key: str, lock: int, progress: Calla
 
 
 def _build_image(
-    image_dir: str, found: _Base, key: str, runtimes: dict[str, str], progress: Callable[[str], None]
+    image_dir: str, found: _Base, key: str, runtimes: dict[str, bytes], progress: Callable[[str], None]
 ) -> str:
     entries = _entries(runtimes)
     digest = recipe.image_digest(key, found.packages, entries)
@@ -120,10 +122,10 @@ def _build_image(
         rootfs = os.path.join(made, "rootfs")
         tree.link(found.path, rootfs)
         layer = os.path.join(scratch, "runtimes")
-        for name, source in runtimes.items():
-            path = os.path.join(layer, name)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            shutil.copyfile(source, path)
+        for name, content in runtimes.items():
+            path = Path(layer, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         tree.normalise(layer)
         shutil.copytree(layer, os.path.join(rootfs, recipe.RUNTIMES), dirs_exist_ok=True)
         written = {
@@ -146,22 +148,33 @@ def _suite() -> str:
     return release["VERSION_CODENAME"]
 
 
-def _runtime_files(folder: str) -> dict[str, str]:
-    """Map paths below `opt/sandpost` to the files below `folder`."""
+def _runtime_files(folder: str) -> dict[str, bytes]:
+    """Map paths below `opt/sandpost` to what goes there: the files below `folder`, each runtime's modules in one."""
     found = {
-        str(path.relative_to(folder)): str(path)
+        str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(Path(folder).rglob("*"))
         if path.is_file() and path.suffix in _RUNTIME_SUFFIXES
     }
     if "node/main.js" not in found:
         raise HostUnfit(f"{folder} holds no node/main.js: this installation of sandpost is incomplete")
+    for main in [name for name in found if name.endswith("/main.js")]:
+        here = main.removesuffix("main.js")
+        modules = {
+            name.removeprefix(here): found[name].decode()
+            for name in found
+            if name.startswith(here) and name.endswith(".js")
+        }
+        text, merged = bundle(modules, "main.js")
+        for name in merged:
+            del found[here + name]
+        found[main] = text.encode()
     return found
 
 
-def _entries(runtimes: dict[str, str]) -> list[recipe.Entry]:
+def _entries(runtimes: dict[str, bytes]) -> list[recipe.Entry]:
     return [
-        recipe.Entry(name, "f", 0o644, os.path.getsize(source), tree.file_hash(source))
-        for name, source in runtimes.items()
+        recipe.Entry(name, "f", 0o644, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in runtimes.items()
     ]
 
 
