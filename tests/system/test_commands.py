@@ -156,7 +156,8 @@ def test_run_tells_whose_fault_a_failure_is(desk: Desk, tmp_path: Path) -> None:
 def test_a_key_is_good_within_a_second_and_no_more_a_second_after_it_is_revoked(desk: Desk) -> None:
     desk("tenant", "set", "keyed")
     key = desk.key("--tenant", "keyed", "--label", "for the test")
-    until(lambda: status(desk, "keyed", key) == 200, 1, "the new key is good")
+    time.sleep(1)
+    assert {status(desk, "keyed", key) for _ in range(20)} == {200}
     listed = desk("key", "ls", "--tenant", "keyed").stdout
     assert "for the test" in listed
     key_id = key.split("_")[1]
@@ -170,7 +171,8 @@ def test_a_key_is_good_within_a_second_and_no_more_a_second_after_it_is_revoked(
 
 def test_an_operators_key_that_was_made_is_good_everywhere(desk: Desk) -> None:
     key = desk.key()
-    until(lambda: status(desk, "anyone", key) == 200, 1, "the new key is good")
+    time.sleep(1)
+    assert status(desk, "anyone", key) == 200
     url = f"http://127.0.0.1:{desk.running.port}"
     assert "listens on" in desk("--url", url, "status", SANDPOST_KEY=key).stdout
     desk("key", "revoke", key.split("_")[1])
@@ -190,10 +192,10 @@ def test_a_whole_key_in_the_place_of_its_id_is_not_repeated(desk: Desk) -> None:
 
 
 def test_a_tenant_is_suspended_resumed_and_removed(desk: Desk) -> None:
-    running = desk.running
     desk("tenant", "set", "lifecycle", "--memory", "64MiB", "--deadline", "5s")
     key = desk.key("--tenant", "lifecycle")
-    until(lambda: status(desk, "lifecycle", key) == 200, 1, "the tenant is served")
+    time.sleep(1)
+    assert status(desk, "lifecycle", key) == 200
     shown = desk("tenant", "show", "lifecycle").stdout
     assert "64MiB" in shown or "64 MiB" in shown
     assert "lifecycle" in desk("tenant", "ls").stdout
@@ -205,8 +207,8 @@ def test_a_tenant_is_suspended_resumed_and_removed(desk: Desk) -> None:
     until(lambda: "lifecycle" not in desk("ps").stdout, 5, "its sandbox has ended")
 
     assert "active" in desk("tenant", "resume", "lifecycle").stdout
-    until(lambda: status(desk, "lifecycle", key) == 200, 1, "it is served again")
-    assert running.call("lifecycle", COUNT).json <= 3, "in a new sandbox"
+    time.sleep(1)
+    assert desk.running.call("lifecycle", COUNT).json == 1, "it is served again, by a new sandbox"
 
     assert "removed" in desk("tenant", "rm", "lifecycle").stdout
     time.sleep(1)
