@@ -31,11 +31,19 @@ _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 
 
 def run(
-    command: Sequence[str], *, stdout: int, stderr: int, frames: int, ready: int | None, lock: int, patience: float
+    command: Sequence[str],
+    *,
+    program: str | None = None,
+    stdout: int,
+    stderr: int,
+    frames: int,
+    ready: int | None,
+    lock: int,
+    patience: float,
 ) -> int | None:
     """Run `command` with these descriptors and no others; return its exit code, None if it was killed as too slow.
 
-    Blocks. The caller keeps its descriptors.
+    `program` is the file to run if it is not the first word. Blocks. The caller keeps its descriptors.
     """
     copies: list[int] = []
     try:
@@ -46,7 +54,7 @@ def run(
         copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in wanted.values()]
         os.close(null)
         pid = os.posix_spawn(
-            command[0],
+            program or command[0],
             list(command),
             _ENVIRONMENT,
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip(wanted, copies, strict=True)],

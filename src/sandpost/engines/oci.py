@@ -13,6 +13,7 @@ import msgspec
 from sandpost.engines import launch
 from sandpost.engines.bundle import Bundles, Owner
 from sandpost.engines.contract import Consumption, Found, SandboxSpec, Started
+from sandpost.engines.sealed import Sealed
 from sandpost.image import use
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
@@ -43,6 +44,7 @@ class OciEngine:
         self._groups = cgroups.pick(host)
         self._bundles = Bundles(host.path("bundles"))
         self._states = host.path("runc")
+        self._sealed = Sealed(host.runtime_command)
         self._image = -1
         self._flags: dict[str, tuple[str, ...]] = {}
         # Starts and removals block on the kernel, each in threads of its own, so that neither waits for the other.
@@ -119,6 +121,7 @@ class OciEngine:
         await self._run(self._removers, lambda: self._close(purge=purge))
         self._starters.shutdown(wait=True, cancel_futures=True)
         self._removers.shutdown(wait=True, cancel_futures=True)
+        self._sealed.close()
 
     def _open(self) -> None:
         host = self._host
@@ -160,6 +163,7 @@ class OciEngine:
         command += ["--preserve-fds", "1" if spec.ready is None else "2"]
         code = launch.run(
             [*command, spec.sandbox_id],
+            program=self._sealed.program(),
             stdout=spec.stdout,
             stderr=spec.stderr,
             frames=spec.frames,
