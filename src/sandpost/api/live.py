@@ -1,11 +1,16 @@
 """Routes that show what runs now and what was used."""
 
+import os
+
 from sandpost import __version__
 from sandpost.api import requests
 from sandpost.api.route import Answer, Asked, Route
 from sandpost.api.service import Service
 from sandpost.api.views import ControllerView, SandboxesView, SandboxView, StatusView, UsageView
 from sandpost.model.errors import SandpostError
+
+_LOW_DISK = 64 << 20
+"""Free bytes of the state folder's disk below which a start is refused, and a running installation complains."""
 
 
 async def list_sandboxes(service: Service, asked: Asked) -> Answer:
@@ -35,6 +40,13 @@ async def get_status(service: Service, _asked: Asked) -> Answer:
     except SandpostError as error:
         problems.append(f"controller: {error.message}")
     host = service.host
+    disk = os.statvfs(host.state_dir)
+    free = disk.f_bavail * disk.f_frsize
+    if free < _LOW_DISK:
+        problems.append(
+            f"disk: {host.state_dir} has {free >> 20} MiB free: make room; once it is full, calls go on, but programs, "
+            "settings, usage and logs are not kept"
+        )
     listen = f"[{host.listen_host}]" if ":" in host.listen_host else host.listen_host
     return Answer(
         200,
