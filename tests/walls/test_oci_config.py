@@ -47,7 +47,14 @@ def test_a_program_has_no_rights() -> None:
 
 def test_an_init_runs_the_runtime_with_its_flags() -> None:
     process = rendered()["process"]
-    assert process["args"] == ["/usr/bin/tini-static", "-s", "--", "/usr/local/bin/node", "--x", "/opt/sandpost/node/main.js"]
+    assert process["args"] == [
+        "/usr/bin/tini-static",
+        "-s",
+        "--",
+        "/usr/local/bin/node",
+        "--x",
+        "/opt/sandpost/node/main.js",
+    ]
     assert "SANDPOST_PROGRAMS=7" in process["env"]
     assert "SANDPOST_READY=4" in process["env"]
 
