@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +29,8 @@ def runtimes(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def image_dir(tmp_path_factory: pytest.TempPathFactory, runtimes: str) -> Iterator[str]:
-    folder = _folder(tmp_path_factory.mktemp("image"))
+def image_dir(runtimes: str) -> Iterator[str]:
+    folder = _folder()
     ensure(folder, _quiet, runtimes=runtimes)
     yield folder
     shutil.rmtree(folder)
@@ -150,33 +151,38 @@ def test_an_installation_without_its_runtime_is_refused(image_dir: str, tmp_path
         ensure(image_dir, _quiet, runtimes=str(tmp_path))
 
 
+@pytest.fixture
+def empty_dir() -> Iterator[str]:
+    folder = _folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
 @pytest.mark.long
-def test_builds_are_equal_and_a_killed_one_costs_nothing(tmp_path: Path, image_dir: str, runtimes: str) -> None:
-    folder = _folder(tmp_path / "image")
-    command = f"from sandpost.image.build import ensure; ensure({folder!r}, print, runtimes={runtimes!r})"
+def test_builds_are_equal_and_a_killed_one_costs_nothing(empty_dir: str, image_dir: str, runtimes: str) -> None:
+    command = f"from sandpost.image.build import ensure; ensure({empty_dir!r}, print, runtimes={runtimes!r})"
     with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         while "unpacking" not in child.stdout.readline():
             assert child.poll() is None
         time.sleep(1.5)
         child.send_signal(signal.SIGKILL)
-    assert [name for name in os.listdir(folder) if name.startswith(".building-")]
+    assert [name for name in os.listdir(empty_dir) if name.startswith(".building-")]
     with subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.DEVNULL) as other:
-        digest = ensure(folder, _quiet, runtimes=runtimes)
+        digest = ensure(empty_dir, _quiet, runtimes=runtimes)
         assert other.wait(60) == 0
-    assert sorted(os.listdir(folder)) == sorted([".base", ".cache", ".lock", digest])
-    assert manifest(folder, digest)["content"] == manifest(image_dir, digest)["content"]
+    assert sorted(os.listdir(empty_dir)) == sorted([".base", ".cache", ".lock", digest])
+    assert manifest(empty_dir, digest)["content"] == manifest(image_dir, digest)["content"]
 
 
-def _folder(path: Path) -> str:
-    """Make an image folder that traversal reaches, with the wheel of the machine's own cache."""
-    path.mkdir(exist_ok=True)
-    for parent in (path, *path.parents):
-        if parent.stat().st_mode & 0o001 == 0:
-            parent.chmod(parent.stat().st_mode | 0o011)
+def _folder() -> str:
+    """Make an image folder that traversal reaches, with the wheel of the machine's own cache; the caller removes it."""
+    # Not below pytest's own folder: every other run of pytest closes that to others.
+    path = tempfile.mkdtemp(prefix="sandpost-image-")
+    os.chmod(path, 0o755)
     if CACHE.is_dir():
-        shutil.copytree(CACHE, path / ".cache")
-    return str(path)
+        shutil.copytree(CACHE, os.path.join(path, ".cache"))
+    return path
 
 
 def _quiet(_line: str) -> None:

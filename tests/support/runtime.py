@@ -140,7 +140,9 @@ class Runtime:
         self._pending = b""
         self.output = folder / "output"
         with self.output.open("wb") as output:
-            script = 'exec "$@" 3>&$LOG' if frames else 'exec "$@" 3>&-'
+            script = 'exec "$@" 3>&-'
+            if frames:
+                script = 'if [ "$LOG" = 3 ]; then exec "$@"; else exec "$@" 3>&$LOG {LOG}>&-; fi'
             self.process = subprocess.Popen(
                 ["/bin/bash", "-c", script, "bash", node, *flags, str(main)],
                 env={"SANDPOST_PORT": "0", "SANDPOST_PORT_FILE": str(port_file), "LOG": str(writer), **(env or {})},
