@@ -48,7 +48,6 @@ def test_the_host_file_says_what_the_settings_say(tmp_path: Path) -> None:
     assert host.run_dir == "/run/sandpost/d"
     assert host.interface_prefix == "spd-"
     assert host.defaults.deadline == 5.0
-    assert host.runtime_programs == 7
     host = msgspec.structs.replace(host, run_dir=str(tmp_path))
     path = host_file.write(host)
     assert load_host(path) == host

@@ -26,7 +26,6 @@ LIVE = (
     "max_head",
     "max_connections",
     "defaults",
-    "runtime_programs",
 )
 """Fields that change while an installation runs."""
 
@@ -67,7 +66,6 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         max_head=settings["http.max_head"],
         max_connections=settings["http.max_connections"],
         defaults=limits,
-        runtime_programs=limits.programs,
     )
 
 

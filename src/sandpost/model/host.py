@@ -70,7 +70,6 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int
     defaults: Limits
     """Limits of tenants that set none."""
-    runtime_programs: int = 256
 
     @property
     def tag(self) -> str:

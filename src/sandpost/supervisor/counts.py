@@ -24,7 +24,7 @@ class Counts:
     def write(self, folder: str, *, children: int, fifos: int) -> None:
         """Leave the figures in `folder`. That this fails is told by their age."""
         samples = [
-            _sample("counter", "sandpost_part_ends_total", "Unexpected ends of parts.", count, part=part)
+            _sample("counter", "sandpost_part_ends_total", "Unexpected ends of parts.", count, ended_part=part)
             for part, count in sorted(self.ends.items())
         ]
         samples += [

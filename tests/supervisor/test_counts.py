@@ -1,0 +1,15 @@
+"""The supervisor's figures reach the metrics listener: no label of theirs is one that the listener sets itself."""
+
+from pathlib import Path
+
+from sandpost.api.metrics import Figured, read
+from sandpost.supervisor.counts import Counts
+
+
+def test_unexpected_ends_of_parts_reach_the_listener(tmp_path: Path) -> None:
+    counts = Counts()
+    counts.ends["proxy"] += 1
+    counts.write(str(tmp_path), children=5, fifos=0)
+    samples = [sample for family in Figured(*read(str(tmp_path))).collect() for sample in family.samples]
+    [ends] = [sample for sample in samples if sample.name == "sandpost_part_ends_total"]
+    assert (ends.labels["ended_part"], ends.labels["part"], ends.value) == ("proxy", "supervisor", 1)
