@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
-from sandpost.controller.warmup import ANSWER, warm
+from sandpost.controller.warmup import warm
 from sandpost.model.errors import EngineError
+from sandpost.model.wire import ANSWER
 
 
 def meet(behave: Callable[[asyncio.StreamReader, asyncio.StreamWriter], object], patience: float = 1.0) -> None:

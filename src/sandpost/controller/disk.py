@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 
 from sandpost.controller.ledger import Snapshot
-from sandpost.controller.record import VERSION, WIRE, ProxyKey, Record
+from sandpost.controller.record import VERSION, ProxyKey, Record
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host
 from sandpost.model.limits import Limits
 from sandpost.model.names import is_sandbox_id
+from sandpost.model.wire import VERSION as WIRE
 
 log = get_logger()
 

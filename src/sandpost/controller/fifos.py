@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from sandpost.controller.processes import close_all
+from sandpost.model.host import FIFOS
 from sandpost.model.messages import Hold, Release
 
-NAMES = ("out", "err", "log")
-"""stdout, stderr and frames, in the order of `Hold`."""
 _HELD_WITHIN = 1.0
 
 
@@ -52,11 +51,11 @@ class Fifos:
         reading: list[int] = []
         writing: list[int] = []
         try:
-            for name in NAMES:
+            for name in FIFOS:
                 path = os.path.join(folder, name)
                 os.mkfifo(path, 0o600)
                 reading.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-                mode = os.O_NONBLOCK if name == NAMES[2] else 0
+                mode = os.O_NONBLOCK if name == FIFOS[2] else 0
                 writing.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC | mode))
         except OSError:
             close_all(reading + writing)

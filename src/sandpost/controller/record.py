@@ -5,11 +5,10 @@ import msgspec
 from sandpost.model.ends import End
 from sandpost.model.limits import Limits
 from sandpost.model.messages import Phase
+from sandpost.model.wire import VERSION as WIRE
 
 VERSION = 1
 """Bump when a field changes its meaning. Readers take over every version up to theirs."""
-WIRE = 1
-"""Version of the wire between proxy and runtime (`docs/runtime.md`) that our runtimes speak."""
 
 
 class ProxyKey(msgspec.Struct, frozen=True, order=True, array_like=True):

@@ -6,10 +6,9 @@ import socket
 from collections.abc import Callable
 
 from sandpost.model.errors import EngineError
+from sandpost.model.wire import ANSWER
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sandbox\r\nx-sandpost-op: warm\r\n\r\n"
-ANSWER = b"HTTP/1.1 204 No Content\r\nx-sandpost-wire: 1\r\n"
-"""How the answer begins (`docs/runtime.md`)."""
 PATIENCE = 10.0
 _RETRY = 0.002
 _BOOT = 0.5

@@ -15,6 +15,8 @@ SANDBOX_PORT = 8000
 """TCP port of the runtime inside every sandbox."""
 IDS_PER_SANDBOX = 8
 """Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
+FIFOS = ("out", "err", "log")
+"""The three FIFOs of a sandbox, stdout, stderr and frames: their order in its folder and in messages."""
 INSTANCES = 16
 """Installations that one machine can hold; each owns a sixteenth of the address and uid blocks."""
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from sandpost.model.wire import VERSION
 from sandpost.proxy.http1.body import BodyReader
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.response import ResponseHead, parse_response
 from sandpost.proxy.upstream import Pool, Upstream
 
-WIRE = b"1"
+WIRE = b"%d" % VERSION
 """The version of docs/runtime.md that this proxy speaks."""
 _MAX_HEAD = 16 * 1024
 _MAX_BODY = 256 * 1024

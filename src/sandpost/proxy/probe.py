@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
+from sandpost.model.wire import ANSWER
 from sandpost.proxy.upstream import Pool, Upstream
 
 _REQUEST = b"GET / HTTP/1.1\r\nx-sandpost-op: probe\r\nhost: sandbox\r\n\r\n"
-_ANSWER = b"HTTP/1.1 204 No Content\r\nx-sandpost-wire: 1\r\n"
 _MAX_ANSWER = 4096
 
 
@@ -74,7 +74,7 @@ class Probe:
             return
         if not self._seen.endswith(b"\r\n\r\n"):
             return
-        if not self._seen.startswith(_ANSWER):
+        if not self._seen.startswith(ANSWER):
             self._drop()
             return
         self.asked_at = 0.0

@@ -5,10 +5,8 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from sandpost.model.host import FIFOS
 from sandpost.model.names import is_sandbox_id
-
-NAMES = ("out", "err", "log")
-"""Order of the three FIFOs of a sandbox, in folders and in messages."""
 
 
 class Fifos:
@@ -25,7 +23,7 @@ class Fifos:
 
     def hold(self, sandbox_id: str, fds: Sequence[int]) -> bool:
         """Take `fds` over; False, and they are closed, if they are not three or the sandbox's are held already."""
-        if len(fds) != len(NAMES) or sandbox_id in self._held or not is_sandbox_id(sandbox_id):
+        if len(fds) != len(FIFOS) or sandbox_id in self._held or not is_sandbox_id(sandbox_id):
             for fd in fds:
                 os.close(fd)
             return False
@@ -60,8 +58,8 @@ def _open_set(folder: str) -> tuple[int, ...]:
     with contextlib.suppress(OSError):
         # For reading and writing: never end of file, whether or not a writer is there now.
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
-        fds.extend(os.open(os.path.join(folder, name), flags) for name in NAMES)
-    if len(fds) == len(NAMES) and all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
+        fds.extend(os.open(os.path.join(folder, name), flags) for name in FIFOS)
+    if len(fds) == len(FIFOS) and all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
         return tuple(fds)
     for fd in fds:
         os.close(fd)
