@@ -1,6 +1,5 @@
 """The controller among the other parts: who may speak to it, the supervisor that holds outputs, the end of all."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -102,9 +101,7 @@ def test_the_supervisor_holds_every_output_and_its_word_about_an_end_counts() ->
                 supervisor.tell(Exited(pid=pid, status=(128 + 6) << 8))
                 gone = await proxy.end_of(route)
                 assert (gone.word, gone.message) == ("crash", "crash: killed by signal 6 (SIGABRT)")
-                await asyncio.to_thread(
-                    inst.until, lambda: route.sandbox_id in supervisor.released, "the release of its output"
-                )
+                await inst.becomes(lambda: route.sandbox_id in supervisor.released, "the release of its output")
                 assert supervisor.ready == 1
         supervisor.close()
 
@@ -117,7 +114,7 @@ def test_a_sandbox_starts_without_a_supervisor_and_is_handed_over_when_it_comes(
             async with client(inst.host) as proxy:
                 route = await proxy.route("early")
                 supervisor = Supervisor(inst)
-                await asyncio.to_thread(inst.until, lambda: route.sandbox_id in supervisor.held, "it to be handed over")
+                await inst.becomes(lambda: route.sandbox_id in supervisor.held, "it to be handed over")
                 await run_in(route, "return (cb) => { console.log('kept'); cb(null, 1) }")
                 assert b"kept" in os.read(supervisor.held[route.sandbox_id][2], 65536)
             supervisor.close()

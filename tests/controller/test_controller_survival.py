@@ -27,7 +27,7 @@ def test_a_killed_controller_costs_no_sandbox_and_the_next_one_adopts() -> None:
         async with client(inst.host) as proxy:
             route = await proxy.route("lasting")
             assert await run_in(route, COUNT) == (200, b"1")
-            inst.until(lambda: inst.phases().count("pooled") == 2, "the pool")
+            await inst.becomes(lambda: inst.phases().count("pooled") == 2, "the pool")
             pooled = {key for key, record in inst.records().items() if record.phase == "pooled"}
             inst.kill()
             assert await run_in(route, COUNT) == (200, b"2"), "the data path needs no controller"
@@ -82,12 +82,12 @@ def test_an_address_is_dealt_again_only_when_every_proxy_has_let_go() -> None:
                 os.kill(inst.records()[route.sandbox_id].pid, signal.SIGKILL)
                 await good.end_of(route)
                 gone = route.sandbox_id
-                inst.until(lambda gone=gone: gone not in inst.records(), "its slot to come back")  # type: ignore[misc]
+                await inst.becomes(lambda gone=gone: gone not in inst.records(), "its slot to come back")  # type: ignore[misc]
             assert held.host not in dealt
             assert len(set(dealt)) == 3
             clinging.clings_to = set()
             clinging.acknowledge()
-            inst.until(lambda: not inst.records(), "the last record to go")
+            await inst.becomes(lambda: not inst.records(), "the last record to go")
 
     inst = Installation(pool_size=0)
     inst.write_host(sandbox_network=f"{IPv4Network(inst.host.sandbox_network).network_address}/29")
@@ -124,7 +124,7 @@ def test_a_proxys_death_frees_what_it_clung_to_and_ends_the_call_of_its_own_sand
                 await asyncio.sleep(1)
                 assert inst.records()[shared.sandbox_id].phase == "gone"
                 other.kill()
-                inst.until(lambda: shared.sandbox_id not in inst.records(), "the slot to come back")
+                await inst.becomes(lambda: shared.sandbox_id not in inst.records(), "the slot to come back")
                 assert (await proxy.end_of(alone)).word == "done"
         finally:
             other.kill()
@@ -142,7 +142,7 @@ def test_what_is_in_doubt_is_removed_at_the_start() -> None:
             kept = await proxy.route("kept")
             newer = await proxy.route("newer")
             lost = await proxy.route("lost")
-        inst.until(lambda: inst.phases().count("pooled") == 2, "the pool")
+        await inst.becomes(lambda: inst.phases().count("pooled") == 2, "the pool")
         inst.kill()
         records = inst.records()
         mute, starting = sorted(key for key, record in records.items() if record.phase == "pooled")
@@ -158,7 +158,7 @@ def test_what_is_in_doubt_is_removed_at_the_start() -> None:
         async with client(inst.host) as proxy:
             assert set(proxy.routes) == {kept.sandbox_id}
             assert await run_in(kept, COUNT) == (200, b"1")
-            inst.until(lambda: inst.phases() == ["assigned", "pooled", "pooled"], "all else to be removed")
+            await inst.becomes(lambda: inst.phases() == ["assigned", "pooled", "pooled"], "all else to be removed")
             assert not {newer.sandbox_id, lost.sandbox_id, mute, starting} & set(inst.records())
             for key in (newer.sandbox_id, mute, starting):
                 assert not os.path.exists(f"/proc/{records[key].pid}") or _is_zombie(records[key].pid)
@@ -191,7 +191,7 @@ def test_usage_survives_a_killed_controller_but_for_its_last_seconds() -> None:
         async with client(inst.host) as proxy:
             route = await proxy.route("using")
             proxy.send(Report(activities=[Activity(sandbox_id=route.sandbox_id, calls=5, bytes_in=7)]))
-            inst.until(lambda: b"using" in _read(inst.host.path("usage.json")), "usage on disk", 10)
+            await inst.becomes(lambda: b"using" in _read(inst.host.path("usage.json")), "usage on disk", 10)
             inst.kill()
             inst.start()
             async with client(inst.host, "api") as api:

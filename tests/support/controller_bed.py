@@ -103,13 +103,22 @@ class Installation:
         ).returncode  # fmt: skip
 
     def until(self, met: Callable[[], Any], what: str, within: float = 10) -> None:
-        """Wait for something to become true."""
+        """Wait for something to become true; not inside an event loop, whose clients would say nothing meanwhile."""
+        for _ in self._looks(met, what, within):
+            time.sleep(0.01)
+
+    async def becomes(self, met: Callable[[], Any], what: str, within: float = 10) -> None:
+        """Wait for something to become true while clients go on."""
+        for _ in self._looks(met, what, within):
+            await asyncio.sleep(0.01)
+
+    def _looks(self, met: Callable[[], Any], what: str, within: float) -> Iterator[None]:
         deadline = time.monotonic() + within
         while not met():
             if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"the controller ended with {self.process.returncode}:\n{self.output()}")
             assert time.monotonic() < deadline, f"waited {within} s for {what}:\n{self.output()[-5000:]}"
-            time.sleep(0.01)
+            yield
 
     def records(self) -> dict[str, Record]:
         """The records on disk."""
