@@ -29,6 +29,7 @@ from sandpost.model.limits import Limits
 from sandpost.model.names import new_sandbox_id
 from sandpost.network import namespaces
 from sandpost.network.addresses import SlotRing
+from sandpost.supervisor import layout
 
 RUN_ROOT = "/run/sandpost"
 IMAGES = "/var/lib/sandpost/image"
@@ -198,7 +199,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all parts and return the figures."""
     socket.setdefaulttimeout(10)
     state_dir = tempfile.mkdtemp(prefix="sandpost-bench-")
-    instance = claims.claim(RUN_ROOT, state_dir, None, lambda _: False)
+    instance = claims.claim(RUN_ROOT, state_dir, None, lambda _: False, layout.make_run_dir)
     host = bench_host(instance, claims.folder(RUN_ROOT, instance))
     engine = OciEngine(host)
     await engine.open()
@@ -222,7 +223,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         for found in engine.find():
             await engine.remove(found.sandbox_id, found.group_id, found.slot or 0)
         await engine.close(purge=True)
-        claims.release(RUN_ROOT, instance, state_dir, shutil.rmtree)
+        claims.release(RUN_ROOT, instance, state_dir, layout.remove_run_dir)
         shutil.rmtree(state_dir)
     return {"steps": steps, "figures": figures}
 

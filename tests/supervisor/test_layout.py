@@ -124,6 +124,25 @@ def test_a_run_folder_with_a_mount_is_not_removed(top: Path) -> None:
     assert not os.path.exists(host.run_dir)
 
 
+def test_a_run_folder_is_in_memory_wherever_it_is_and_leaves_no_mount() -> None:
+    def kind(path: str) -> str:
+        found = subprocess.run(["stat", "-f", "-c", "%T", path], capture_output=True, text=True, timeout=10, check=True)
+        return found.stdout.strip()
+
+    # /var/tmp outlives a reboot: it is on a disk. /dev/shm is a tmpfs.
+    for above, mounted in (("/var/tmp", True), ("/dev/shm", False)):
+        folder = tempfile.mkdtemp(prefix="sandpost-layout-", dir=above)
+        run_dir = f"{folder}/run"
+        for _ in range(2):
+            layout.make_run_dir(run_dir)
+            assert (kind(run_dir), owner(run_dir)) == ("tmpfs", (0o755, 0, 0))
+            assert os.path.ismount(run_dir) == mounted
+        with open(f"{run_dir}/held", "w", encoding="ascii"):
+            layout.remove_run_dir(run_dir)
+        assert os.listdir(folder) == []
+        os.rmdir(folder)
+
+
 def test_work_beside_us_answers_fails_and_dies_in_ways_we_can_tell() -> None:
     def wrong() -> str:
         raise ConfigError("write it so")

@@ -21,6 +21,7 @@ from sandpost.image.build import ensure
 from sandpost.model.host import SANDBOX_PORT, Host, Users
 from sandpost.model.limits import Limits
 from sandpost.model.names import new_sandbox_id
+from sandpost.supervisor import layout
 from sandpost.walls.cgroups import mounts
 
 IMAGES = "/var/lib/sandpost/image"
@@ -34,11 +35,11 @@ ENGINES: dict[str, Callable[[Host], Engine]] = {"oci": OciEngine}
 def claimed_host() -> Iterator[Host]:
     """An installation on a place that no other, and no other run of the tests, has meanwhile."""
     state_dir = tempfile.mkdtemp(prefix="sandpost-test-")
-    instance = claims.claim(RUN_ROOT, state_dir, None, _in_use)
+    instance = claims.claim(RUN_ROOT, state_dir, None, _in_use, layout.make_run_dir)
     try:
         yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir)
     finally:
-        claims.release(RUN_ROOT, instance, state_dir, shutil.rmtree)
+        claims.release(RUN_ROOT, instance, state_dir, layout.remove_run_dir)
         shutil.rmtree(state_dir)
 
 

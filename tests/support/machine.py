@@ -50,7 +50,8 @@ def _tables(host: Host) -> list[str]:
 
 def _mounts(host: Host) -> list[str]:
     mounted = (line.split()[1] for line in Path("/proc/mounts").read_text().splitlines())
-    return [f"mount {place}" for place in mounted if place.startswith((f"{host.run_dir}/", f"{host.state_dir}/"))]
+    inside = (f"{host.run_dir}/", f"{host.state_dir}/")
+    return [f"mount {place}" for place in mounted if place == host.run_dir or place.startswith(inside)]
 
 
 def _folders(host: Host) -> list[str]:

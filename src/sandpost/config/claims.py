@@ -20,10 +20,22 @@ from sandpost.model.host import INSTANCES
 _WAIT = 10.0
 
 
-def claim(run_root: str, state_dir: str, wanted: int | None, in_use: Callable[[int], bool]) -> int:
+def plain_folder(path: str) -> None:
+    """Make a place's folder where nothing else is said."""
+    os.makedirs(path, exist_ok=True)
+
+
+def claim(
+    run_root: str,
+    state_dir: str,
+    wanted: int | None,
+    in_use: Callable[[int], bool],
+    make: Callable[[str], None] = plain_folder,
+) -> int:
     """Return the place of the installation `state_dir`, claimed now if it had none. Its folder is there afterwards.
 
-    `in_use(k)` says whether anything on the machine carries place k's name (processes, cgroups, interfaces).
+    `in_use(k)` says whether anything on the machine carries place k's name (processes, cgroups, interfaces); `make`
+    makes the folder, under the lock.
     Raises `HostUnfit` if every place is taken, or `wanted` is another's.
     """
     state_dir = os.path.realpath(state_dir)
@@ -43,7 +55,7 @@ def claim(run_root: str, state_dir: str, wanted: int | None, in_use: Callable[[i
             for k in order:
                 free = not owners[k] and not in_use(k)
                 if free or (stale and _stale(owners[k], k, in_use)):
-                    _take(run_root, k, state_dir)
+                    _take(run_root, k, state_dir, make)
                     return k
     if wanted is not None:
         raise HostUnfit(f"instance {wanted} is in use by something that has no claim: look for sandpost-{wanted:x}")
@@ -86,10 +98,9 @@ def _owner(run_root: str, k: int) -> str | None:
         return "" if os.path.lexists(place) else None
 
 
-def _take(run_root: str, k: int, state_dir: str) -> None:
+def _take(run_root: str, k: int, state_dir: str, make: Callable[[str], None]) -> None:
     place = folder(run_root, k)
-    os.makedirs(place, mode=0o755, exist_ok=True)
-    os.chmod(place, 0o755)  # noqa: S103  (the parts of other users pass through it)
+    make(place)
     fresh = os.path.join(place, f"claim.{os.getpid()}")
     with open(fresh, "w", encoding="utf-8") as file:
         file.write(state_dir)

@@ -11,6 +11,7 @@ _MS_NODEV_NOSUID = 0x2 | 0x4
 _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
+_MNT_DETACH = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
@@ -37,10 +38,15 @@ def own_mounts() -> None:
     _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "make mounts private")
 
 
-def mount_tmpfs(target: str) -> None:
-    """Mount an empty folder that everybody may pass through over `target`."""
-    options = b"mode=0755,size=1m"
+def mount_tmpfs(target: str, size: int) -> None:
+    """Mount an empty folder of at most `size` bytes, that everybody may pass through, over `target`."""
+    options = b"mode=0755,size=%d" % size
     _check(_libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", _MS_NODEV_NOSUID, options), f"tmpfs over {target}")
+
+
+def unmount(target: str) -> None:
+    """Take what is mounted at `target` out of sight; it goes when nobody holds anything of it any more."""
+    _check(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"umount {target}")
 
 
 def bind(source: str, target: str) -> None:

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from sandpost.supervisor import kernel
 
+_WAY = 1 << 20
+"""Bytes of a folder that holds nothing but the way to others."""
+
 
 def closed_above(folders: Iterable[str]) -> dict[str, list[str]]:
     """Map each closed folder to those of `folders` that lie below it; the outermost closed folder of each counts."""
@@ -27,7 +30,7 @@ def open_way(closed: dict[str, list[str]]) -> None:
     kernel.own_mounts()
     for above, folders in closed.items():
         held = {folder: os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in _outermost(folders)}
-        kernel.mount_tmpfs(above)
+        kernel.mount_tmpfs(above, _WAY)
         for folder, fd in held.items():
             os.makedirs(folder, mode=0o755, exist_ok=True)
             kernel.bind(f"/proc/self/fd/{fd}", folder)

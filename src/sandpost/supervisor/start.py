@@ -91,7 +91,9 @@ def _claimed(
     run_root, state_dir = settings["run_dir"], settings["state_dir"]
     # The longest step first; it runs beside the others.
     image = Aside(lambda: _ensure_image(settings["image_dir"], say), close=(lock,))
-    instance = claims.claim(run_root, state_dir, settings["instance"], lambda k: _in_use(run_root, k))
+    instance = claims.claim(
+        run_root, state_dir, settings["instance"], lambda k: _in_use(run_root, k), layout.make_run_dir
+    )
     run_dir = claims.folder(run_root, instance)
     previous = family.living(os.path.join(run_dir, "children.json"))
     cgroups = preflight.cgroup_version(seen)
