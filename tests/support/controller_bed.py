@@ -16,9 +16,10 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 
-from sandpost.controller.processes import become_subreaper, start_time
 from sandpost.controller.record import Record
 from sandpost.ipc import Channel, Connector
+from sandpost.kernel.calls import become_subreaper
+from sandpost.kernel.processes import start_time
 from sandpost.model.host import Host
 from sandpost.model.limits import Tenant
 from sandpost.model.messages import (

@@ -5,14 +5,16 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Sequence
 
 from sandpost.api.app import Application
 from sandpost.api.counts import Counts
 from sandpost.api.listener import serve as serve_metrics
-from sandpost.api.server import Server, unix_socket, unlink_own
+from sandpost.api.server import Server
 from sandpost.api.service import Service
 from sandpost.ipc.channel import Channel, Connector
+from sandpost.kernel import sockets
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures
@@ -84,7 +86,7 @@ class Api:
     async def _serve(self, writer: Writer, supervisor: Connector[FromSupervisor]) -> None:
         host = self._host
         service = self._service = Service(host, writer)
-        sock = unix_socket(host.api_socket, host.users.gid)
+        sock = sockets.listen(host.api_socket, socket.SOCK_STREAM, mode=0o660, backlog=256, gid=host.users.gid)
         inode = os.stat(host.api_socket).st_ino
         server = Server(Application(service, self._counts).asgi)
         management = asyncio.create_task(server.serve(sockets=[sock]), name="management")
@@ -98,7 +100,7 @@ class Api:
             server.end(self._drain)
             await management
         finally:
-            unlink_own(host.api_socket, inode)
+            sockets.unlink_own(host.api_socket, inode)
             ending.cancel()
             metrics.cancel()
             await asyncio.gather(ending, metrics, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import secrets
 import socket
 import struct
@@ -19,7 +18,6 @@ from sandpost.model.errors import MalformedRequest
 
 _CREDENTIALS = struct.Struct("3i")
 _KEEP_ALIVE = 60
-_SOCKET_MODE = 0o660
 
 
 class Protocol(H11Protocol):
@@ -82,29 +80,3 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
-
-
-def unix_socket(path: str, gid: int) -> socket.socket:
-    """Listen at `path` for root, our user and the group `gid`, with no moment without a socket there."""
-    os.makedirs(os.path.dirname(path), mode=0o750, exist_ok=True)
-    fresh = f"{path}.{os.getpid()}"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(fresh)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(fresh)
-        os.chmod(fresh, _SOCKET_MODE)
-        os.chown(fresh, -1, gid)
-        sock.listen(256)
-        os.rename(fresh, path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def unlink_own(path: str, inode: int) -> None:
-    """Remove the socket at `path` if it is still the one with `inode`: a successor may have put its own there."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_ino == inode:
-            os.unlink(path)

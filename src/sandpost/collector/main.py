@@ -7,7 +7,6 @@ known sandboxes are drained as before; without the supervisor too. A collector t
 import argparse
 import asyncio
 import os
-import resource
 import signal
 import socket
 import time
@@ -16,6 +15,7 @@ import uvloop
 
 from sandpost.collector.drain import Drain
 from sandpost.ipc.channel import Channel, Connector
+from sandpost.kernel import descriptors
 from sandpost.logs import figures
 from sandpost.logs.files import TenantFiles
 from sandpost.logs.setup import configure, get_logger
@@ -34,8 +34,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--host", required=True, metavar="FILE", help="the host file that the supervisor wrote")
     path = parser.parse_args(argv).host
     configure("collector")
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors.allow_most()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(path))
     return 0

@@ -14,6 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 
+from sandpost.kernel import files
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import INSTANCES
 
@@ -101,10 +102,7 @@ def _owner(run_root: str, k: int) -> str | None:
 def _take(run_root: str, k: int, state_dir: str, make: Callable[[str], None]) -> None:
     place = folder(run_root, k)
     make(place)
-    fresh = os.path.join(place, f"claim.{os.getpid()}")
-    with open(fresh, "w", encoding="utf-8") as file:
-        file.write(state_dir)
-    os.rename(fresh, os.path.join(place, "claim"))
+    files.replace(os.path.join(place, "claim"), state_dir.encode(), 0o644)
 
 
 def _make_root(run_root: str) -> None:

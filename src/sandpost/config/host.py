@@ -1,6 +1,5 @@
 """From settings and a claimed place to the one frozen value that every process reads."""
 
-import os
 from ipaddress import IPv4Network
 
 import msgspec
@@ -9,6 +8,7 @@ from sandpost.config.claims import folder
 from sandpost.config.ids import OWN_IDS, ids_each
 from sandpost.config.kinds import split_address
 from sandpost.config.resolve import Settings
+from sandpost.kernel import files
 from sandpost.model.host import INSTANCES, Host, Users
 
 LIVE = (
@@ -77,9 +77,5 @@ def take_up(old: Host, new: Host) -> Host:
 def write(host: Host) -> str:
     """Replace `<run_dir>/host.json` atomically, for all to read; return its path."""
     path = host.path("host.json")
-    fresh = f"{path}.{os.getpid()}"
-    with open(fresh, "wb") as file:
-        os.fchmod(file.fileno(), 0o644)
-        file.write(msgspec.json.format(msgspec.json.encode(host), indent=1))
-    os.rename(fresh, path)
+    files.replace(path, msgspec.json.format(msgspec.json.encode(host), indent=1), 0o644)
     return path

@@ -8,6 +8,8 @@ import msgspec
 from sandpost.controller import processes
 from sandpost.controller.record import ProxyKey
 from sandpost.ipc import Channel, Listener, Peer
+from sandpost.kernel.descriptors import close_all
+from sandpost.kernel.processes import runs, start_time
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host
 from sandpost.model.messages import VERSION, Hello, Part, ToController
@@ -67,7 +69,7 @@ class Clients:
 
     def expect(self, roster: list[ProxyKey]) -> list[ProxyKey]:
         """Watch the proxies of an earlier controller; return those whose processes live."""
-        return [proxy for proxy in roster if processes.runs(proxy.pid, proxy.start_time) and self._watch(proxy)]
+        return [proxy for proxy in roster if runs(proxy.pid, proxy.start_time) and self._watch(proxy)]
 
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
         """Send to one proxy, or with None to all proxies and the collector."""
@@ -99,7 +101,7 @@ class Clients:
         return uid == 0 or {"proxy": users.proxy, "api": users.api, "collector": users.collector}.get(part) == uid
 
     def _take(self, channel: Channel[ToController], message: ToController, fds: list[int]) -> None:
-        processes.close_all(fds)
+        close_all(fds)
         client = self._known.get(channel)
         if client is not None and not isinstance(message, Hello):
             self._message(client, message)
@@ -115,7 +117,7 @@ class Clients:
         client = Client(channel, hello.part)
         if hello.part == "proxy":
             pid = channel.peer.pid
-            proxy = ProxyKey(pid, hello.index, processes.start_time(pid))
+            proxy = ProxyKey(pid, hello.index, start_time(pid))
             if not self._watch(proxy):
                 channel.close()
                 return

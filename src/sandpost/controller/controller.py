@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import msgspec
 
-from sandpost.controller import figures, processes
+from sandpost.controller import figures
 from sandpost.controller.adoption import adopt
 from sandpost.controller.clients import Client, Clients
 from sandpost.controller.desk import Desk, Policy
@@ -30,6 +30,8 @@ from sandpost.controller.suspicion import Suspicion
 from sandpost.controller.watch import MemoryWatch
 from sandpost.engines.contract import Engine
 from sandpost.ipc import Channel, Connector
+from sandpost.kernel.descriptors import close_all
+from sandpost.kernel.processes import runs
 from sandpost.logs import figures as figures_file
 from sandpost.logs.setup import get_logger
 from sandpost.model import host as host_file
@@ -194,15 +196,15 @@ class Controller:
                 records[found.sandbox_id] = record
         latest = max(records.values(), key=lambda record: record.started_at, default=None)
         self._slots = SlotRing(self._host.slots, first=(latest.slot + 1) % self._host.slots if latest else 0)
-        runs = {key: processes.runs(record.pid, record.start_time) for key, record in records.items()}
+        alive = {key: runs(record.pid, record.start_time) for key, record in records.items()}
         answering = await self._probe(
-            [one for one in records.values() if one.phase == "pooled" and runs[one.sandbox_id]]
+            [one for one in records.values() if one.phase == "pooled" and alive[one.sandbox_id]]
         )
         adopt(
             self._desk,
             records.values(),
             self._clients.expect(self._disk.roster()),
-            runs=lambda record: runs[record.sandbox_id],
+            runs=lambda record: alive[record.sandbox_id],
             answers=lambda record: record.sandbox_id in answering,
             cause=self._maker.cause,
             now=time.monotonic(),
@@ -392,7 +394,7 @@ class Controller:
             self._loop.call_soon(self._fifos.offer)
 
     def _from_supervisor(self, _channel: Channel[FromSupervisor], message: FromSupervisor, fds: list[int]) -> None:
-        processes.close_all(fds)
+        close_all(fds)
         match message:
             case Held():
                 self._fifos.held(message.sandbox_id)

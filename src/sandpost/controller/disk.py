@@ -1,6 +1,6 @@
 """What the controller keeps in the run folder: a record a sandbox, the roster of proxies, usage not yet told.
 
-The run folder is in tmpfs, so nothing is synced; a rename replaces a file whole. Another release's records are read
+Another release's records are read
 as far as they can be: what is not understood ends, but its slot stays taken until every proxy has let go.
 """
 
@@ -13,6 +13,7 @@ import msgspec
 
 from sandpost.controller.ledger import Snapshot
 from sandpost.controller.record import VERSION, ProxyKey, Record
+from sandpost.kernel import files
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host
 from sandpost.model.limits import Limits
@@ -129,15 +130,7 @@ class Disk:
             return None
 
     def _replace(self, path: str, value: msgspec.Struct) -> None:
-        fresh = f"{path}.new"
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            text = self._encode(value)
-            while text:
-                text = text[os.write(fd, text) :]
-        finally:
-            os.close(fd)
-        os.rename(fresh, path)
+        files.replace(path, self._encode(value), 0o600)
 
 
 def ended(sandbox_id: str, group_id: str, slot: int, tenant: str | None) -> Record:

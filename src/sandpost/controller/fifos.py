@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from typing import Protocol
 
-from sandpost.controller.processes import close_all
+from sandpost.kernel.descriptors import close_all
 from sandpost.model.host import FIFOS
 from sandpost.model.messages import Hold, Release
 

@@ -3,16 +3,15 @@
 import argparse
 import asyncio
 import os
-import resource
 import signal
 from collections.abc import Sequence
 
 import uvloop
 
-from sandpost.controller import processes
 from sandpost.controller.controller import Controller
 from sandpost.controller.purge import purge
 from sandpost.engines.oci import OciEngine
+from sandpost.kernel import calls, descriptors
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import HostUnfit, SandpostError
@@ -34,12 +33,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise HostUnfit("the controller makes namespaces and control groups: run it as root")
         host = host_file.load(options.host)
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        descriptors.allow_most()
         if options.purge:
             return uvloop.run(_purge(host))
         if not os.path.exists(host.supervisor_socket):
-            processes.become_subreaper()
+            calls.become_subreaper()
         uvloop.run(_serve(host, options.host))
     except SandpostError as error:
         log.critical("the controller cannot run", reason=error.reason, error=error.message)

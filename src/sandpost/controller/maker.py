@@ -14,6 +14,7 @@ from sandpost.controller.meter import Meter
 from sandpost.controller.record import Record
 from sandpost.controller.warmup import warm
 from sandpost.engines.contract import Engine, SandboxSpec, Started
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.ends import End
 from sandpost.model.errors import EngineError
@@ -186,7 +187,7 @@ class Maker:
                 )
             )  # fmt: skip
         finally:
-            processes.close_all(ends)
+            close_all(ends)
 
     def _watch(self, sandbox: Sandbox) -> None:
         try:

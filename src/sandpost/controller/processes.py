@@ -1,28 +1,10 @@
-"""Processes of others: who they are for ever, and when they end."""
+"""Processes of others, and when they end."""
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
-from collections.abc import Callable, Sequence
-
-_PR_SET_CHILD_SUBREAPER = 36
-
-
-def start_time(pid: int) -> int:
-    """Return field 22 of /proc/<pid>/stat, which with the pid names a process for ever; 0 if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            after = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return 0 if after[0] in {b"Z", b"X"} else int(after[19])
-
-
-def runs(pid: int, began: int) -> bool:
-    """Whether the very process lives."""
-    return pid > 0 and began > 0 and start_time(pid) == began
+from collections.abc import Callable
 
 
 class Watch:
@@ -62,16 +44,3 @@ class Watch:
     def _ended(self) -> None:
         self._loop.remove_reader(self._fd)
         self._on_end()
-
-
-def become_subreaper() -> None:
-    """Have sandboxes that we start stay our children, where no supervisor is their parent (prctl(2))."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors."""
-    for fd in fds:
-        os.close(fd)

@@ -83,16 +83,6 @@ def complaint(log: str) -> str:
     return "it left no message"
 
 
-def start_time(pid: int) -> int:
-    """Return field 22 of /proc/<pid>/stat; raises `ProcessLookupError` if the process is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The second field is the command in parentheses, which may itself hold anything.
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except FileNotFoundError:
-        raise ProcessLookupError(pid) from None
-
-
 def is_first(pid: int) -> bool:
     """Whether the process is the first of its pid namespace."""
     try:

@@ -15,6 +15,7 @@ from sandpost.engines.bundle import Bundles, Owner
 from sandpost.engines.contract import Consumption, Found, SandboxSpec, Started
 from sandpost.engines.sealed import Sealed
 from sandpost.image import use
+from sandpost.kernel.processes import start_time
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES
@@ -178,10 +179,10 @@ class OciEngine:
             raise EngineError(f"{name} could not start sandbox {spec.sandbox_id}: {launch.complaint(log)}")
         with open(pid_file, encoding="ascii") as file:
             pid = int(file.read())
-        try:
-            return Started(pid=pid, start_time=launch.start_time(pid))
-        except ProcessLookupError:
-            raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: see what it printed") from None
+        began = start_time(pid)
+        if not began:
+            raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: see what it printed")
+        return Started(pid=pid, start_time=began)
 
     def _config(self, spec: SandboxSpec, namespace: int) -> dict[str, object]:
         return oci_config.render(

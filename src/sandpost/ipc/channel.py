@@ -5,7 +5,6 @@ the peer counts as dead and the channel closes. Works on asyncio's and on uvloop
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import struct
@@ -15,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import msgspec
+
+from sandpost.kernel import sockets
+from sandpost.kernel.descriptors import close_all
 
 MAX_PACKET = 160 * 1024
 """Bytes of a message; a socket's default buffer of 208 KiB takes it in one piece."""
@@ -93,7 +95,7 @@ class Channel(Generic[In]):
         self._loop.remove_writer(self._sock.fileno())
         self._sock.close()
         for _, fds in self._queue:
-            _close_all(fds)
+            close_all(fds)
         self._queue.clear()
         self._on_close(self)
 
@@ -116,7 +118,7 @@ class Channel(Generic[In]):
             if not self._try_send(packet, fds):
                 return
             self._queue.popleft()
-            _close_all(fds)
+            close_all(fds)
         self._loop.remove_writer(self._sock.fileno())
 
     def _readable(self) -> None:
@@ -130,13 +132,13 @@ class Channel(Generic[In]):
                 self.close()
                 return
             if not packet or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                _close_all(fds)
+                close_all(fds)
                 self.close()
                 return
             try:
                 message = self._decode(packet)
             except msgspec.DecodeError:
-                _close_all(fds)
+                close_all(fds)
                 self.close()
                 return
             self._on_message(self, message, fds)
@@ -164,15 +166,7 @@ class Listener(Generic[In]):
         self._admit = admit
         self._loop = asyncio.get_running_loop()
         self.channels: set[Channel[In]] = set()
-        # Bound beside and renamed, so that there is no moment without a socket at `path`.
-        fresh = f"{path}.{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh)
-        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._sock.bind(fresh)
-        os.chmod(fresh, mode)
-        self._sock.listen(128)
-        os.rename(fresh, path)
+        self._sock = sockets.listen(path, socket.SOCK_SEQPACKET, mode=mode, backlog=128)
         self._inode = os.stat(path).st_ino
         self._sock.setblocking(False)
         self._loop.add_reader(self._sock.fileno(), self._acceptable)
@@ -181,9 +175,7 @@ class Listener(Generic[In]):
         """Stop listening, close every channel, and remove the socket if it is still ours."""
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self._path).st_ino == self._inode:
-                os.unlink(self._path)
+        sockets.unlink_own(self._path, self._inode)
         for channel in list(self.channels):
             channel.close()
 
@@ -275,8 +267,3 @@ class Connector(Generic[In]):
         self._on_lost()
         if not self._closed:
             self._timer = self._loop.call_later(self._delay, self._connect)
-
-
-def _close_all(fds: Sequence[int]) -> None:
-    for fd in fds:
-        os.close(fd)

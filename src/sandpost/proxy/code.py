@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from sandpost.kernel import files
 from sandpost.logs.setup import get_logger
 from sandpost.model.names import is_code_hash, tenant_name
 
@@ -162,20 +163,11 @@ class CodeStore:
             pass
         else:
             return
-        fresh = f"{path}.{os.getpid()}"
         try:
-            file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            files.replace(path, code, 0o600)
         except FileNotFoundError:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            file = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(file, "wb") as out:
-                out.write(code)
-            os.rename(fresh, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(fresh)
-            raise
+            files.replace(path, code, 0o600)
         self._bound(tenant, max(len(code), _BLOCK), bound)
 
     def _read(self, tenant: str, code_hash: str) -> bytes | None:

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from sandpost.ipc import Channel, Connector
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host
 from sandpost.model.messages import (
@@ -154,12 +155,6 @@ class SupervisorLink:
             self._orders.retire(message.timeout)
         elif isinstance(message, Reload):
             self._orders.reload()
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close descriptors."""
-    for fd in fds:
-        os.close(fd)
 
 
 def listening_socket(fd: int) -> socket.socket:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import uvloop
 
+from sandpost.kernel import descriptors
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
 from sandpost.proxy.link import listening_socket
-from sandpost.proxy.worker import Worker, raise_open_files
+from sandpost.proxy.worker import Worker
 
 LISTENING = 3
 """The descriptor at which a listening socket is handed down."""
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure("proxy", options.index)
     log = get_logger()
     try:
-        raise_open_files()
+        descriptors.allow_most()
         host = host_file.load(options.host)
         # Before the loop is made, whose own descriptors could be mistaken for it.
         listener = _listener(host.listen_host, host.listen_port)

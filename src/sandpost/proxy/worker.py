@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import resource
 import secrets
 import socket
 import time
@@ -304,10 +303,3 @@ class Worker:
         task: asyncio.Task[None] = self._loop.create_task(work)  # type: ignore[arg-type]
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def raise_open_files() -> None:
-    """Allow this process as many descriptors as the kernel lets it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

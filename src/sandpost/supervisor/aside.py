@@ -8,8 +8,8 @@ from typing import NoReturn
 
 import msgspec
 
+from sandpost.kernel import calls
 from sandpost.model.errors import ConfigError, HostUnfit, SandpostError
-from sandpost.supervisor import kernel
 
 
 class _Answer(msgspec.Struct):
@@ -49,7 +49,7 @@ def _answer(task: Callable[[], str | None], writer: int) -> NoReturn:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        kernel.die_with_parent(signal.SIGTERM)
+        calls.die_with_parent(signal.SIGTERM)
         try:
             answer = _Answer(value=task())
         except SandpostError as error:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from sandpost.ipc import Channel
+from sandpost.kernel import files
+from sandpost.kernel.processes import runs, start_time
 from sandpost.model.messages import Part, ToSupervisor
 from sandpost.supervisor import spawn
 
@@ -91,7 +93,7 @@ class Family:
     def start(self, part: Part, index: int, release: str, birth: spawn.Birth) -> Child:
         """Start a child; `OSError` if it cannot be."""
         pid = spawn.start(birth)
-        began = spawn.start_time(pid) or 0
+        began = start_time(pid)
         known = Known(part=part, index=index, pid=pid, start_time=began, release=release)
         child = Child(known, ours=True)
         self.children[pid] = child
@@ -104,7 +106,7 @@ class Family:
             pidfd = os.pidfd_open(known.pid)
         except ProcessLookupError:
             return None
-        if spawn.start_time(known.pid) != known.start_time:
+        if not runs(known.pid, known.start_time):
             os.close(pidfd)
             return None
         child = Child(known, ours=False)
@@ -143,11 +145,8 @@ class Family:
         self._on_end(child, status)
 
     def _save(self) -> None:
-        fresh = f"{self._path}.{os.getpid()}"
         with contextlib.suppress(OSError):
-            with open(fresh, "wb") as file:
-                file.write(msgspec.json.encode([child.known for child in self.children.values()]))
-            os.rename(fresh, self._path)
+            files.replace(self._path, msgspec.json.encode([child.known for child in self.children.values()]), 0o644)
 
 
 def living(path: str) -> list[Known]:
@@ -157,4 +156,4 @@ def living(path: str) -> list[Known]:
             found = msgspec.json.decode(file.read(), type=list[Known])
     except (FileNotFoundError, msgspec.DecodeError):
         return []
-    return [known for known in found if spawn.start_time(known.pid) == known.start_time]
+    return [known for known in found if runs(known.pid, known.start_time)]

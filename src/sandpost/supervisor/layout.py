@@ -12,9 +12,9 @@ import shutil
 import stat
 from collections.abc import Iterator
 
+from sandpost.kernel import calls, files
 from sandpost.model.errors import AlreadyRunning, HostUnfit
 from sandpost.model.host import Host
-from sandpost.supervisor import kernel
 
 _MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
 _OURS = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
@@ -76,7 +76,6 @@ def copy_tls(host: Host, cert: str, key: str) -> None:
         return
     _folder(host.path("tls"), 0o700, host.users.proxy, host.users.gid)
     for source, target in zip((cert, key), tls_paths(host), strict=True):
-        fresh = f"{target}.{os.getpid()}"
         try:
             with open(source, "rb") as file:
                 text = file.read(1 << 20)
@@ -84,11 +83,7 @@ def copy_tls(host: Host, cert: str, key: str) -> None:
             raise HostUnfit(
                 f"cannot read {source}: {error.strerror}: check listen.tls_cert and listen.tls_key"
             ) from None
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o400)
-        with open(fd, "wb") as file:
-            os.fchown(fd, host.users.proxy, host.users.gid)
-            file.write(text)
-        os.rename(fresh, target)
+        files.replace(target, text, 0o400, (host.users.proxy, host.users.gid))
 
 
 def tls_paths(host: Host) -> tuple[str, str]:
@@ -106,7 +101,7 @@ def make_run_dir(run_dir: str) -> None:
     os.chmod(run_dir, 0o755)  # noqa: S103  (the parts of other users pass through it)
     if not _in_memory(run_dir):
         try:
-            kernel.mount_tmpfs(run_dir, _RUN_SIZE)
+            calls.mount_tmpfs(run_dir, _RUN_SIZE)
         except OSError as error:
             raise HostUnfit(
                 f"{run_dir} is on a disk and no tmpfs can be mounted there ({error.strerror}): run as root with "
@@ -121,7 +116,7 @@ def remove_run_dir(run_dir: str) -> None:
     if below := [path for path in mounts if path.startswith(f"{run_dir}/")]:
         raise HostUnfit(f"{below[0]} is still mounted: `umount` it, then remove {run_dir}")
     if run_dir in mounts:
-        kernel.unmount(run_dir)
+        calls.unmount(run_dir)
     shutil.rmtree(run_dir)
 
 
@@ -205,6 +200,6 @@ def _hand_over(path: str, uid: int, gid: int) -> None:
             return
     except FileNotFoundError:
         return
-    for _, folders, files, fd in os.fwalk(path, follow_symlinks=False):
-        for name in folders + files:
+    for _, folders, plain, fd in os.fwalk(path, follow_symlinks=False):
+        for name in folders + plain:
             os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)

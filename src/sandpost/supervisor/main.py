@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sandpost import config
 from sandpost.config import Settings
+from sandpost.kernel import descriptors
 from sandpost.logs.setup import configure
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
 from sandpost.supervisor import spawn, start
@@ -92,8 +93,7 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     """Run one installation. `parent`: who waits to hear that all is ready and the terminal is free, if detached."""
     began = time.monotonic()
     os.umask(0o022)
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    descriptors.allow_most()
     with contextlib.suppress(OSError):
         spawn.go_last_when_memory_runs_out()
     outlet = Outlet(None)

@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from sandpost.supervisor import kernel
+from sandpost.kernel import calls
 
 _WAY = 1 << 20
 """Bytes of a folder that holds nothing but the way to others."""
@@ -27,13 +27,13 @@ def closed_above(folders: Iterable[str]) -> dict[str, list[str]]:
 
 def open_way(closed: dict[str, list[str]]) -> None:
     """In this process alone, replace each closed folder by the way to what is needed below it. Needs root."""
-    kernel.own_mounts()
+    calls.own_mounts()
     for above, folders in closed.items():
         held = {folder: os.open(folder, os.O_PATH | os.O_CLOEXEC) for folder in _outermost(folders)}
-        kernel.mount_tmpfs(above, _WAY)
+        calls.mount_tmpfs(above, _WAY)
         for folder, fd in held.items():
             os.makedirs(folder, mode=0o755, exist_ok=True)
-            kernel.bind(f"/proc/self/fd/{fd}", folder)
+            calls.bind(f"/proc/self/fd/{fd}", folder)
             os.close(fd)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from sandpost.kernel import calls, descriptors
 from sandpost.model.host import Host
 from sandpost.model.messages import Part
-from sandpost.supervisor import kernel, reach
+from sandpost.supervisor import reach
 
 LISTENER_FD = 3
 """Where a proxy worker finds its listening socket."""
@@ -71,16 +72,6 @@ def go_last_when_memory_runs_out() -> None:
         file.write(str(OOM_SCORE))
 
 
-def start_time(pid: int) -> int | None:
-    """Return field 22 of /proc/<pid>/stat, which with the pid names a process for ever; None if it is gone."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            after = file.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    return None if after[0] in {b"Z", b"X"} else int(after[19])
-
-
 def _become(birth: Birth, writer: int) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
@@ -92,15 +83,14 @@ def _become(birth: Birth, writer: int) -> NoReturn:
         writer = _arrange(birth, writer)
         with contextlib.suppress(OSError):
             go_last_when_memory_runs_out()
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        descriptors.allow_most()
         if birth.uid != os.getuid():
             if birth.closed:
                 reach.open_way(dict(birth.closed))
             os.setgroups([])
             os.setresgid(birth.gid, birth.gid, birth.gid)
             os.setresuid(birth.uid, birth.uid, birth.uid)
-            kernel.forbid_new_privileges()
+            calls.forbid_new_privileges()
         environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/"}
         if "TZ" in os.environ:
             environment["TZ"] = os.environ["TZ"]

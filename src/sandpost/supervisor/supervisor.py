@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandpost.ipc import Channel
+from sandpost.kernel import calls
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host
@@ -29,7 +30,7 @@ from sandpost.model.messages import (
     ToSupervisor,
     Unlisten,
 )
-from sandpost.supervisor import adoption, family, kernel, listening, renewal, shutdown, spawn
+from sandpost.supervisor import adoption, family, listening, renewal, shutdown, spawn
 from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
@@ -109,7 +110,7 @@ class Supervisor:
 
         Raises `SandpostError` if the parts do not come up, or something is left behind.
         """
-        kernel.become_subreaper()
+        calls.become_subreaper()
         sandboxes = bool(os.listdir(self.host.path("records")))
         self.fifos.reopen(self.host.path("fifos"))
         self._talk.open()

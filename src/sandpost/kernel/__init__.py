@@ -1,0 +1,1 @@
+"""What several parts ask of the kernel."""
