@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.controller.ends import Evidence, judge, signal_of, size
+from sandpost.controller.ends import Evidence, judge, signal_of
 from sandpost.model.ends import ALL
 from sandpost.model.limits import Limits, MiB
 
@@ -65,11 +65,3 @@ def test_every_evidence_has_one_word_that_begins_its_message(status: int | None,
 @given(st.sampled_from(list(signal.Signals)))
 def test_a_signal_passed_on_by_init_is_the_runtimes(number: signal.Signals) -> None:
     assert signal_of((128 + number) << 8) == signal_of(number) == number
-
-
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [(0, "0 B"), (1023, "1023 B"), (64 << 10, "64 KiB"), (3 << 29, "1.5 GiB"), (128 * MiB, "128 MiB")],
-)
-def test_sizes_for_people(count: int, shown: str) -> None:
-    assert size(count) == shown

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.model.errors import ConfigError
-from sandpost.model.units import format_duration, format_size, parse_duration, parse_size
+from sandpost.model.units import format_duration, format_size, parse_duration, parse_size, show_size
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_a_formatted_size_reads_back(size: int) -> None:
 @given(st.integers(min_value=0, max_value=10_000_000))
 def test_a_formatted_duration_reads_back(millis: int) -> None:
     assert parse_duration(format_duration(millis / 1000)) == pytest.approx(millis / 1000)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (1023, "1023 B"), (64 << 10, "64 KiB"), (3 << 29, "1.5 GiB"), (128 << 20, "128 MiB")],
+)
+def test_sizes_for_people(count: int, shown: str) -> None:
+    assert show_size(count) == shown

@@ -8,6 +8,7 @@ import click
 from sandpost.cli import exits, show
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
+from sandpost.model.units import show_size
 
 if TYPE_CHECKING:
     from sandpost.api.views import UsageHour, UsageTotal
@@ -39,7 +40,7 @@ def status(options: Options) -> None:
             lines += [
                 ("sandboxes", f"{one.assigned} assigned, {one.draining} draining, {one.starting} starting"),
                 ("pool", f"{one.pool} of {one.pool_target} ready, {one.waiting} waiting"),
-                ("memory", f"{show.size(one.memory_used)} of {show.size(one.memory_limit)}"),
+                ("memory", f"{show_size(one.memory_used)} of {show_size(one.memory_limit)}"),
                 ("started", f"{one.starts} in {show.span(one.uptime)}"),
                 ("ended", show.words(one.ends)),
                 ("proxies", str(one.proxies)),
@@ -74,7 +75,7 @@ def ps(options: Options, tenant: str | None) -> None:
                 show.ago(one.last_call_at, now),
                 str(one.calls),
                 str(one.in_flight),
-                show.size(one.memory),
+                show_size(one.memory),
                 f"{one.cpu_seconds:.2f}s",
                 str(one.pids),
             )
@@ -112,7 +113,7 @@ def _used(title: str, one: "UsageHour | UsageTotal") -> tuple[str, ...]:
         str(one.calls),
         f"{one.cpu_seconds:.2f}s",
         f"{one.memory_seconds / (1 << 30) / 3600:.4f} GiB h",
-        show.size(one.bytes_in),
-        show.size(one.bytes_out),
+        show_size(one.bytes_in),
+        show_size(one.bytes_out),
         show.words(one.ends),
     )

@@ -46,16 +46,6 @@ def pairs(lines: Iterable[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {_plain(value)}")
 
 
-def size(count: float) -> str:
-    """Return bytes as people read them, one digit behind the point."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(value) < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def ago(moment: float | None, now: float) -> str:
     """Return how long ago `moment` was, in its greatest unit."""
     if moment is None:

@@ -21,7 +21,7 @@ from sandpost.logs.files import TenantFiles
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model import messages as m
-from sandpost.model.figures import Figures, Sample
+from sandpost.model.figures import Figures, counter, gauge
 
 _FIGURES_EVERY = 1.0
 
@@ -100,17 +100,15 @@ class Collector:
         counts = self._drain.counts
         dropped = {"over_rate": counts.over_rate, "unwritten": counts.unwritten, "unassigned": counts.unassigned}
         samples = [
-            _counter("sandpost_output_bytes_total", "Bytes read from sandboxes.", counts.bytes_read),
-            _counter("sandpost_output_records_total", "Records of sandboxes kept.", counts.kept),
-            _counter(
-                "sandpost_output_forged_total", "Bytes in the runtime's stream that were no frame.", counts.forged
-            ),
+            counter("sandpost_output_bytes_total", "Bytes read from sandboxes.", counts.bytes_read),
+            counter("sandpost_output_records_total", "Records of sandboxes kept.", counts.kept),
+            counter("sandpost_output_forged_total", "Bytes in the runtime's stream that were no frame.", counts.forged),
             *(
-                _counter("sandpost_output_dropped_total", "Records dropped, by reason.", count, reason=reason)
+                counter("sandpost_output_dropped_total", "Records dropped, by reason.", count, reason=reason)
                 for reason, count in dropped.items()
             ),
-            _gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
-            _gauge("sandpost_output_stored_bytes", "Bytes of all tenants' log files.", self._sink.total),
+            gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
+            gauge("sandpost_output_stored_bytes", "Bytes of all tenants' log files.", self._sink.total),
         ]
         report = Figures(part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples)
         try:
@@ -158,11 +156,3 @@ class Collector:
             log.warning("host file cannot be read, going on as before", file=self._path, err=error)
             return
         self._drain.set_rate(self._host.defaults.output)
-
-
-def _counter(name: str, text: str, value: float, **labels: str) -> Sample:
-    return Sample(name=name, kind="counter", help=text, value=value, labels=labels)
-
-
-def _gauge(name: str, text: str, value: float) -> Sample:
-    return Sample(name=name, kind="gauge", help=text, value=value)

@@ -36,6 +36,7 @@ from sandpost.logs import figures as figures_file
 from sandpost.logs.setup import get_logger
 from sandpost.model import host as host_file
 from sandpost.model.ends import End
+from sandpost.model.figures import Histogram
 from sandpost.model.host import SANDBOX_PORT, Host
 from sandpost.model.limits import Limits
 from sandpost.model.messages import (
@@ -93,7 +94,7 @@ class Controller:
         self._maker = Maker(host, engine, self._fifos, self._meter)
         self._memory = MemoryWatch(self._desk, engine, self._meter, host.memory_reserve, self._pump_soon)
         self._suspicion = Suspicion(self._desk, self._meter)
-        self._start_seconds = figures.Seconds()
+        self._start_seconds = Histogram(figures.START_BOUNDS)
         self._clients = Clients(
             host, joined=self._joined, message=self._on_message, left=self._left, proxy_dead=self._proxy_dead
         )

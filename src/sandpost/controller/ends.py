@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from sandpost.model.ends import End
 from sandpost.model.limits import Limits
+from sandpost.model.units import show_size
 
 _ABORTS = frozenset({signal.SIGABRT, signal.SIGTRAP, signal.SIGILL})
 """How V8 ends its process when it cannot get memory."""
 _NEARLY = 0.85
-_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,16 +62,8 @@ def signal_of(status: int) -> int | None:
     return code - 128 if 128 < code < 128 + signal.NSIG else None
 
 
-def size(count: int) -> str:
-    """Return bytes for people, such as `128 MiB`; one decimal where the unit does not divide it."""
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count // unit} {name}" if count % unit == 0 else f"{count / unit:.1f} {name}"
-    return f"{count} B"
-
-
 def _memory(limits: Limits) -> tuple[End, str]:
-    return "memory", f"memory: {size(limits.memory)} reached"
+    return "memory", f"memory: {show_size(limits.memory)} reached"
 
 
 def _name(number: int) -> str:

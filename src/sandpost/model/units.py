@@ -25,6 +25,14 @@ def format_size(size: int) -> str:
     return f"{size}B"
 
 
+def show_size(size: float) -> str:
+    """Return bytes for people, such as `128 MiB`; one decimal where the unit does not divide it."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if size >= _SIZES[unit]:
+            return f"{size / _SIZES[unit]:.{1 if size % _SIZES[unit] else 0}f} {unit}"
+    return f"{size:.0f} B"
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds that `500ms`, `5s`, `2m`, `1h` or `7d` mean; a bare number is a `ConfigError`."""
     match = _QUANTITY.fullmatch(text.strip())

@@ -2,37 +2,13 @@
 
 import os
 import time
-from bisect import bisect_left
 from collections import Counter
 
-from sandpost.model.figures import Figures, Sample
+from sandpost.model.figures import Figures, Histogram, Sample, counter, gauge
 
 _BOUNDS = (
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
 )  # fmt: skip
-
-
-class Histogram:
-    """Durations in seconds."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self.counts[bisect_left(_BOUNDS, seconds)] += 1
-        self.total += seconds
-
-    def sample(self, name: str, text: str) -> Sample:
-        """Return it as Prometheus wants it: cumulative counts below each bound."""
-        buckets, below = [], 0
-        for bound, count in zip(_BOUNDS, self.counts, strict=False):
-            below += count
-            buckets.append((bound, float(below)))
-        return Sample(name=name, kind="histogram", help=text, value=self.total, buckets=buckets, count=sum(self.counts))
 
 
 class Counts:
@@ -42,9 +18,9 @@ class Counts:
         self.started_at = time.time()
         # Calls.
         self.statuses = [0] * 600
-        self.call_seconds = Histogram()
-        self.first_seconds = Histogram()
-        self.route_seconds = Histogram()
+        self.call_seconds = Histogram(_BOUNDS)
+        self.first_seconds = Histogram(_BOUNDS)
+        self.route_seconds = Histogram(_BOUNDS)
         self.reasons: Counter[str] = Counter()
         self.in_flight = 0
         self.broken_off = 0
@@ -67,13 +43,6 @@ class Counts:
 
     def samples(self, *, sandboxes: int, upstreams: int) -> list[Sample]:
         """Return all as samples; `sandboxes` and `upstreams` are present numbers of routes and connections."""
-
-        def counter(name: str, text: str, value: float, **labels: str) -> Sample:
-            return Sample(name=name, kind="counter", help=text, value=value, labels=labels)
-
-        def gauge(name: str, text: str, value: float) -> Sample:
-            return Sample(name=name, kind="gauge", help=text, value=value)
-
         made = [
             counter("sandpost_calls_total", "Answers to calls, by status.", count, status=str(status))
             for status, count in enumerate(self.statuses)

@@ -4,10 +4,9 @@ import contextlib
 import os
 import time
 from collections import Counter
-from typing import Literal
 
 from sandpost.logs import figures
-from sandpost.model.figures import Figures, Sample
+from sandpost.model.figures import Figures, counter, gauge
 
 EVERY = 1.0
 
@@ -24,19 +23,15 @@ class Counts:
     def write(self, folder: str, *, children: int, fifos: int) -> None:
         """Leave the figures in `folder`. That this fails is told by their age."""
         samples = [
-            _sample("counter", "sandpost_part_ends_total", "Unexpected ends of parts.", count, ended_part=part)
+            counter("sandpost_part_ends_total", "Unexpected ends of parts.", count, ended_part=part)
             for part, count in sorted(self.ends.items())
         ]
         samples += [
-            _sample("counter", "sandpost_covers_total", "Times a worker accepted for another.", self.covers),
-            _sample("counter", "sandpost_renewals_total", "Renewals asked for or due to a release.", self.renewals),
-            _sample("gauge", "sandpost_parts", "Processes of the platform that run.", children),
-            _sample("gauge", "sandpost_held_outputs", "Sandboxes whose output is held open.", fifos),
+            counter("sandpost_covers_total", "Times a worker accepted for another.", self.covers),
+            counter("sandpost_renewals_total", "Renewals asked for or due to a release.", self.renewals),
+            gauge("sandpost_parts", "Processes of the platform that run.", children),
+            gauge("sandpost_held_outputs", "Sandboxes whose output is held open.", fifos),
         ]
         made = Figures(part="supervisor", index=0, pid=os.getpid(), at=time.time(), samples=samples)
         with contextlib.suppress(OSError):
             figures.write(folder, made)
-
-
-def _sample(kind: Literal["counter", "gauge"], name: str, text: str, value: float, **labels: str) -> Sample:
-    return Sample(name=name, kind=kind, help=text, value=value, labels=labels)
