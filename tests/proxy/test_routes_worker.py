@@ -363,6 +363,31 @@ def test_activity_is_reported_with_what_is_in_flight() -> None:
     run(check())
 
 
+def test_bytes_are_counted_of_programs_bodies_and_answers() -> None:
+    body = b"a body of its own"
+
+    async def takes_and_says(_sandbox: Sandbox, peer: Peer, request: Request) -> None:
+        if b"expect" in request.headers:
+            await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            assert await peer.reader.readexactly(len(body)) == body
+        await peer.write(answer(b"12345"))
+
+    async def check() -> None:
+        async with Sandbox(takes_and_says) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            code = (await rig.call(at("acme"))).headers["x-sandpost-code"]
+            await rig.call(at("acme"))
+            await rig.call(at("acme", f"webtask_code={code}"), body, "PUT")
+
+            def reported() -> tuple[int, int, int]:
+                seen = [activity for report in rig.controller.all(Report) for activity in report.activities]
+                return sum(a.calls for a in seen), sum(a.bytes_in for a in seen), sum(a.bytes_out for a in seen)
+
+            await eventually(lambda: reported() == (3, 2 * len(HELLO) + len(body), 15))
+
+    run(check())
+
+
 def test_a_sandbox_that_takes_no_connection_is_a_503_and_nothing_is_lost() -> None:
     async def check() -> None:
         async with Sandbox(says(answer())) as sandbox, Rig() as rig:

@@ -50,8 +50,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_fetching", "_last_words", "_storing", "_tries", "code_hash", "exclusive", "limits",
-        "sandbox", "seat", "settings", "waited", "written",
+        "_asked", "_code", "_fetching", "_last_words", "_posted", "_storing", "_tries", "code_hash", "exclusive",
+        "limits", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -69,6 +69,7 @@ class Call(Exchange):
         self.waited = False
         """Whether it had to wait for the controller."""
         self._code = code
+        self._posted = 0 if code is None else len(code)
         self._fetching = False
         self._storing = False
         self._asked = False
@@ -492,7 +493,9 @@ class Call(Exchange):
         self.worker.counts.bytes_out += size
 
     def ended(self, status: int) -> None:
-        """Count."""
+        """Count; a program that came with the call is part of what its client sent."""
+        if self._posted:
+            self.passed_in(self._posted)
         counts = self.worker.counts
         counts.statuses[status] += 1
         seconds = self.worker.now() - self.began

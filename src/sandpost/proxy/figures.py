@@ -80,8 +80,8 @@ class Counts:
             counter("sandpost_clients_gone_total", "Clients that left before their answer.", self.clients_gone),
             counter("sandpost_loads_total", "Programs sent to sandboxes.", self.loads),
             counter("sandpost_sandbox_connects_total", "Connections opened to sandboxes.", self.upstream_opened),
-            counter("sandpost_bytes_in_total", "Bytes of request bodies to sandboxes.", self.bytes_in),
-            counter("sandpost_bytes_out_total", "Bytes of answers from sandboxes.", self.bytes_out),
+            counter("sandpost_bytes_in_total", "Bytes of programs and bodies of calls.", self.bytes_in),
+            counter("sandpost_bytes_out_total", "Bytes of bodies of answers from sandboxes.", self.bytes_out),
         ]
         return made
 
