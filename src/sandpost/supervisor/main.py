@@ -16,6 +16,7 @@ from sandpost.config import Settings
 from sandpost.kernel import descriptors
 from sandpost.logs.setup import configure
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
+from sandpost.model.units import format_duration
 from sandpost.supervisor import spawn, start
 from sandpost.supervisor.outlet import Outlet
 from sandpost.supervisor.release import release
@@ -109,7 +110,7 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     except Stopped:
         # Nothing ran yet.
         return 0
-    if parent is not None:
+    if parent is not None or os.isatty(2):
         outlet = Outlet(os.path.join(settings["state_dir"], "serve.log"))
 
     shown = False
@@ -117,10 +118,12 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     def on_ready() -> None:
         nonlocal shown
         outlet.say(start.greeting(prepared, began))
+        if outlet.path is not None:
+            outlet.say(f"Log lines go to {outlet.path}.")
         shown = True
         if parent is not None:
             parent.tell(0)
-        outlet.leave()
+            outlet.leave()
 
     plan = Plan(
         host=prepared.host,
@@ -146,11 +149,18 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
 async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
     supervisor = Supervisor(plan)
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
-    loop.add_signal_handler(signal.SIGINT, supervisor.stop)
+
+    def stop() -> None:
+        if not supervisor.stop_asked.is_set():
+            timeout = format_duration(plan.host.drain_timeout)
+            outlet.say(f"Stopping: calls under way have {timeout} to end. Asked again, it stops at once.")
+        supervisor.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
     if WISH.asked:
-        supervisor.stop()
+        stop()
 
     def trim() -> None:
         outlet.trim()

@@ -1,4 +1,4 @@
-"""Where people and logs are written to: a terminal, or with --detach a bounded file."""
+"""Where people's words and log lines go: apart from each other, wherever a person reads."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ MOST = 16 << 20
 class Outlet:
     """What people read, and where the log lines of all processes go (`log`, a descriptor).
 
-    Attached both are the terminal's. Detached the log is a file from the beginning, and people's words follow it
-    there once all is ready.
+    Without a `log_path` the log goes to stderr (a service manager's, a pipe's). With one it goes to that file: under
+    --detach, where people's words follow it once all is ready, and on a terminal, which keeps to words.
     """
 
     def __init__(self, log_path: str | None) -> None:
-        self._path = log_path
+        self.path = log_path
         self._out, self._err = 1, 2
         self.log = 2
         if log_path is not None:
@@ -34,9 +34,7 @@ class Outlet:
         _write(self._err, text)
 
     def leave(self) -> None:
-        """Let go of the terminal."""
-        if self._path is None:
-            return
+        """Let go of the terminal; from now on words go to the log."""
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         os.dup2(null, 0)
         os.close(null)
@@ -47,10 +45,10 @@ class Outlet:
 
     def trim(self) -> None:
         """Keep the log file bounded; a line written at this very moment may be lost."""
-        if self._path is not None and os.fstat(self.log).st_size > MOST:
+        if self.path is not None and os.fstat(self.log).st_size > MOST:
             # Copied and cut, not renamed: every process has it open for appending.
-            shutil.copyfile(self._path, f"{self._path}.1")
-            os.chmod(f"{self._path}.1", 0o600)
+            shutil.copyfile(self.path, f"{self.path}.1")
+            os.chmod(f"{self.path}.1", 0o600)
             os.ftruncate(self.log, 0)
 
 

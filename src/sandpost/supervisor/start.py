@@ -47,7 +47,7 @@ def prepare(settings: Settings, load_again: Callable[[], Settings], say: Callabl
     lock = layout.lock_state(settings["state_dir"])
     for finding in findings:
         if finding.level == "warn":
-            log.info("preflight", finding=finding.name, advice=finding.message)
+            say(f"note: {finding.message}")
     try:
         return _claimed(settings, load_again, say, seen, lock)
     except BaseException:
