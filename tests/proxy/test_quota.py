@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,34 @@ def test_calls_a_second_are_counted_over_all_workers(tmp_path: Path) -> None:
     with pytest.raises(TooManyCalls) as refused:
         second.begin("acme", limits, 100)
     assert (refused.value.details["setting"], refused.value.retry_after) == ("limits.rate", 1)
-    second.end(second.begin("acme", limits, 101))
+    second.end(second.begin("acme", limits, 101.4))
     first.close()
     second.close()
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=120), st.integers(1, 12))
+def test_no_second_whenever_it_begins_has_half_as_many_calls_again(pauses: list[float], rate: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [Quota(folder, 2), Quota(folder, 2)]
+        now, begun = 50.0, []
+        for number, pause in enumerate(pauses):
+            now += pause**4
+            try:
+                workers[number % 2].begin("acme", Limits(rate=rate, calls=1000), now)
+            except TooManyCalls:
+                continue
+            begun.append(now)
+        most = max(sum(start <= each < start + 1 for each in begun) for start in begun)
+        assert most <= 1.5 * rate + 1
+        for each in workers:
+            each.close()
+
+
+def test_calls_at_an_even_rate_all_pass(tmp_path: Path) -> None:
+    quota = Quota(str(tmp_path), 1)
+    for number in range(100):
+        quota.end(quota.begin("acme", Limits(rate=10), 7 + number / 10))
+    quota.close()
 
 
 def _die_with_calls(folder: str) -> None:

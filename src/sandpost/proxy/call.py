@@ -84,7 +84,7 @@ class Call(Exchange):
         worker, plan = self.worker, self.plan
         if plan.way is Way.CALL:
             self.expect_body(self.limits.body)
-        self.seat = worker.quota.begin(plan.name, self.limits, worker.second)
+        self.seat = worker.quota.begin(plan.name, self.limits, self.began)
         worker.counts.in_flight += 1
         worker.exchanges.add(self)
         self.client.handler = self

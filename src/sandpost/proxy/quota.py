@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import mmap
 import os
-import time
 
 from sandpost.model.errors import TooManyCalls, Unavailable
 from sandpost.model.limits import Limits
@@ -20,7 +19,9 @@ from sandpost.model.limits import Limits
 ROWS = 1 << 13
 WAYS = 16
 _CELL = 8
-_FIELDS = 3
+_FIELDS = 4
+"""Of a column: calls under way, the second of the last call, calls begun in it and in the second before."""
+_ROUNDING = 1e-6
 _REST_BEFORE_REUSE = 60
 """Seconds that a row has been without a call before another tenant may get it."""
 
@@ -46,7 +47,7 @@ class Quota:
         self._columns = 2 * workers
         self._width = 1 + _FIELDS * self._columns
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"calls-{self._columns}.table")
+        path = os.path.join(folder, f"calls-{self._columns}x{_FIELDS}.table")
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         size = ROWS * self._width * _CELL
         os.ftruncate(self._fd, size)
@@ -90,12 +91,13 @@ class Quota:
             cells = self._cells[1 + _FIELDS * column + field :: self._width]
             cells[:] = empty
 
-    def begin(self, tenant: str, limits: Limits, now: int) -> Seat:
-        """Count a call in, or raise `TooManyCalls`; `now` is in whole seconds. End it with `end`."""
+    def begin(self, tenant: str, limits: Limits, now: float) -> Seat:
+        """Count a call in, or raise `TooManyCalls`; `now` is of CLOCK_MONOTONIC, in seconds. End it with `end`."""
         seat = self._seats.get(tenant)
+        second = int(now)
         cells = self._cells
         if seat is None or (seat.row >= 0 and cells[seat.row] != seat.tag):
-            seat = self._sit(tenant, now)
+            seat = self._sit(tenant, second)
         row = seat.row
         at_once = seat.in_flight
         if row >= 0:
@@ -112,7 +114,7 @@ class Quota:
         if limits.rate:
             self._count_rate(seat, tenant, limits.rate, now)
         elif row >= 0:
-            cells[row + self._offset + 1] = now
+            self._note_second(row + self._offset, second)
         seat.in_flight += 1
         if row >= 0:
             cells[row + self._offset] = seat.in_flight
@@ -142,28 +144,44 @@ class Quota:
             for name in idle:
                 del self._seats[name]
 
-    def _count_rate(self, seat: Seat, tenant: str, rate: int, now: int) -> None:
+    def _note_second(self, cell: int, second: int) -> None:
+        cells = self._cells
+        behind = second - cells[cell + 1]
+        if behind:
+            cells[cell + 3] = cells[cell + 2] if behind == 1 else 0
+            cells[cell + 2] = 0
+            cells[cell + 1] = second
+
+    def _count_rate(self, seat: Seat, tenant: str, rate: int, now: float) -> None:
+        """Count a call that begins, unless it is one too many.
+
+        A second's calls fade out over the next one, as if they had come evenly: otherwise twice the rate passes
+        where one second ends and the next begins.
+        """
         cells, row = self._cells, seat.row
         if row < 0:
             return
-        begun = 0
+        second = int(now)
+        begun = before = 0
         for column in range(self._columns):
             cell = row + 1 + _FIELDS * column
-            if cells[cell + 1] == now:
+            behind = second - cells[cell + 1]
+            if behind == 0:
                 begun += cells[cell + 2]
-        if begun >= rate:
+                before += cells[cell + 3]
+            elif behind == 1:
+                before += cells[cell + 2]
+        if begun >= rate or begun + before * (1 - now + second) > rate + _ROUNDING:
             raise TooManyCalls(
-                f"tenant `{tenant}` has begun {rate} calls this second, its limit: send fewer, or raise `limits.rate`",
+                f"tenant `{tenant}` has begun {rate} calls within a second, its limit: send fewer, or raise "
+                "`limits.rate`",
                 retry_after=1,
                 limit=rate,
                 setting="limits.rate",
             )
         mine = row + self._offset
-        if cells[mine + 1] == now:
-            cells[mine + 2] += 1
-        else:
-            cells[mine + 2] = 1
-            cells[mine + 1] = now
+        self._note_second(mine, second)
+        cells[mine + 2] += 1
 
     def _sit(self, tenant: str, now: int) -> Seat:
         """Find the tenant's row, or give it one."""
@@ -204,8 +222,3 @@ class Quota:
                 cells[cell] = 0
             cells[oldest] = tag
         return oldest
-
-
-def whole_seconds() -> int:
-    """Return the clock that all workers of the host share, in whole seconds."""
-    return int(time.monotonic())

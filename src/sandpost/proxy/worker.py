@@ -68,7 +68,6 @@ class Worker:
         self._path = path
         # Clocks that are read more often than they need be exact.
         self.clock = self.now()
-        self.second = int(time.monotonic())
         self.date = http_date(time.time())
         # What calls use.
         self.counts = Counts()
@@ -279,7 +278,6 @@ class Worker:
         # Shortly after the second begins, so that Date is right.
         self._again(2, 1.0 - at % 1.0 + 0.002, self._tick_second)
         self.date = http_date(at)
-        self.second = int(time.monotonic())
         self.link.report()
         self.quota.forget_idle()
         now = self.clock
