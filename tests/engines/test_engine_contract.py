@@ -1,6 +1,7 @@
 """What every engine does, seen on the host and from inside real sandboxes."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -128,6 +130,30 @@ def test_limits_of_a_process_are_those_of_the_tenant(bed: Bed) -> None:
         assert resource.prlimit(box.started.pid, resource.RLIMIT_CORE) == (0, 0)
 
     asyncio.run(body())
+
+
+def test_a_sandbox_goes_first_when_the_host_runs_out_of_memory(bed: Bed) -> None:
+    own = Path("/proc/self/oom_score_adj")
+    former = own.read_text()
+    # As the controller's, where that may be lowered.
+    with contextlib.suppress(PermissionError):
+        own.write_text("-900")
+
+    async def body() -> None:
+        box = await bed.make()
+        said = box.call(
+            "try { require('fs').writeFileSync('/proc/self/oom_score_adj', '-1'); return 'lowered' }"
+            " catch (e) { return e.code }"
+        )
+        assert said == "EACCES"
+        scores = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in box.processes()]
+        assert len(scores) == 2
+        assert min(scores) > 0
+
+    try:
+        asyncio.run(body())
+    finally:
+        own.write_text(former)
 
 
 def test_descriptor_3_reaches_the_reader_of_frames(bed: Bed) -> None:
