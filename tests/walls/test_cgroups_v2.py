@@ -121,6 +121,25 @@ def test_kill_writes_once_and_waits_for_the_last_process(
     groups.kill("a", "nobody")
 
 
+def test_a_kernel_without_a_kill_of_groups_has_each_process_killed(
+    groups: v2.GroupsV2, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups.create("a", "b", Limits())
+    sandbox = tree / "sandpost-f/t-a/s-b"
+    (sandbox / "cgroup.kill").unlink()
+    (sandbox / "cgroup.procs").write_text("12\n13\n")
+    killed = []
+
+    def kill(pid: int, member: str) -> None:
+        killed.append((pid, member))
+        (sandbox / "cgroup.procs").write_text("")
+
+    monkeypatch.setattr(files, "_kill", kill)
+    groups.kill("a", "b")
+    assert killed == [(12, "/sandpost-f/t-a/s-b"), (13, "/sandpost-f/t-a/s-b")]
+    groups.kill("a", "nobody")
+
+
 def test_the_tenants_group_goes_with_its_last_sandbox(groups: v2.GroupsV2, tree: Path) -> None:
     groups.create("a", "b", Limits())
     groups.create("a", "c", Limits())

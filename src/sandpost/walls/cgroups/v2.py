@@ -123,8 +123,10 @@ class GroupsV2:
         try:
             # Linux 5.14 and later: all at once, forks too.
             files.write(os.path.join(sandbox, "cgroup.kill"), 1)
+        except FileNotFoundError:
+            files.kill_each(sandbox, self.path(group_id, sandbox_id))
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
+            if error.errno != errno.ENODEV:
                 raise EngineError(f"cannot kill the group {sandbox}: {error}") from error
         deadline = time.monotonic() + files.KILL_DEADLINE
         pause = 0.001
