@@ -118,7 +118,8 @@ def test_usage_counts_calls_processor_memory_and_ends(inst: Installation) -> Non
     async def work() -> None:
         async with client(inst.host) as proxy, client(inst.host, "api") as api:
             route = await proxy.route("using")
-            await run_in(route, "return (cb) => { while (process.cpuUsage().user < 4e5) ; cb(null, 1) }")
+            busy = "const {user} = process.cpuUsage(); while (process.cpuUsage().user - user < 4e5) ; cb(null, 1)"
+            await run_in(route, f"return (cb) => {{ {busy} }}")
             proxy.send(Report(activities=[Activity(sandbox_id=route.sandbox_id, calls=2, bytes_in=10, bytes_out=20)]))
             await asyncio.sleep(0.5)
             os.kill(inst.records()[route.sandbox_id].pid, signal.SIGKILL)

@@ -197,7 +197,8 @@ def test_out_of_memory_is_told_counted_and_the_tenants(bed: Bed) -> None:
         used = consumption(bed, box)
         assert used.oom_kills >= 1
         assert not used.parent_full
-        assert 60 * MiB < used.peak_memory <= 64 * MiB
+        # Version 2 lets what is being killed go beyond the limit for its last pages.
+        assert 60 * MiB < used.peak_memory <= 65 * MiB
         assert box.has_ended()
         assert other.call("return 1") == 1
         assert consumption(bed, other).oom_kills == 0
