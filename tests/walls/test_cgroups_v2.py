@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,48 @@ def test_a_kill_for_memory_is_told_once(groups: v2.GroupsV2, tree: Path) -> None
         return told
 
     assert asyncio.run(body()) == [1]
+
+
+def test_more_sandboxes_are_watched_than_a_user_may_have_inotify_instances(groups: v2.GroupsV2, tree: Path) -> None:
+    # Debian's limit is 128, for all of root's processes together.
+    count = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text()) + 10
+    for number in range(count):
+        groups.create("a", str(number), Limits())
+
+    async def body() -> list[int]:
+        told: list[int] = []
+        undos = [groups.watch("a", str(number), partial(told.append, number)) for number in range(count)]
+        undos[3]()
+        for number in (3, 5, count - 1):
+            (tree / f"sandpost-f/t-a/s-{number}/memory.events").write_text("oom 1\noom_kill 1\n")
+        await asyncio.sleep(0.05)
+        for undo in undos:
+            undo()
+        return told
+
+    before = len(os.listdir("/proc/self/fd"))
+    assert sorted(asyncio.run(body())) == [5, count - 1]
+    # Another loop begins anew.
+    assert sorted(asyncio.run(body())) == [5, count - 1]
+    groups.close(purge=False)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_sandbox_may_be_watched_twice(groups: v2.GroupsV2, tree: Path) -> None:
+    groups.create("a", "b", Limits())
+
+    async def body() -> list[int]:
+        told: list[int] = []
+        first = groups.watch("a", "b", lambda: told.append(1))
+        groups.watch("a", "b", lambda: told.append(2))
+        await asyncio.sleep(0.01)
+        first()
+        (tree / "sandpost-f/t-a/s-b/memory.events").write_text("oom 1\noom_kill 1\n")
+        await asyncio.sleep(0.05)
+        return told
+
+    assert asyncio.run(body()) == [2]
+    groups.close(purge=False)
 
 
 def test_the_parents_threshold_is_told_at_each_crossing(groups: v2.GroupsV2, tree: Path) -> None:

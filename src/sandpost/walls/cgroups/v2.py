@@ -29,6 +29,7 @@ class GroupsV2:
         self._base = mounts.unified or "/sys/fs/cgroup"
         self._name = host.cgroup_parent
         self._parent = os.path.join(self._base, self._name)
+        self._watcher: inotify.Watcher | None = None
 
     def open(self) -> None:
         try:
@@ -150,10 +151,6 @@ class GroupsV2:
     def watch(self, group_id: str, sandbox_id: str, on_kill: Callable[[], None]) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
         events = os.path.join(self._sandbox(group_id, sandbox_id), "memory.events")
-        try:
-            watched = inotify.watch(events)
-        except OSError as error:
-            raise EngineError(f"cannot watch the memory of sandbox {sandbox_id}: {error}") from error
         done = False
 
         def undo() -> None:
@@ -161,12 +158,7 @@ class GroupsV2:
             if not done:
                 done = True
                 first.cancel()
-                loop.remove_reader(watched)
-                os.close(watched)
-
-        def told() -> None:
-            inotify.drain(watched)
-            check()
+                end()
 
         def check() -> None:
             kills = 0
@@ -176,7 +168,10 @@ class GroupsV2:
                 undo()
                 on_kill()
 
-        loop.add_reader(watched, told)
+        try:
+            end = self._watcher_of(loop).watch(events, check)
+        except OSError as error:
+            raise EngineError(f"cannot watch the memory of sandbox {sandbox_id}: {error}") from error
         # What was killed before we began to watch.
         first = loop.call_later(0, check)
         return undo
@@ -201,6 +196,9 @@ class GroupsV2:
         return undo
 
     def close(self, *, purge: bool) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
         if purge:
             for name in files.subgroups(self._parent, "t-"):
                 files.remove_if_empty(os.path.join(self._parent, name))
@@ -211,6 +209,14 @@ class GroupsV2:
         # A kernel without swap accounting has no such file, a machine without swap no use for it.
         with contextlib.suppress(FileNotFoundError):
             files.write(os.path.join(group, "memory.swap.max"), 0)
+
+    def _watcher_of(self, loop: asyncio.AbstractEventLoop) -> inotify.Watcher:
+        if self._watcher is not None and self._watcher.loop is not loop:
+            self._watcher.close()
+            self._watcher = None
+        if self._watcher is None:
+            self._watcher = inotify.Watcher(loop)
+        return self._watcher
 
     def _tenant(self, group_id: str) -> str:
         return os.path.join(self._parent, f"t-{group_id}")
