@@ -93,21 +93,6 @@ def test_a_link_in_a_folders_place_is_not_followed(top: Path) -> None:
     assert owner(str(target))[1:] == (0, 0)
 
 
-def test_tls_files_are_copied_for_the_proxies_alone_and_replaced(top: Path) -> None:
-    host = make(top)
-    cert, key = top / "cert", top / "key"
-    for text in ("one", "two"):
-        cert.write_text(f"{text} cert")
-        key.write_text(f"{text} key")
-        key.chmod(0o600)
-        layout.copy_tls(host, str(cert), str(key))
-        copies = [Path(path) for path in layout.tls_paths(host)]
-        assert [copy.read_text() for copy in copies] == [f"{text} cert", f"{text} key"]
-        assert {owner(str(copy)) for copy in copies} == {(0o400, host.users.proxy, host.users.gid)}
-    with pytest.raises(HostUnfit, match=r"listen\.tls_cert"):
-        layout.copy_tls(host, str(top / "absent"), str(key))
-
-
 def test_a_run_folder_with_a_mount_is_not_removed(top: Path) -> None:
     host = make(top)
     inside = Path(host.run_dir, "mounted")

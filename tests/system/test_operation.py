@@ -101,6 +101,49 @@ def test_every_part_logs_json_lines_in_bunyans_form() -> None:
         assert any(record["msg"] == "sandbox ended" and record["word"] == "exit" for record in records)
 
 
+def test_sighup_changes_the_limits_of_sandboxes_that_run(tmp_path: Path) -> None:
+    settings = tmp_path / "sandpost.toml"
+    settings.write_text("")
+    with platform(config=str(settings), pool_size="1") as running:
+        for tenant in ("registered", "unknown", "own"):
+            assert running.call(tenant, "return function (cb) { cb(null, 1) }").status == 200
+        running.set_tenant("registered", limits={"pids": 32})
+        running.set_tenant("own", limits={"memory": 64 << 20})
+        settings.write_text('[limits]\nmemory = "96MiB"\n')
+        assert running.process is not None
+        os.kill(running.process.pid, signal.SIGHUP)
+
+        def memory() -> dict[str, int]:
+            return {one["tenant"]: one["limits"]["memory"] >> 20 for one in running.records() if one.get("tenant")}
+
+        deadline = time.monotonic() + 5
+        while memory() != {"registered": 96, "unknown": 96, "own": 64}:
+            assert time.monotonic() < deadline, memory()
+            time.sleep(0.05)
+        allocate = "return function (cb) { const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1)) }"
+        assert "96 MiB" in running.call("unknown", allocate).json["message"]
+
+
+def test_sighup_does_not_switch_tls_on_under_running_workers(tmp_path: Path) -> None:
+    settings = tmp_path / "sandpost.toml"
+    settings.write_text("")
+    with platform(config=str(settings), pool_size="1", workers="2") as running:
+        settings.write_text('listen.tls_cert = "/etc/cert.pem"\nlisten.tls_key = "/etc/key.pem"\n')
+        assert running.process is not None
+        os.kill(running.process.pid, signal.SIGHUP)
+        deadline = time.monotonic() + 5
+        while "switched on and off by a stop and a start" not in running.output():
+            assert time.monotonic() < deadline, running.output()
+            time.sleep(0.05)
+        [killed, _] = running.pids("proxy")
+        os.kill(killed, signal.SIGKILL)
+        while len(running.pids("proxy")) < 2 or killed in running.pids("proxy"):
+            assert time.monotonic() < deadline + 5
+            time.sleep(0.05)
+        for _ in range(20):
+            assert running.call("acme", "return function (cb) { cb(null, 1) }").status == 200
+
+
 def test_sighup_takes_up_what_can_change(tmp_path: Path) -> None:
     settings = tmp_path / "sandpost.toml"
     settings.write_text("pool_size = 1\n")

@@ -175,7 +175,17 @@ def test_a_new_certificate_is_taken_up_by_sighup_and_a_bad_one_is_not(secure: Se
     (folder / "cert.pem").write_text("no certificate at all\n")
     os.kill(secure.process.pid, signal.SIGHUP)
     time.sleep(1)
-    (folder / "cert.pem").write_text(good)
     assert secure.serial() == before + 1
     secure.hello()
     assert "listen.tls_cert" in secure.output()
+    # Nor does whoever starts from now on get it.
+    for pid in (former := secure.pids("proxy")):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while len(set(secure.pids("proxy")) - set(former)) < len(former):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    secure.wait_ready()
+    assert secure.serial() == before + 1
+    secure.hello()
+    (folder / "cert.pem").write_text(good)

@@ -151,6 +151,7 @@ class Api:
         self._drain = fresh.drain_timeout
         if self._service is not None:
             self._service.host = fresh
+            self._service.reconcile_soon()
         log.info("settings taken up")
 
 

@@ -9,6 +9,7 @@ from sandpost.api.controller import Controller
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
+from sandpost.model.limits import Tenant
 from sandpost.model.messages import Usage
 from sandpost.store import TenantRecord, Writer
 
@@ -25,7 +26,7 @@ class Service:
         # One thread: a write waits for the disk, and the loop does not.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._reconciling: asyncio.Task[None] | None = None
-        self.controller = Controller(host.controller_socket, self._take_usage, self._reconcile_soon)
+        self.controller = Controller(host.controller_socket, self._take_usage, self.reconcile_soon)
 
     async def store(self, work: Callable[[Writer], T]) -> T:
         """Return what `work` made of the store; a write that has begun ends, also if its caller goes away."""
@@ -46,18 +47,20 @@ class Service:
     async def _take_usage(self, usage: Usage) -> None:
         await self.store(lambda writer: writer.add_usage(usage.batch, usage.items))
 
-    def _reconcile_soon(self) -> None:
+    def reconcile_soon(self) -> None:
+        """Tell the controller what is set now of every tenant that runs, whatever it has heard."""
         if self._reconciling is not None:
             self._reconciling.cancel()
         self._reconciling = asyncio.create_task(self._reconcile(), name="reconcile")
 
     async def _reconcile(self) -> None:
-        """Tell a controller that was away what is set now of the tenants that run: it may have missed changes."""
         try:
             names = sorted({info.tenant for info in await self.controller.sandboxes(None) if info.tenant is not None})
             for name in names:
                 record = await self.store(lambda writer, name=name: writer.tenant(name))  # type: ignore[misc]
                 if record is not None:
                     await self.tell(record)
+                else:
+                    await self.controller.tell(name, Tenant(name=name, limits=self.host.defaults))
         except SandpostError as error:
             log.warning("tenants' settings could not be told to the controller", problem=error.message)

@@ -12,8 +12,6 @@ from sandpost.kernel import files
 from sandpost.model.host import INSTANCES, Host, Users
 
 LIVE = (
-    "tls_cert",
-    "tls_key",
     "trusted_proxies",
     "pool_size",
     "parallel_starts",

@@ -12,7 +12,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-from sandpost.kernel import calls, files
+from sandpost.kernel import calls
 from sandpost.model.errors import AlreadyRunning, HostUnfit
 from sandpost.model.host import Host
 
@@ -56,10 +56,10 @@ def make_folders(host: Host) -> None:
     users = host.users
     with _told(host.run_dir):
         for name in ("records", "bundles", "fifos"):
-            _folder(host.path(name), 0o700, 0, 0)
+            folder(host.path(name), 0o700, 0, 0)
         for name in ("metrics", "tables"):
-            _folder(host.path(name), 0o770, 0, users.gid)
-        _folder(host.path("api"), 0o750, users.api, users.gid)
+            folder(host.path(name), 0o770, 0, users.gid)
+        folder(host.path("api"), 0o750, users.api, users.gid)
     with _told(host.state_dir):
         for path, mode, owner in (
             (host.state("store"), 0o750, users.api),
@@ -67,28 +67,7 @@ def make_folders(host: Host) -> None:
             (host.logs_dir, 0o700, users.collector),
         ):
             _hand_over(path, owner, users.gid)
-            _folder(path, mode, owner, users.gid)
-
-
-def copy_tls(host: Host, cert: str, key: str) -> None:
-    """Copy certificate and key, which only root may read, to where the proxies (and nobody else) can: `tls_paths`."""
-    if not cert:
-        return
-    _folder(host.path("tls"), 0o700, host.users.proxy, host.users.gid)
-    for source, target in zip((cert, key), tls_paths(host), strict=True):
-        try:
-            with open(source, "rb") as file:
-                text = file.read(1 << 20)
-        except OSError as error:
-            raise HostUnfit(
-                f"cannot read {source}: {error.strerror}: check listen.tls_cert and listen.tls_key"
-            ) from None
-        files.replace(target, text, 0o400, (host.users.proxy, host.users.gid))
-
-
-def tls_paths(host: Host) -> tuple[str, str]:
-    """Return where `copy_tls` puts certificate and key."""
-    return host.path("tls", "cert.pem"), host.path("tls", "key.pem")
+            folder(path, mode, owner, users.gid)
 
 
 def make_run_dir(run_dir: str) -> None:
@@ -162,7 +141,7 @@ def _probe(state_dir: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(folder: str) -> Iterator[None]:
+def _told(path: str) -> Iterator[None]:
     """Turn what the kernel says into what to do."""
     try:
         yield
@@ -176,10 +155,11 @@ def _told(folder: str) -> Iterator[None]:
             errno.ENOTDIR: "is not a folder, or lies below a file: set state_dir to a folder",
             errno.EEXIST: "is not a folder: set state_dir to a folder of Sandpost's own",
         }.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
-        raise HostUnfit(f"{folder} {what}") from None
+        raise HostUnfit(f"{path} {what}") from None
 
 
-def _folder(path: str, mode: int, uid: int, gid: int) -> None:
+def folder(path: str, mode: int, uid: int, gid: int) -> None:
+    """Make a folder, or give one that is there this mode and owner; follows no link."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(path, 0o700)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

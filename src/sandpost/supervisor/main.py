@@ -139,6 +139,8 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
         asyncio.run(_run(plan, prepared, outlet))
     except SandpostError as error:
         outlet.complain(f"sandpost: {error.message}")
+        if outlet.path is not None:
+            outlet.complain(f"Log lines are in {outlet.path}.")
         return 1
     finally:
         if prepared.first_key and not shown:

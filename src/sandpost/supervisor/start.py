@@ -13,8 +13,9 @@ from sandpost.config import Settings, claims, machine, preflight
 from sandpost.config import host as host_file
 from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
+from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host, load
-from sandpost.supervisor import family, layout, listening, reach
+from sandpost.supervisor import certificate, family, layout, listening, reach
 from sandpost.supervisor.aside import Aside
 from sandpost.supervisor.wish import WISH, Stopped
 
@@ -112,7 +113,12 @@ def _claimed(
         else:
             listening.check_port(host)
         layout.make_folders(host)
-        host = _with_tls(host, settings)
+        try:
+            host = _with_tls(host, settings, runs=bool(previous))
+        except ConfigError as error:
+            if not previous:
+                raise
+            log.warning("the former certificate stays in force", error=error.message)
         host = msgspec.structs.replace(host, image=_digest(image, host, previous))
         # Last of what can fail: a key that was made is shown once.
         first_key = Aside(lambda: _ensure_key(host, settings["admin_key"] or None), close=(lock,)).result()
@@ -129,7 +135,7 @@ def _claimed(
         fresh = load_again()
         if frozen := config.frozen_differences(known, fresh):
             log.warning("settings that only a stop and a start take up", settings=frozen)
-        host = _with_tls(host_file.take_up(old, make(fresh, old.image)), fresh)
+        host = _with_tls(host_file.take_up(old, make(fresh, old.image)), fresh, runs=True)
         host_file.write(host)
         known = fresh
         return host
@@ -172,10 +178,17 @@ def _digest(image: Aside, host: Host, previous: list[family.Known]) -> str:
         return host.image
 
 
-def _with_tls(host: Host, settings: Settings) -> Host:
+def _with_tls(host: Host, settings: Settings, *, runs: bool) -> Host:
+    """Return `host` with the proxies' copies of certificate and key, made anew; `runs`: workers serve already."""
     cert, key = settings["listen.tls_cert"], settings["listen.tls_key"]
-    layout.copy_tls(host, cert, key)
-    tls_cert, tls_key = layout.tls_paths(host) if cert else ("", "")
+    if runs and bool(cert) != bool(host.tls_cert):
+        # Else workers with and without TLS would share one address.
+        log.warning("TLS is switched on and off by a stop and a start alone", on=bool(host.tls_cert))
+        return host
+    if not cert:
+        return host
+    certificate.copy(host, cert, key)
+    tls_cert, tls_key = certificate.paths(host)
     return msgspec.structs.replace(host, tls_cert=tls_cert, tls_key=tls_key)
 
 

@@ -240,7 +240,7 @@ class Supervisor:
             late = asyncio.get_running_loop().time() > deadline
             if not patient and (late or self._starts.get((part, index), 0) > _START_TRIES):
                 how = f"is not ready after {START_WAIT:g} s" if late else "ends again and again"
-                raise HostUnfit(f"{_title((part, index))} {how}: its log lines above say why")
+                raise HostUnfit(f"{_title((part, index))} {how}: its log lines say why")
             if late:
                 return
             self.changed.clear()
