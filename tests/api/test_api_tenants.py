@@ -1,9 +1,14 @@
 """Tenants through the api's real socket."""
 
+import os
+import subprocess
+import time
 from typing import Any
 
 import pytest
 
+from sandpost.logs import figures
+from sandpost.model.figures import Figures
 from sandpost.model.messages import TenantChanged, TenantRemoved
 from support.installation import Installation, ScriptedController, wait_for
 
@@ -94,6 +99,43 @@ def test_a_controller_that_does_not_answer_delays_and_does_not_refuse(
     assert status.status_code == 200
     assert status.json()["controller"] is None
     assert "controller" in status.json()["problems"][0]
+
+
+def test_parts_that_are_away_are_problems(api: Installation, controller: ScriptedController) -> None:
+    assert controller.hellos
+    folder = api.host.metrics_dir
+    ended = subprocess.Popen(["true"])
+    ended.wait(10)
+
+    def leave(part: str, pid: int, age: float) -> None:
+        figures.write(folder, Figures(part=part, index=0, pid=pid, at=time.time() - age, samples=[]))
+
+    def problems() -> list[str]:
+        return [each.partition(":")[0] for each in api.call("GET", "/api/status").json()["problems"]]
+
+    for part in ("supervisor", "collector"):
+        leave(part, os.getpid(), 1)
+    assert problems() == []
+    # One that is being renewed is no problem yet.
+    leave("supervisor", ended.pid, 1)
+    assert problems() == []
+    leave("supervisor", ended.pid, 5)
+    leave("collector", os.getpid(), 15)
+    assert problems() == ["collector", "supervisor"]
+    for part in ("supervisor", "collector"):
+        leave(part, os.getpid(), 0)
+    controller.proxies = 0
+    try:
+        assert problems() == ["proxy"]
+    finally:
+        controller.proxies = api.host.workers
+
+
+def test_more_parameters_than_any_route_takes_are_refused(api: Installation) -> None:
+    for key in ("", "&key=wrong"):
+        many = "&".join(f"a{n}=1" for n in range(60))
+        answer = api.call("GET", f"/api/status?{many}{key}")
+        assert (answer.status_code, answer.json()["reason"]) == (400, "invalid_value")
 
 
 def test_tenants_come_in_pages(api: Installation) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sandpost.auth.keys import Key, key_digest
 from sandpost.model.figures import Figures
+from sandpost.proxy import access
 from sandpost.store import TenantRecord
 from support.proxy import HELLO, KEY, Peer, Request, Rig, Sandbox, answer, at, eventually, request, run, says
 
@@ -94,6 +95,48 @@ def test_a_tenants_key_is_good_for_that_tenant_and_until_it_is_revoked() -> None
             while (await connection.call("/acme?key=acme-key", HELLO)).status == 200:
                 assert time.monotonic() - revoked_at < 1
             assert (await connection.call("/acme?key=acme-key", HELLO)).json["reason"] == "wrong_key"
+
+    run(check())
+
+
+def test_a_key_or_a_tenant_is_good_the_moment_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No look at the store but those that calls bring about.
+    monkeypatch.setattr(access, "REFRESH", 60)
+
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for number in range(1, 11):
+                name, key = f"t{number}", f"key-{number}"
+                await asyncio.sleep(0.005)
+                assert (await rig.call(f"/{name}?key={key}")).json["reason"] == "wrong_key"
+                await asyncio.sleep(0.005)
+                rig.tenant(name)
+                rig.writer.add_key(Key(id=f"{number:08x}", digest=key_digest(key.encode()), tenant=name, created_at=0))
+                assert (await rig.call(f"/{name}?key={key}")).status == 200
+
+    run(check())
+
+
+def test_a_removed_tenants_programs_are_gone_from_memory_and_disk() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            for name in ("acme", "other"):
+                rig.tenant(name)
+            await eventually(lambda: rig.worker.access._reader.tenant("other"))
+            code = (await rig.call(at("acme"))).headers["x-sandpost-code"]
+            await rig.call(at("other"))
+            folder = Path(rig.host.code_dir)
+            assert (folder / "acme" / code).exists()
+            rig.writer.remove_tenant("acme")
+            [known] = [one for one in rig.worker.routes.sandboxes.values() if one.tenant == "acme"]
+            rig.controller.gone(known.sandbox_id, "drained")
+            await eventually(lambda: not (folder / "acme").exists())
+            rig.tenant("acme")
+            seen = await rig.call(at("acme", f"webtask_code={code}"), b"")
+            assert (seen.status, seen.json["reason"]) == (404, "unknown_code")
+            assert (await rig.call(at("other", f"webtask_code={code}"), b"")).status == 200
 
     run(check())
 

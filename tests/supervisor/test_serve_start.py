@@ -65,6 +65,14 @@ def test_a_port_in_use_is_told(top: Path) -> None:
     assert "ss -ltnp" in done.stderr
 
 
+def test_a_port_in_use_for_metrics_is_told(top: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = serve(top, "--metrics-listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "is in use" in done.stderr
+    assert "set `metrics.listen`" in done.stderr
+
+
 def test_a_folder_that_holds_other_things_is_not_taken(top: Path) -> None:
     (top / "state").mkdir(mode=0o711)
     (top / "state" / "thesis.txt").write_text("mine")

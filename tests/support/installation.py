@@ -83,6 +83,7 @@ class ScriptedController:
     def __init__(self, host: Host) -> None:
         self.sandboxes: list[SandboxInfo] = []
         self.silent = False
+        self.proxies = host.workers
         self.told: list[TenantChanged | TenantRemoved] = []
         self.hellos: list[Hello] = []
         self.taken: queue.Queue[str] = queue.Queue()
@@ -159,7 +160,7 @@ class ScriptedController:
                     memory_limit=1 << 30,
                     starts=9,
                     ends={"idle": 2, "memory": 1},
-                    proxies=2,
+                    proxies=self.proxies,
                     uptime=61.0,
                 )
             )

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
 from sandpost.auth.keys import Key, key_digest
-from sandpost.model.errors import NoCredentials, NotAuthorized, WrongKey
+from sandpost.model.errors import InvalidValue, NoCredentials, NotAuthorized, WrongKey
 
 _MAX_KEY = 512
+_MAX_PAIRS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +34,18 @@ def sent_key(authorization: str | None, query: bytes) -> bytes | None:
         if scheme.lower() != "bearer":
             raise WrongKey("the Authorization header is not `Bearer KEY`")
         return text.strip().encode("latin-1")
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=50):
+    for name, value in pairs(query):
         if name == "key":
             return value.encode()
     return None
+
+
+def pairs(query: bytes) -> list[tuple[str, str]]:
+    """Return the query's parameters in their order; `InvalidValue` if there are more than any route takes."""
+    try:
+        return parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PAIRS)
+    except ValueError:
+        raise InvalidValue(f"the query has more than {_MAX_PAIRS} parameters") from None
 
 
 def digest_of(key: bytes) -> bytes:

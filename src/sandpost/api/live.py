@@ -1,9 +1,12 @@
 """Routes that show what runs now and what was used."""
 
+import asyncio
 import os
+import time
 
 from sandpost import __version__
 from sandpost.api import requests
+from sandpost.api.metrics import read
 from sandpost.api.route import Answer, Asked, Route
 from sandpost.api.service import Service
 from sandpost.api.views import ControllerView, SandboxesView, SandboxView, StatusView, UsageView
@@ -11,6 +14,14 @@ from sandpost.model.errors import SandpostError
 
 _LOW_DISK = 64 << 20
 """Free bytes of the state folder's disk below which a start is refused, and a running installation complains."""
+
+
+_RENEWAL = 3.0
+"""Seconds that a part may be away while it is renewed."""
+_RESTARTED = {
+    "collector": "it hangs or has ended: output of sandboxes is not kept; its log lines say why",
+    "supervisor": "it has ended, and what ends after it stays away: start `sandpost serve` again, it adopts what runs",
+}
 
 
 async def list_sandboxes(service: Service, asked: Asked) -> Answer:
@@ -40,6 +51,9 @@ async def get_status(service: Service, _asked: Asked) -> Answer:
     except SandpostError as error:
         problems.append(f"controller: {error.message}")
     host = service.host
+    if controller is not None and controller.proxies < host.workers:
+        problems.append(f"proxy: {controller.proxies} of {host.workers} workers serve: their log lines say why")
+    problems += await asyncio.to_thread(_silent_parts, host.metrics_dir)
     disk = os.statvfs(host.state_dir)
     free = disk.f_bavail * disk.f_frsize
     if free < _LOW_DISK:
@@ -61,6 +75,17 @@ async def get_status(service: Service, _asked: Asked) -> Answer:
             problems=problems,
         ),
     )
+
+
+def _silent_parts(metrics_dir: str) -> list[str]:
+    """Return a sentence for each process that has left no figures lately; one that never did is not asked for."""
+    now = time.time()
+    silent = {
+        source.figures.part
+        for source in read(metrics_dir, now)[0]
+        if not source.up and now - source.figures.at > _RENEWAL and source.figures.part in _RESTARTED
+    }
+    return [f"{part}: {_RESTARTED[part]}" for part in sorted(silent)]
 
 
 ROUTES = (

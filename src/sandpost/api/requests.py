@@ -5,10 +5,10 @@ import re
 import time
 from collections.abc import Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl
 
 import msgspec
 
+from sandpost.api.callers import pairs
 from sandpost.api.views import TenantChange
 from sandpost.model.bounds import BOUNDS, check_together, nearest, parse_limit
 from sandpost.model.errors import ConfigError, InvalidValue
@@ -46,7 +46,7 @@ def body(raw: bytes, kind: type[T]) -> T:
 def query(raw: bytes, known: Mapping[str, str]) -> dict[str, str]:
     """Return the query's parameters, of which only `known` may be there (and `key`, which is not returned)."""
     found: dict[str, str] = {}
-    for name, value in parse_qsl(raw.decode("latin-1"), keep_blank_values=True, max_num_fields=50):
+    for name, value in pairs(raw):
         if name == "key":
             continue
         if name not in known:

@@ -48,8 +48,8 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     )
 
 
-def port_error(address: tuple[str, int]) -> str:
-    """Return why nobody can listen on `address` now; empty if one can."""
+def port_error(address: tuple[str, int], setting: str = "listen") -> str:
+    """Return why nobody can listen on `address`, the value of `setting`, now; empty if one can."""
     host, port = address
     try:
         for family, kind, proto, _, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -59,13 +59,13 @@ def port_error(address: tuple[str, int]) -> str:
                 sock.bind(where)
                 sock.listen(1)
     except PermissionError:
-        return f"{host}:{port} may not be bound by this user: run as root, or set `listen` to a port above 1023"
+        return f"{host}:{port} may not be bound by this user: run as root, or set `{setting}` to a port above 1023"
     except OSError as error:
         if error.errno == 98:
-            return f"{host}:{port} is in use: `ss -ltnp 'sport = :{port}'` says by whom; stop it, or set `listen`"
+            return f"{host}:{port} is in use: `ss -ltnp 'sport = :{port}'` says by whom; stop it, or set `{setting}`"
         if error.errno == 99:
-            return f"{host} is no address of this machine: set `listen` to one of `ip -brief address`"
-        return f"nobody can listen on {host}:{port} ({error.strerror or error}): set `listen`"
+            return f"{host} is no address of this machine: set `{setting}` to one of `ip -brief address`"
+        return f"nobody can listen on {host}:{port} ({error.strerror or error}): set `{setting}`"
     return ""
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -107,6 +108,15 @@ class CodeStore:
             self._missed.popitem(last=False)
         self._run(self._touch, note, tenant, code_hash)
 
+    def forget(self, tenant: str) -> None:
+        """Forget a tenant's programs, in memory and on disk."""
+        for name in [name for name in self._kept if name[0] == tenant]:
+            self._size -= len(self._kept.pop(name))
+        for notes in (self._touched, self._missed):
+            for name in [name for name in notes if name[0] == tenant]:
+                del notes[name]
+        self._run(self._remove, lambda _: None, tenant)
+
     # --- in the event loop --------------------------------------------------------------------------------
 
     def _run(self, work: Callable[..., bytes | None], done: Callable[[bytes | None], None], *args: object) -> None:
@@ -154,6 +164,11 @@ class CodeStore:
     def _path(self, tenant: str, code_hash: str) -> str:
         assert is_code_hash(code_hash)
         return os.path.join(self._folder, tenant_name(tenant), code_hash)
+
+    def _remove(self, tenant: str) -> None:
+        self._counted.pop(tenant, None)
+        # Every worker does; whoever comes later finds less or nothing.
+        shutil.rmtree(os.path.join(self._folder, tenant_name(tenant)), ignore_errors=True)
 
     def _write(self, tenant: str, code_hash: str, code: bytes, bound: int) -> None:
         path = self._path(tenant, code_hash)

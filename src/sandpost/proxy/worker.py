@@ -72,9 +72,9 @@ class Worker:
         # What calls use.
         self.counts = Counts()
         self.trust = Trust(host.trusted_proxies)
-        self.access = Access(host)
         self.plans = Plans()
         self.codes = CodeStore(host.code_dir)
+        self.access = Access(host, self.codes.forget)
         self.quota = Quota(host.path("tables"), host.workers)
         self.link = ControllerLink(host, index)
         self.tell = self.link.send

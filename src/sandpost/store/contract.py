@@ -29,6 +29,9 @@ class Reader(Protocol):
     def refresh(self) -> bool:
         """Take up what changed since the last call (called every 200 ms); say whether anything did."""
 
+    def take_removed(self) -> list[str]:
+        """Return the tenants that were removed since the last call, as far as this view saw it happen."""
+
     def rebase(self, defaults: Limits) -> None:
         """Take up new defaults of limits (the host file was read again)."""
 

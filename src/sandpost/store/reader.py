@@ -45,6 +45,7 @@ class SqliteReader:
         self._tenants: dict[str, Tenant] = {}
         self._keys: dict[bytes, Key] = {}
         self._digests: dict[str, bytes] = {}
+        self._removed: list[str] = []
         self.refresh()
 
     @property
@@ -67,6 +68,11 @@ class SqliteReader:
             return False
         self._problem = ""
         return changed
+
+    def take_removed(self) -> list[str]:
+        """Return the tenants that were removed since the last call, as far as this view saw it happen."""
+        taken, self._removed = self._removed, []
+        return taken
 
     def rebase(self, defaults: Limits) -> None:
         """Take up new defaults of limits."""
@@ -182,6 +188,8 @@ class SqliteReader:
         # Removals first: what was removed and made again has a row.
         for kind, name in removed:
             self._remove(kind, name)
+            if known and kind == "tenant":
+                self._removed.append(name)
         for row in tenants:
             self._put_tenant(*row)
         for key_id, digest, tenant, label, created_at in keys:

@@ -2,6 +2,7 @@
 
 import socket
 
+from sandpost.config.kinds import split_address
 from sandpost.config.machine import port_error
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import Host
@@ -10,11 +11,13 @@ _BACKLOG = 4096
 
 
 def check_port(host: Host) -> None:
-    """Raise `HostUnfit` if somebody else listens there.
+    """Raise `HostUnfit` if somebody else listens there, or where metrics are to be served.
 
     Bound once without SO_REUSEPORT, with which one would share the port with a stranger of the same user unawares.
     """
     if message := port_error((host.listen_host, host.listen_port)):
+        raise HostUnfit(message)
+    if host.metrics_listen and (message := port_error(split_address(host.metrics_listen), "metrics.listen")):
         raise HostUnfit(message)
 
 
