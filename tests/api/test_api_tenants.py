@@ -31,6 +31,7 @@ def test_a_put_sets_what_it_names_and_keeps_the_rest(api: Installation) -> None:
     ("body", "told"),
     [
         ({"limitz": {}}, "did you mean `limits`"),
+        ({"limits": {"blocked_after": 600, "deadline": 1}}, "above limits.deadline"),
         ({"limits": {"memroy": 1}}, "did you mean `memory`"),
         ({"limits": {"memory": "64MB"}}, "such as 128MiB"),
         ({"limits": {"memory": "1MiB"}}, "choose 32MiB to 1TiB"),

@@ -104,7 +104,7 @@ def changed(record: TenantRecord, change: TenantChange, defaults: Limits) -> Ten
         fields["limits"] = limits
     fresh = msgspec.structs.replace(record, **fields)
     tenant = fresh.tenant(defaults)
-    check_together(tenant.limits, tenant.isolation)
+    check_together(tenant.limits, tenant.isolation, fresh.limits)
     return fresh
 
 

@@ -11,7 +11,6 @@ from sandpost.model.bounds import check_together
 from sandpost.model.errors import InvalidValue
 from sandpost.model.host import INSTANCES
 from sandpost.model.limits import Limits
-from sandpost.model.units import format_duration
 
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
@@ -87,15 +86,9 @@ def _network(values: Mapping[str, Any]) -> str | None:
 
 def _limits(values: Mapping[str, Any], given: Collection[str]) -> str | None:
     try:
-        check_together(limits_of(values))
+        check_together(limits_of(values), given=[name.removeprefix("limits.") for name in given])
     except InvalidValue as error:
         return error.message
-    after, deadline = values["limits.blocked_after"], values["limits.deadline"]
-    if after > deadline and "limits.blocked_after" in given:
-        return (
-            f"`limits.blocked_after` ({format_duration(after)}) is above `limits.deadline` "
-            f"({format_duration(deadline)}): the deadline would always come first"
-        )
     return None
 
 

@@ -5,6 +5,7 @@ import time
 
 from sandpost.controller.desk import Desk
 from sandpost.controller.room import Memory
+from sandpost.model import ends
 from sandpost.model.figures import Figures, Histogram, counter, gauge
 
 START_BOUNDS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -31,8 +32,9 @@ def figures(desk: Desk, memory: Memory, starts: Histogram, *, proxies: int, lost
         for phase, count in desk.fleet.counts.items()
     ]
     samples += [
-        counter("sandpost_sandbox_ends_total", "Ends of sandboxes by word.", count, word=word)
-        for word, count in desk.ends.items()
+        # All words from the start: the first of a kind is an increase too.
+        counter("sandpost_sandbox_ends_total", "Ends of sandboxes by word.", desk.ends.get(word, 0), word=word)
+        for word in ends.ALL
     ]
     samples += [
         counter("sandpost_sandboxes_refused_total", "Asks for a sandbox refused, by reason.", count, reason=reason)

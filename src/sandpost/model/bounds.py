@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,8 +88,13 @@ def format_limit(name: str, value: float) -> str:
     return f"{value:g}" if kind == "share" else str(int(value))
 
 
-def check_together(limits: Limits, isolation: Isolation = "per_tenant") -> None:
-    """Raise `InvalidValue` if limits contradict each other."""
+def check_together(limits: Limits, isolation: Isolation = "per_tenant", given: Collection[str] = ()) -> None:
+    """Raise `InvalidValue` if limits contradict each other. `given` names those that somebody chose."""
+    if limits.blocked_after > limits.deadline and "blocked_after" in given:
+        raise InvalidValue(
+            f"limits.blocked_after ({format_duration(limits.blocked_after)}) is above limits.deadline "
+            f"({format_duration(limits.deadline)}), which would always come first: lower the one or raise the other"
+        )
     if limits.memory_guaranteed > limits.memory:
         raise InvalidValue(
             f"limits.memory_guaranteed ({format_size(limits.memory_guaranteed)}) is above limits.memory "

@@ -9,6 +9,7 @@ from sandpost.logs import figures
 from sandpost.model.figures import Figures, counter, gauge
 
 EVERY = 1.0
+_PARTS = ("api", "collector", "controller", "proxy")
 
 
 class Counts:
@@ -23,8 +24,9 @@ class Counts:
     def write(self, folder: str, *, children: int, fifos: int) -> None:
         """Leave the figures in `folder`. That this fails is told by their age."""
         samples = [
-            counter("sandpost_part_ends_total", "Unexpected ends of parts.", count, ended_part=part)
-            for part, count in sorted(self.ends.items())
+            counter("sandpost_part_ends_total", "Unexpected ends of parts.", self.ends[part], ended_part=part)
+            # All of them from the start: the first end is an increase too.
+            for part in _PARTS
         ]
         samples += [
             counter("sandpost_covers_total", "Times a worker accepted for another.", self.covers),
