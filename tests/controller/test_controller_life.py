@@ -134,6 +134,28 @@ def test_usage_counts_calls_processor_memory_and_ends(inst: Installation) -> Non
     drive(work())
 
 
+def test_what_a_removed_tenant_used_is_not_told_afterwards(inst: Installation) -> None:
+    async def work() -> None:
+        async with client(inst.host) as proxy, client(inst.host, "api") as api:
+            removed, other = await proxy.route("removed"), await proxy.route("other")
+            for route in (removed, other):
+                await run_in(route, "return (cb) => cb(null, 1)")
+            # What was used until now is told, or lost with its tenant.
+            await asyncio.sleep(3)
+            api.usage.clear()
+            for route in (removed, other):
+                proxy.send(Report(activities=[Activity(sandbox_id=route.sandbox_id, calls=2)]))
+            api.send(TenantRemoved(seq=1, name="removed"))
+            await proxy.end_of(removed)
+            for route in (removed, other):
+                proxy.send(Report(activities=[Activity(sandbox_id=route.sandbox_id, calls=1)]))
+            os.kill(inst.records()[other.sandbox_id].pid, signal.SIGKILL)
+            await api.until(lambda: _complete(api.usage.get("other"), 3), "usage of the other", 15)
+            assert "removed" not in api.usage
+
+    drive(work())
+
+
 def test_what_is_shown_of_sandboxes_and_host_is_true(inst: Installation) -> None:
     async def work() -> None:
         async with client(inst.host) as proxy, client(inst.host, "api") as api:

@@ -373,6 +373,7 @@ class Controller:
                 client.channel.send(Done(seq=message.seq))
                 self._pump_soon()
             case TenantRemoved() if client.part in {"api", "cli"}:
+                self._meter.disown(message.name, now)
                 self._desk.tenant_removed(message.name, now)
                 client.channel.send(Done(seq=message.seq))
                 self._pump_soon()

@@ -53,6 +53,12 @@ class Ledger:
             self.lost += 1
         self._open[key] = item
 
+    def drop(self, tenant: str) -> None:
+        """Forget what a tenant used, but for what is on its way to the api."""
+        for key in [key for key in self._open if key[0] == tenant]:
+            del self._open[key]
+            self.changed = True
+
     def reading(self, sandbox_id: str, cpu_seconds: float, now: float) -> tuple[float, float]:
         """Take a reading of a sandbox's CPU seconds; return those since the last one, and the time since then."""
         before, at = self._read.get(sandbox_id, (0.0, now))

@@ -30,6 +30,8 @@ class Meter:
         self._each = 1
         self._steps = 0
         self._late: dict[str, tuple[str, float]] = {}
+        # Sandboxes of removed tenants: nothing more of them is entered. Until when they are remembered.
+        self._disowned: dict[str, float] = {}
 
     def step(self, now: float) -> None:
         """Read the next sandboxes (called `STEPS` times a round)."""
@@ -61,7 +63,7 @@ class Meter:
         if found is None:
             return None
         cpu, since = self.ledger.reading(record.sandbox_id, found.cpu_seconds, now)
-        if record.tenant is not None:
+        if record.tenant is not None and record.sandbox_id not in self._disowned:
             held = since * (found.memory + (sandbox.memory or found.memory)) / 2
             self.ledger.add(UsageItem(tenant=record.tenant, hour=_hour(), cpu_seconds=cpu, memory_seconds=held))
         sandbox.memory, sandbox.pids, sandbox.cpu_seconds = found.memory, found.pids, found.cpu_seconds
@@ -72,7 +74,11 @@ class Meter:
         """Enter what a proxy saw of a sandbox, which may be gone by now."""
         sandbox = self._fleet.sandboxes.get(activity.sandbox_id)
         tenant = sandbox.record.tenant if sandbox is not None else self._late.get(activity.sandbox_id, (None, 0.0))[0]
-        if tenant is not None and (activity.calls or activity.bytes_in or activity.bytes_out):
+        if (
+            tenant is not None
+            and activity.sandbox_id not in self._disowned
+            and (activity.calls or activity.bytes_in or activity.bytes_out)
+        ):
             self.ledger.add(
                 UsageItem(
                     tenant=tenant, hour=_hour(), calls=activity.calls,
@@ -85,9 +91,18 @@ class Meter:
         self.read(sandbox, now)
         self.ledger.forget(sandbox.sandbox_id)
         tenant = sandbox.record.tenant
-        if tenant is not None:
+        if tenant is not None and sandbox.sandbox_id not in self._disowned:
             self.ledger.add(UsageItem(tenant=tenant, hour=_hour(), ends={word: 1}))
             self._late[sandbox.sandbox_id] = (tenant, now + LATE)
+
+    def disown(self, tenant: str, now: float) -> None:
+        """Forget what a tenant used and has not been told, and what its sandboxes still use: it was removed."""
+        self.ledger.drop(tenant)
+        for sandbox_id in self._fleet.tenants.get(tenant, {}):
+            self._disowned[sandbox_id] = now + LATE
+        for sandbox_id, (name, _) in self._late.items():
+            if name == tenant:
+                self._disowned[sandbox_id] = now + LATE
 
     def prune(self, now: float) -> None:
         """Forget sandboxes that are long gone."""
@@ -95,6 +110,9 @@ class Meter:
             if until > now:
                 break
             del self._late[sandbox_id]
+        for sandbox_id, until in list(self._disowned.items()):
+            if until <= now and sandbox_id not in self._fleet.sandboxes:
+                del self._disowned[sandbox_id]
 
 
 def _hour() -> int:
