@@ -23,6 +23,7 @@ from sandpost.proxy import cors
 from sandpost.proxy.exchange import Exchange
 from sandpost.proxy.http1.body import Kind
 from sandpost.proxy.http1.errors import BrokenResponse
+from sandpost.proxy.http1.render import CONTINUE
 from sandpost.proxy.http1.response import ResponseHead
 from sandpost.proxy.load import WIRE, Failure
 from sandpost.proxy.plan import Plan, Way
@@ -390,7 +391,8 @@ class Call(Exchange):
     def neutral_bytes(self) -> bytes:
         """Return what can be sent to the client now without meaning anything; nothing if there is no such thing."""
         if not self.head_out:
-            return b"HTTP/1.1 102 Processing\r\n\r\n" if self.plan.head.minor else b""
+            # Of the interim heads the one that every client knows.
+            return CONTINUE if self.plan.head.minor else b""
         return b"0" if self._framing is Kind.CHUNKED else b""
 
     # --- what can happen --------------------------------------------------------------------------------------

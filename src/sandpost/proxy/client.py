@@ -28,6 +28,9 @@ _MAX_KEPT = 64 * 1024
 _LINGER = 2.0
 """Seconds that a client may go on sending what nobody reads, so that it gets to read its answer."""
 _GONE_AFTER = 0.4
+_PATIENCE = 1.0
+"""Seconds without reading, after which a client may have gone without our kernel telling."""
+_ASK_AGAIN = 10.0
 _TCP_CLOSE = 7
 _RESET = struct.pack("ii", 1, 0)
 NEVER = float("inf")
@@ -53,7 +56,7 @@ class Client(asyncio.Protocol):
     """One connection."""
 
     __slots__ = (
-        "_asked_gone", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_kept", "_lingering", "_seen",
+        "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_kept", "_lingering", "_paused_at", "_seen",
         "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
         "peer", "reading", "secure", "transport", "worker",
     )  # fmt: skip
@@ -68,10 +71,11 @@ class Client(asyncio.Protocol):
         self.closed = False
         self.due = NEVER
         self._eof_at = 0.0
-        self._asked_gone = 0
+        self._ask_at = 0.0
         self._lingering = False
         # Of reading.
         self.reading = True
+        self._paused_at = 0.0
         self.last_data = 0.0
         self._buffer = b""
         self._seen = 0
@@ -113,6 +117,9 @@ class Client(asyncio.Protocol):
                 self.keep_alive = False
             self.handler.client_eof()
             return not self.secure
+        if self._kept:
+            # Requests that wait for their turn: the last of them closes.
+            return not self.secure
         self.close()
         return False
 
@@ -127,6 +134,8 @@ class Client(asyncio.Protocol):
         self._stalled_at = 0.0
         if self.handler is not None:
             self.handler.client_writable(True)
+        elif self._kept:
+            self.worker.soon(self._go_on)
 
     def data_received(self, data: bytes) -> None:
         if self.handler is not None:
@@ -134,6 +143,9 @@ class Client(asyncio.Protocol):
             self.handler.client_data(data)
         elif self._lingering:
             pass
+        elif self._kept or self._stalled_at:
+            # What came first is next; and who does not read gets no further answer to be held here.
+            self.keep(data)
         elif self._buffer:
             self._buffer += data
             self._next(self._buffer)
@@ -165,7 +177,8 @@ class Client(asyncio.Protocol):
                 except SandpostError as error:
                     if len(rest) < head.body.length or not (head.body.empty or head.body.length):
                         self.keep_alive = False
-                    self._refuse_head(error, head.method, head.minor, rest[head.body.length :])
+                    origin = any(name == b"origin" for name, _ in head.headers)
+                    self._refuse_head(error, head.method, head.minor, rest[head.body.length :], origin=origin)
                     return
             else:
                 self._buffer, self._seen = b"", 0
@@ -174,7 +187,7 @@ class Client(asyncio.Protocol):
         except MalformedRequest as error:
             self._buffer = b""
             self.keep_alive = False
-            self._refuse_head(error, "GET", 1, b"")
+            self._refuse_head(error, "GET", 1, b"", origin=False)
             return
         self.due = NEVER
         self._begin(plan, rest)
@@ -197,7 +210,10 @@ class Client(asyncio.Protocol):
                         raise code_too_large(settings.limits.code)
                     Call(worker, self, plan, worker.hash_of(plan, code), code).start()
                 else:
-                    Gathering(self, plan).client_data(rest)
+                    gathering = Gathering(self, plan)
+                    gathering.client_data(rest)
+                    if self._eof_at and self.handler is gathering:
+                        gathering.client_eof()
             elif way is Way.CALL:
                 if plan.epoch != worker.access.epoch:
                     self._judge(plan)
@@ -283,6 +299,7 @@ class Client(asyncio.Protocol):
         """Read nothing for now."""
         if self.reading and self.transport is not None and not self.closed:
             self.reading = False
+            self._paused_at = self.worker.now()
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -305,18 +322,23 @@ class Client(asyncio.Protocol):
             self._end(linger=not read_to_end or bool(self._kept))
             return
         worker = self.worker
-        if self._kept:
-            worker.soon(self._go_on)
-        else:
+        self._ask_at = 0.0
+        if not self._kept:
             self.due = worker.clock + worker.host.keep_alive
+        elif not self._stalled_at:
+            worker.soon(self._go_on)
         if not self.reading:
             self.resume_reading()
 
     def _go_on(self) -> None:
-        if self.handler is None and not self.closed and not self._lingering:
-            data = self._buffer + self.take_kept()
-            if data:
-                self._next(data)
+        """Begin the request that has waited."""
+        if self.handler is not None or self.closed or self._lingering or self._stalled_at:
+            return
+        data = self._buffer + self.take_kept()
+        if not data:
+            return
+        self.resume_reading()
+        self._next(data)
 
     def tell(self, status: int, body: bytes, extra: list[tuple[bytes, bytes]], plan: Plan, read_to_end: bool) -> None:
         """Write a whole answer with `body` and end the exchange."""
@@ -344,9 +366,9 @@ class Client(asyncio.Protocol):
         self._write_error(error, req_id, plan.head.method, plan.head.minor, origin=plan.origin)
         self.answered(read_to_end=read_to_end)
 
-    def _refuse_head(self, error: SandpostError, method: str, minor: int, kept: bytes) -> None:
+    def _refuse_head(self, error: SandpostError, method: str, minor: int, kept: bytes, *, origin: bool) -> None:
         self._kept = kept if self.keep_alive else b""
-        self._write_error(error, self.worker.next_id(), method, minor, origin=False)
+        self._write_error(error, self.worker.next_id(), method, minor, origin=origin)
         self.answered(read_to_end=self.keep_alive)
 
     def refuse_plainly(self, error: SandpostError) -> None:
@@ -445,9 +467,11 @@ class Client(asyncio.Protocol):
             elif now - self._stalled_at > self.worker.host.body_timeout:
                 self.abort()
                 return
-        if self._eof_at and self.handler is not None and now - self._eof_at > _GONE_AFTER:
-            self._look_whether_gone()
-        if now < self.due or self.handler is not None:
+        if self.handler is not None and (
+            now - self._eof_at > _GONE_AFTER if self._eof_at else not self.reading and now - self._paused_at > _PATIENCE
+        ):
+            self._look_whether_gone(now)
+        if now < self.due or self.handler is not None or (self._stalled_at and not self._lingering):
             return
         if self._lingering:
             self.abort()
@@ -458,8 +482,8 @@ class Client(asyncio.Protocol):
         else:
             self.close()
 
-    def _look_whether_gone(self) -> None:
-        """Find out whether a client that sends nothing more still reads.
+    def _look_whether_gone(self, now: float) -> None:
+        """Find out whether a client that sends nothing more, or of which nothing is read, still reads.
 
         Nothing tells a half-closed connection from a closed one but a byte sent: to one that is closed the other
         kernel answers by a reset. What can be sent without meaning anything is an interim head before the answer, and
@@ -474,8 +498,9 @@ class Client(asyncio.Protocol):
                 transport.abort()
                 return
         handler = self.handler
-        if self._asked_gone == 0 and isinstance(handler, Call):
+        if now >= self._ask_at and isinstance(handler, Call):
             neutral = handler.neutral_bytes()
             if neutral:
-                self._asked_gone = 1
+                # Zeros would make a size ever longer.
+                self._ask_at = NEVER if self._eof_at or handler.head_out else now + _ASK_AGAIN
                 self._write(neutral)

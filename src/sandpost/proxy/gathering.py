@@ -13,7 +13,8 @@ from sandpost.proxy.plan import Plan
 if TYPE_CHECKING:
     from sandpost.proxy.client import Client
 
-NEVER = float("inf")
+_WHOLE = 10
+"""Times `http.body_timeout` that a whole program may take."""
 
 
 class Gathering:
@@ -30,7 +31,7 @@ class Gathering:
             raise code_too_large(self._limit)
         self._reader = BodyReader(body, malformed)
         self._parts: list[bytes] = []
-        self.due = client.worker.now() + client.worker.host.body_timeout
+        self.due = client.worker.now() + _WHOLE * client.worker.host.body_timeout
         self.done = False
         client.handler = self
         client.last_data = client.worker.now()
@@ -73,13 +74,13 @@ class Gathering:
     def look_after(self, now: float) -> None:
         """End a program that stopped coming."""
         if not self.done and now - self._client.last_data > self._client.worker.host.body_timeout:
-            self._end()
-            error = RequestTimeout("the program stopped coming: send it without a pause")
-            self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
+            self.timed_out()
 
     def timed_out(self) -> None:
-        """Pace is what counts: `look_after` ends it."""
-        self.due = NEVER
+        """It stopped coming, or comes a byte at a time."""
+        self._end()
+        error = RequestTimeout("the program stopped coming: send it without a pause")
+        self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
 
     def cut(self) -> None:
         """End it now."""

@@ -46,6 +46,7 @@ class Tunnel:
         up.user = self
         client.write(rendered + rest)
         early = client.take_kept()
+        client.resume_reading()
         if early:
             self.client_data(early)
 
