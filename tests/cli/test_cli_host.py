@@ -9,11 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandpost.ipc.channel import Channel, Listener
-from sandpost.model.messages import Hello, Restart, Restarted, Stop, ToSupervisor
+from sandpost.kernel.processes import start_time
+from sandpost.model.messages import Hello, Restart, Restarted, Stop, Stopped, ToSupervisor
+from sandpost.supervisor.family import Known
 from support.command import runner
 from support.installation import Installation
 
@@ -21,9 +25,11 @@ from support.installation import Installation
 class ScriptedSupervisor:
     """A supervisor in a thread of its own: says what it was asked, answers as told."""
 
-    def __init__(self, path: str, error: str = "") -> None:
+    def __init__(self, path: str, error: str = "", last: Stopped | None = None, claim: str = "") -> None:
         self.asked: list[str] = []
         self._error = error
+        self._last = last
+        self._claim = claim
         self._path = path
         self._loop = asyncio.new_event_loop()
         started = threading.Event()
@@ -59,7 +65,14 @@ class ScriptedSupervisor:
             pids = {} if self._error else {"controller": 12, "proxy 0": 13}
             self._loop.call_later(0.2, channel.send, Restarted(pids=pids, error=self._error))
         if isinstance(message, Stop):
-            self._loop.call_later(0.3, channel.close)
+            self._loop.call_later(0.3, self._end, channel)
+
+    def _end(self, channel: Channel[ToSupervisor]) -> None:
+        if self._claim:
+            os.unlink(self._claim)
+        if self._last is not None:
+            channel.send(self._last)
+        channel.close()
 
 
 @pytest.fixture
@@ -92,7 +105,7 @@ def test_an_api_that_is_away_is_told_from_a_stop(made: Installation) -> None:
 
 
 def test_stop_returns_when_all_has_ended(made: Installation) -> None:
-    supervisor = ScriptedSupervisor(made.host.supervisor_socket)
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=Stopped())
     try:
         began = time.monotonic()
         done = runner(made)("stop")
@@ -102,6 +115,55 @@ def test_stop_returns_when_all_has_ended(made: Installation) -> None:
         assert supervisor.asked == ["Hello", "Stop"]
     finally:
         supervisor.close()
+
+
+def test_a_stop_that_left_something_or_ends_without_a_word_is_none(made: Installation) -> None:
+    for last, told in ((Stopped(error="/a is still mounted"), "/a is still mounted"), (None, "start it again")):
+        supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=last)
+        try:
+            done = runner(made)("stop")
+        finally:
+            supervisor.close()
+        assert (done.returncode, done.stdout) == (1, "")
+        assert told in done.stderr
+
+
+def test_a_supervisor_that_says_nothing_and_gives_its_place_back_has_stopped(made: Installation) -> None:
+    # So did releases before the last word was said.
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, claim=made.host.path("claim"))
+    try:
+        done = runner(made)("stop")
+    finally:
+        supervisor.close()
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["stop", "restart"])
+def test_another_user_is_told_to_be_root_and_nothing_is_asked(made: Installation, command: str) -> None:
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=Stopped())
+    try:
+        done = runner(made)(command, nobody=True)
+        assert supervisor.asked == []
+    finally:
+        supervisor.close()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "only root may" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["stop", "restart"])
+def test_parts_that_outlive_their_supervisor_are_told(made: Installation, command: str) -> None:
+    part = subprocess.Popen(["sleep", "60"])
+    try:
+        known = Known(part="api", index=0, pid=part.pid, start_time=start_time(part.pid), release="1")
+        Path(made.host.path("children.json")).write_bytes(msgspec.json.encode([known]))
+        done = runner(made)(command)
+    finally:
+        part.kill()
+        part.wait()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "was killed, 1 of its parts live" in done.stderr
+    assert "adopts" in done.stderr
+    assert runner(made)(command).returncode == 3
 
 
 def test_restart_shows_the_new_processes_or_why_not(made: Installation) -> None:

@@ -154,11 +154,11 @@ def alive(pid: int) -> bool:
         return False
 
 
-def ask(stand: Stand, message: m.Restart | m.Stop, within: float = 20) -> m.Restarted | None:
+def ask(stand: Stand, message: m.Restart | m.Stop, within: float = 20) -> m.Restarted | m.Stopped | None:
     """Say something as the operator's command line; None if the connection ended without an answer."""
 
-    async def talk() -> m.Restarted | None:
-        answer: asyncio.Future[m.Restarted | None] = asyncio.get_running_loop().create_future()
+    async def talk() -> m.Restarted | m.Stopped | None:
+        answer: asyncio.Future[m.Restarted | m.Stopped | None] = asyncio.get_running_loop().create_future()
 
         def greet(channel: Channel[m.FromSupervisor]) -> None:
             channel.send(m.Hello(part="cli", pid=os.getpid()))
@@ -167,7 +167,7 @@ def ask(stand: Stand, message: m.Restart | m.Stop, within: float = 20) -> m.Rest
         connector: Connector[m.FromSupervisor] = Connector(
             stand.host.supervisor_socket,
             m.FromSupervisor,
-            lambda _channel, got, _fds: answer.set_result(got) if isinstance(got, m.Restarted) else None,
+            lambda _channel, got, _fds: answer.set_result(got) if isinstance(got, m.Restarted | m.Stopped) else None,
             greet=greet,
             on_lost=lambda: None if answer.done() else answer.set_result(None),
         )

@@ -2,7 +2,8 @@
 
 They speak the real messages over the real sockets. A proxy answers each connection with `INDEX PID\n`. The
 controller makes the FIFOs of a sandbox for each name it finds in `<run_dir>/records`, and leaves what it was told in
-`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end.
+`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end; with `mounted` the supervisor
+cannot give its place back.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Any
 
 from sandpost.ipc import Channel, Connector
 from sandpost.model import messages as m
+from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host, load
 from sandpost.model.messages import Part
 
@@ -115,6 +117,10 @@ async def supervise(host: Host, host_file: str) -> None:
     from sandpost.supervisor.reach import closed_above
     from sandpost.supervisor.supervisor import Plan, Supervisor, living
 
+    def on_ended() -> None:
+        if os.path.exists(host.path("mounted")):
+            raise HostUnfit("it is still mounted")
+
     configure("supervisor")
     plan = Plan(
         host=host,
@@ -123,12 +129,16 @@ async def supervise(host: Host, host_file: str) -> None:
         closed=closed_above([*program_folders(), os.path.dirname(HERE), host.run_dir]),
         command=command,
         on_ready=lambda: print("ready", flush=True),
+        on_ended=on_ended,
     )
     supervisor = Supervisor(plan)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
-    await supervisor.run(living(host))
+    try:
+        await supervisor.run(living(host))
+    except SandpostError as error:
+        sys.exit(error.message)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def test_a_renewal_loses_no_connection(stand: Stand) -> None:
     before = stand.children()
     with Calls(stand) as calls:
         answer = ask(stand, m.Restart())
-    assert answer is not None
+    assert isinstance(answer, m.Restarted)
     assert answer.error == ""
     assert calls.failures == []
     after = stand.children()
@@ -34,16 +34,16 @@ def test_a_renewal_loses_no_connection(stand: Stand) -> None:
 def test_a_second_renewal_at_the_same_time_is_refused(stand: Stand) -> None:
     stand.start()
     Path(stand.host.path("slow")).touch()
-    first: list[m.Restarted | None] = []
+    first: list[m.Restarted | m.Stopped | None] = []
     asking = threading.Thread(target=lambda: first.append(ask(stand, m.Restart())))
     asking.start()
     until(lambda: len(stand.pids()) > 5, "a successor runs")
     answer = ask(stand, m.Restart())
-    assert answer is not None
+    assert isinstance(answer, m.Restarted)
     assert "under way" in answer.error
     os.unlink(stand.host.path("slow"))
     asking.join(30)
-    assert first[0] is not None
+    assert isinstance(first[0], m.Restarted)
     assert first[0].error == ""
 
 
@@ -52,7 +52,7 @@ def test_a_successor_that_does_not_come_up_leaves_the_old_one_in_its_place(stand
     before = stand.children()
     Path(stand.host.path("broken")).touch()
     answer = ask(stand, m.Restart())
-    assert answer is not None
+    assert isinstance(answer, m.Restarted)
     assert "did not get ready" in answer.error
     os.unlink(stand.host.path("broken"))
     assert stand.children() == before
@@ -82,12 +82,31 @@ def test_a_stop_during_a_renewal_ends_both_generations(stand: Stand) -> None:
     assert not any(alive(pid) for pid in pids)
 
 
-def test_a_stop_by_message_closes_the_connection_when_all_has_ended(stand: Stand) -> None:
+def test_a_stop_by_message_is_answered_when_all_has_ended(stand: Stand) -> None:
     stand.start()
     pids = stand.pids()
-    assert ask(stand, m.Stop()) is None
+    assert ask(stand, m.Stop()) == m.Stopped()
     assert not any(alive(pid) for pid in pids)
     assert stand.wait() == 0
+
+
+def test_a_stop_that_leaves_something_says_what(stand: Stand) -> None:
+    stand.start()
+    Path(stand.host.path("mounted")).touch()
+    assert ask(stand, m.Stop()) == m.Stopped(error="it is still mounted")
+    assert stand.wait() == 1
+
+
+def test_a_renewal_that_a_stop_breaks_off_is_not_answered_as_done(stand: Stand) -> None:
+    stand.start()
+    Path(stand.host.path("slow")).touch()
+    heard: list[object] = []
+    asking = threading.Thread(target=lambda: heard.append(ask(stand, m.Restart())))
+    asking.start()
+    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    assert stand.stop() == 0
+    asking.join(20)
+    assert heard == [m.Stopped()]
 
 
 def test_workers_that_do_not_drain_are_killed_at_once_on_the_second_signal(stand: Stand) -> None:

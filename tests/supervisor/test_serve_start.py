@@ -17,6 +17,7 @@ from sandpost.config import DEFAULTS
 from sandpost.model.errors import HostUnfit
 from sandpost.supervisor import layout, main
 from supervisor.stand import until
+from support.command import as_nobody
 from support.platform import SANDPOST, free_port
 
 
@@ -179,16 +180,6 @@ def test_another_user_is_told_to_be_root(top: Path) -> None:
     )
     assert seen.returncode == 1, seen.stderr
     assert "run as root" in seen.stderr
-
-
-def as_nobody() -> None:
-    from sandpost.config.program import program_folders
-    from sandpost.supervisor import reach
-
-    reach.open_way(reach.closed_above(program_folders()))
-    os.setgroups([])
-    os.setresgid(65534, 65534, 65534)
-    os.setresuid(65534, 65534, 65534)
 
 
 def test_a_stop_while_it_starts_ends_it_and_leaves_nothing(top: Path) -> None:

@@ -10,10 +10,26 @@ from support.installation import Installation
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def runner(made: Installation) -> Run:
-    """Return a function that runs `sandpost ARGUMENTS` on the machine of `made`; keywords are its environment."""
+def as_nobody() -> None:
+    """Become a user without rights, in a child: whatever closes the way to the program is opened for him."""
+    from sandpost.config.program import program_folders
+    from sandpost.supervisor import reach
 
-    def run(*arguments: str, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
+    reach.open_way(reach.closed_above(program_folders()))
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+
+
+def runner(made: Installation) -> Run:
+    """Return a function that runs `sandpost ARGUMENTS` on the machine of `made`; keywords are its environment.
+
+    `nobody`: as a user without rights.
+    """
+
+    def run(
+        *arguments: str, stdin: str = "", nobody: bool = False, **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SANDPOST_")}
         return subprocess.run(
             [sys.executable, "-m", "sandpost", *arguments],
@@ -29,6 +45,7 @@ def runner(made: Installation) -> Run:
             text=True,
             timeout=60,
             check=False,
+            preexec_fn=as_nobody if nobody else None,
         )
 
     return run

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command import as_nobody
 from support.platform import SANDPOST, Platform, free_port, platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
@@ -64,6 +65,49 @@ def test_a_second_start_is_ready_within_two_seconds(idle: Platform) -> None:
         took.append(time.monotonic() - began)
     # The quickest: others use this machine too.
     assert min(took) < 2, took
+
+
+def test_a_stop_that_leaves_something_says_what_and_can_be_repeated(idle: Platform) -> None:
+    serve(idle)
+    run_dir = idle.host.run_dir
+    mounted = f"{run_dir}/mounted"
+    os.mkdir(mounted)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mounted], check=True, timeout=10)
+    try:
+        done = idle.command("stop")
+    finally:
+        subprocess.run(["umount", mounted], check=True, timeout=10)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{mounted} is still mounted" in done.stderr
+    serve(idle)
+    assert idle.command("stop").returncode == 0
+    assert not os.path.exists(run_dir)
+
+
+def test_a_stop_by_another_user_or_without_a_supervisor_is_none_and_says_so() -> None:
+    with platform(pool_size="1", workers="2") as running:
+        done = subprocess.run(
+            [SANDPOST, "stop"], env=running.environment(), capture_output=True, text=True, timeout=60, check=False,
+            preexec_fn=as_nobody,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "only root may" in done.stderr
+        assert running.call("acme", HELLO).status == 200
+        assert running.process is not None
+        running.process.kill()
+        running.process.wait()
+        done = running.command("stop")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "was killed" in done.stderr
+        assert running.call("acme", HELLO).status == 200
+        running.start()
+        deadline = time.monotonic() + 20
+        while "adopted 5" not in running.output():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert running.command("stop").returncode == 0
+        assert running.process.wait(20) == 0
+        running.process = None
 
 
 def test_no_key_is_in_a_log_a_command_line_an_environment_or_a_run_file() -> None:

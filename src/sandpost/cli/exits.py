@@ -35,6 +35,12 @@ class CannotReach(SandpostError):  # noqa: N818 - the same
     reason = "unreachable"
 
 
+class NotEnded(SandpostError):  # noqa: N818 - the same
+    """A stop left something behind, or nobody says that it did not."""
+
+    reason = "not_ended"
+
+
 def of_fault(fault: str) -> int:
     """Return the exit code of an error that the platform answered with."""
     return {"caller": REFUSED, "code": PROGRAM}.get(fault, FAILED)

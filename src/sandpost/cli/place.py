@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sandpost.cli.exits import CannotReach, NotRunning
 from sandpost.cli.options import Options
-from sandpost.model.errors import ConfigError
+from sandpost.model.errors import ConfigError, SandpostError
 from sandpost.model.host import Host, load
 
 if TYPE_CHECKING:
@@ -93,7 +93,19 @@ def _check_listens(host: Host) -> None:
         return
     if answers(host):
         raise CannotReach("the api does not answer, the rest runs: it is started again by itself, try in a second")
-    raise NotRunning(f"the installation of {host.state_dir} is not running: start it with scripts/serve")
+    raise absence(host)
+
+
+def absence(host: Host) -> SandpostError:
+    """Return what to say where no supervisor listens: it was stopped, or it was killed and its parts live on."""
+    from sandpost.supervisor.family import living  # noqa: PLC0415 - only where something is wrong
+
+    if parts := len(living(host.path("children.json"))):
+        return CannotReach(
+            f"the supervisor of {host.state_dir} was killed, {parts} of its parts live on with their sandboxes: start "
+            "it with scripts/serve, which adopts them; then it can be stopped or restarted"
+        )
+    return NotRunning(f"the installation of {host.state_dir} is not running: start it with scripts/serve")
 
 
 def _answers(path: str, kind: int) -> bool:

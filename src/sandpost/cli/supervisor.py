@@ -1,27 +1,40 @@
-"""What the command line says to a supervisor: one message, and its answer or its end."""
+"""What the command line says to a supervisor: one message, and its answer."""
 
+import contextlib
 import os
 import socket
 import time
 
 import msgspec
 
-from sandpost.cli.exits import CannotReach, NotRunning
+from sandpost.cli import place
+from sandpost.cli.exits import CannotReach, NotEnded
+from sandpost.config import claims
 from sandpost.ipc.channel import MAX_PACKET
 from sandpost.model.host import Host
-from sandpost.model.messages import FromSupervisor, Hello, Restart, Restarted, Stop
+from sandpost.model.messages import FromSupervisor, Hello, Restart, Restarted, Stop, Stopped
 
+_ROOT_ONLY = "only root may stop or restart: use sudo"
 GRACE = 60.0
 """Seconds beyond `drain_timeout` that a stop or a renewal may take."""
 
 
 def stop(host: Host) -> None:
-    """Stop everything; returns when all has ended."""
+    """Stop everything; returns when nothing is left, else raises `NotEnded` or `CannotReach`."""
     deadline = time.monotonic() + host.drain_timeout + GRACE
     with _connect(host) as sock:
         _send(sock, Stop())
-        while _receive(sock, deadline, "stopped") is not None:
-            pass
+        while (message := _receive(sock, deadline, "stopped")) is not None:
+            if isinstance(message, Stopped):
+                if message.error:
+                    raise NotEnded(f"the supervisor ended, but something is left: {message.error}")
+                return
+    # Killed meanwhile, or of a release that gave no last word: what it gives back last tells which.
+    if claims.find(os.path.dirname(host.run_dir), host.state_dir) is not None:
+        raise NotEnded(
+            f"the supervisor ended and does not say that all has ended: {host.state('serve.log')}, or wherever `serve` "
+            "wrote, says why; start it again with scripts/serve, then `sandpost stop`"
+        )
 
 
 def restart(host: Host) -> Restarted:
@@ -31,7 +44,7 @@ def restart(host: Host) -> Restarted:
         _send(sock, Restart())
         while True:
             message = _receive(sock, deadline, "restarted")
-            if message is None:
+            if message is None or isinstance(message, Stopped):
                 raise CannotReach("the supervisor ended while it restarted: `sandpost status` and its log say more")
             if isinstance(message, Restarted):
                 return message
@@ -41,18 +54,24 @@ def _connect(host: Host) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         sock.connect(host.supervisor_socket)
-        _send(sock, Hello(part="cli", pid=os.getpid()))
     except PermissionError as error:
         sock.close()
-        raise CannotReach("only root may stop or restart: use sudo") from error
+        raise CannotReach(_ROOT_ONLY) from error
     except OSError as error:
         sock.close()
-        raise NotRunning(f"the installation of {host.state_dir} is not running: start it with scripts/serve") from error
+        raise place.absence(host) from error
+    if os.geteuid() != 0:
+        # Told here: the supervisor sends everybody else away without a word.
+        sock.close()
+        raise CannotReach(_ROOT_ONLY)
+    _send(sock, Hello(part="cli", pid=os.getpid()))
     return sock
 
 
 def _send(sock: socket.socket, message: msgspec.Struct) -> None:
-    sock.sendall(msgspec.msgpack.encode(message))
+    # Who is gone is found gone by the next receive.
+    with contextlib.suppress(ConnectionError):
+        sock.sendall(msgspec.msgpack.encode(message))
 
 
 def _receive(sock: socket.socket, deadline: float, what: str) -> FromSupervisor | None:
@@ -67,5 +86,8 @@ def _receive(sock: socket.socket, deadline: float, what: str) -> FromSupervisor 
         return None
     if not packet:
         return None
-    message: FromSupervisor = msgspec.msgpack.decode(packet, type=FromSupervisor)
+    try:
+        message: FromSupervisor = msgspec.msgpack.decode(packet, type=FromSupervisor)
+    except msgspec.DecodeError as error:
+        raise CannotReach("the supervisor is of another release: use the `sandpost` that started it") from error
     return message

@@ -341,7 +341,7 @@ class Reload(_Message, frozen=True, kw_only=True):
 
 
 class Stop(_Message, frozen=True, kw_only=True):
-    """Command line to supervisor: stop everything; the connection closes when all has ended."""
+    """Command line to supervisor: stop everything; answered by `Stopped`."""
 
 
 class Restart(_Message, frozen=True, kw_only=True):
@@ -352,6 +352,15 @@ class Restarted(_Message, frozen=True, kw_only=True):
     """All processes have been renewed; `streams_cut` counts streams that met `drain_timeout`."""
 
     pids: dict[str, int]
+    error: str = ""
+
+
+class Stopped(_Message, frozen=True, kw_only=True):
+    """Supervisor's last word to the command line: nothing is left, or why something is (`error`).
+
+    An end of the connection without it proves nothing: the supervisor was killed, or sent the peer away.
+    """
+
     error: str = ""
 
 
@@ -366,4 +375,5 @@ FromController = (
 ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart
 FromSupervisor = (
     Held | Release | Streams | Exited | Listen | Unlisten | GiveListeners | Retire | Reload | Restarted
+    | Stopped
 )  # fmt: skip

@@ -26,6 +26,7 @@ from sandpost.model.messages import (
     Release,
     Reload,
     Restarted,
+    Stopped,
     Streams,
     ToSupervisor,
     Unlisten,
@@ -165,16 +166,24 @@ class Supervisor:
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
+        last = Stopped(error="it broke off as it never should: the log says why; start again and stop")
         try:
             await shutdown.end_children(self)
             if purge:
                 await shutdown.purge(self)
                 self.fifos.close()
                 self.plan.on_ended()
+                last = Stopped()
+            else:
+                last = Stopped(error="a start failed, the sandboxes of an earlier one live on: start again and stop")
+        except SandpostError as error:
+            last = Stopped(error=error.message)
+            raise
         finally:
             self.family.close()
             self.fifos.close()
-            self._talk.close()
+            # Last of all: whoever asked may start the next supervisor when he hears it.
+            self._talk.close(last)
 
     # --- starting -----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from sandpost.model.messages import (
     Release,
     Restart,
     Stop,
+    Stopped,
     Streams,
     ToSupervisor,
 )
@@ -45,8 +46,10 @@ class Talk:
         path = self._supervisor.host.supervisor_socket
         self._listener = Listener(path, ToSupervisor, self._on_message, self._on_close, admit=self._admit)
 
-    def close(self) -> None:
-        """End every connection."""
+    def close(self, last: Stopped) -> None:
+        """End every connection; `last` is the last word to operators, also when the socket's folder is gone."""
+        for channel in list(self._operators):
+            channel.send(last)
         if self._listener is not None:
             self._listener.close()
 
