@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -181,6 +182,41 @@ def test_restart_shows_the_new_processes_or_why_not(made: Installation) -> None:
         assert "a renewal is under way" in done.stderr
     finally:
         supervisor.close()
+
+
+def test_options_before_serve_are_the_servers(made: Installation, tmp_path: Path) -> None:
+    sandpost = runner(made)
+    (tmp_path / "settings.toml").write_text("pool_sise = 1\n")
+    # Without what is tested, a flag or a port keeps them from starting.
+    done = sandpost("--config", str(tmp_path / "settings.toml"), "serve", "--listen", "nowhere")
+    assert done.returncode == 2
+    assert "unknown setting `pool_sise`" in done.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = sandpost("--state-dir", "/", "serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 2
+    assert "`state_dir` must be a folder of its own" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["--url", "http://127.0.0.1:1"], ["--key-file", "/nowhere"], ["--json"]])
+def test_what_serve_does_not_know_is_refused_before_its_name_too(made: Installation, option: list[str]) -> None:
+    done = runner(made)(*option, "serve", "--listen", "nowhere")
+    assert done.returncode == 2
+    assert f"knows no {option[0]}" in done.stderr
+
+
+@pytest.mark.parametrize("command", [["stop"], ["restart"], ["doctor"], ["config", "show"]])
+def test_a_command_for_this_host_alone_refuses_an_address(made: Installation, command: list[str]) -> None:
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=Stopped())
+    try:
+        by_option = runner(made)(*command, "--url", "http://127.0.0.1:1")
+        by_environment = runner(made)(*command, SANDPOST_URL="http://127.0.0.1:1")
+        assert supervisor.asked == []
+    finally:
+        supervisor.close()
+    assert (by_option.returncode, by_option.stdout) == (2, "")
+    assert "leave --url out" in by_option.stderr
+    assert (by_environment.returncode, by_environment.stdout) == (2, "")
+    assert "unset SANDPOST_URL" in by_environment.stderr
 
 
 def test_config_show_names_every_setting_with_its_origin(made: Installation) -> None:

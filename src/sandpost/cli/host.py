@@ -19,6 +19,7 @@ def show_config(options: Options) -> None:
     """Show every setting, its value and where it comes from."""
     from sandpost.config import describe  # noqa: PLC0415 - only this command needs it
 
+    options.here_alone("config show")
     rows = describe(place.settings(options))
     if options.json:
         show.as_json(
@@ -46,6 +47,7 @@ def doctor(options: Options) -> None:
     from sandpost.config import machine, preflight  # noqa: PLC0415 - only this command needs it
     from sandpost.config.kinds import split_address  # noqa: PLC0415 - the same
 
+    options.here_alone("doctor")
     found = place.settings(options)
     running = _runs(options)
     # Its own port is in use while it runs, and that is well.
@@ -70,6 +72,7 @@ def restart(options: Options) -> None:
     """Renew every process; no call fails, sandboxes are kept."""
     from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
 
+    options.here_alone("restart")
     answer = supervisor.restart(place.installation(options))
     if options.json:
         show.as_json({"pids": answer.pids, "error": answer.error})
@@ -86,6 +89,7 @@ def stop(options: Options) -> None:
     """Stop everything; calls under way finish, nothing is left."""
     from sandpost.cli import supervisor  # noqa: PLC0415 - only on this way
 
+    options.here_alone("stop")
     host = place.installation(options)
     supervisor.stop(host)
     if options.json:
@@ -114,7 +118,8 @@ def completion(context: click.Context, shell: str) -> None:
     add_help_option=False,
 )
 @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
-def serve(flags: tuple[str, ...]) -> None:
+@pass_options
+def serve(options: Options, flags: tuple[str, ...]) -> None:
     """Start this host's installation.
 
     `serve --help` lists the settings.
@@ -122,7 +127,12 @@ def serve(flags: tuple[str, ...]) -> None:
     # Its own module reads the flags; this entry stands here for the list of commands.
     from sandpost.supervisor.main import main  # noqa: PLC0415 - a whole process of its own
 
-    raise SystemExit(main(flags))
+    for option, given in (("--url", options.url), ("--key-file", options.key_file), ("--json", options.json)):
+        if given:
+            raise click.UsageError(f"`serve` starts this host's installation and knows no {option}: leave it out")
+    before = ["--config", options.config] if options.config else []
+    before += ["--state-dir", options.state_dir] if options.state_dir else []
+    raise SystemExit(main([*before, *flags]))
 
 
 def _runs(options: Options) -> bool:

@@ -37,6 +37,13 @@ class Options:
             raise ConfigError(f"`{url}` is not a URL: write it as http://127.0.0.1:8721")
         return url
 
+    def here_alone(self, command: str) -> None:
+        """Refuse an address for a command that acts on this host alone: it would act on the wrong one."""
+        if self.url:
+            raise ConfigError(f"`{command}` acts on this host alone: leave --url out, or run it on that host")
+        if os.environ.get("SANDPOST_URL"):
+            raise ConfigError(f"`{command}` acts on this host alone: unset SANDPOST_URL, or run it on that host")
+
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     options = context.ensure_object(Options)
