@@ -58,6 +58,32 @@ def test_what_is_wrong_is_told_in_a_line_or_two(sandpost: Run, arguments: list[s
     assert len(done.stderr.splitlines()) <= (4 if code == 2 else 2)
 
 
+@pytest.mark.parametrize("name", ["old#new", "old/keys/00", "old?x=1", "old%20", "..", "", "api"])
+def test_a_name_that_is_none_reaches_no_route(sandpost: Run, name: str) -> None:
+    sandpost("tenant", "set", "old")
+    done = sandpost("tenant", "rm", name)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cannot name a tenant" in done.stderr or "is reserved" in done.stderr
+    assert sandpost("tenant", "show", "old").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["tenant show", "tenant set", "tenant suspend", "usage", "ps --tenant", "key ls --tenant", "key create --tenant"],
+)
+def test_every_command_refuses_a_name_that_is_none(sandpost: Run, command: str) -> None:
+    done = sandpost(*command.split(), "old#new")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "cannot name a tenant" in done.stderr
+
+
+@pytest.mark.parametrize("key_id", ["", "..", "0/1", "0#1", "?"])
+def test_an_id_that_is_none_reaches_no_route(sandpost: Run, key_id: str) -> None:
+    done = sandpost("key", "revoke", key_id)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "is no key's id: `sandpost key ls`" in done.stderr
+
+
 def test_errors_are_json_where_json_was_asked_for(sandpost: Run) -> None:
     done = sandpost("--json", "tenant", "show", "ghost")
     assert done.returncode == 4

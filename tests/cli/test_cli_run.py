@@ -138,6 +138,12 @@ def test_wrong_usage_is_told_before_anything_is_sent(
     assert not hasattr(proxy, "seen")
 
 
+def test_a_name_that_cannot_be_one_is_refused(here: Run, proxy: Proxy, program: str) -> None:
+    done = here("run", program, "--tenant", "Acme", SANDPOST_KEY=KEY)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert not hasattr(proxy, "seen")
+
+
 def test_a_listener_that_is_away_is_told(here: Run, proxy: Proxy, program: str) -> None:
     done = here("run", program, "--tenant", "acme", "--url", "http://127.0.0.1:1", SANDPOST_KEY=KEY)
     assert done.returncode == 1

@@ -1,6 +1,6 @@
 """Exit codes of the command line, and what each failure gets."""
 
-from sandpost.model.errors import ConfigError, SandpostError
+from sandpost.model.errors import CallerError, ConfigError, SandpostError
 
 OK = 0
 FAILED = 1
@@ -52,4 +52,4 @@ def of_error(error: SandpostError) -> int:
         return NOT_RUNNING
     if isinstance(error, ConfigError):
         return USAGE
-    return FAILED
+    return REFUSED if isinstance(error, CallerError) else FAILED

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -23,6 +24,8 @@ from sandpost.api.views import (
     UsageView,
 )
 from sandpost.client.errors import Refused, Unreachable
+from sandpost.model.errors import InvalidName
+from sandpost.model.names import tenant_name
 
 TIMEOUT = 15.0
 """Seconds for an answer of a management route."""
@@ -30,7 +33,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Client:
-    """Management routes of one installation. Raises `Unreachable` and `Refused`; close it, or use `with`.
+    """Management routes of one installation. Raises `Unreachable` and `Refused`, and `InvalidName` before it asks.
+
+    Close it, or use `with`.
 
     `socket` is the api's unix socket, where root needs no key; else `url` and `key` say where and as whom.
     `certificate` is trusted besides the machine's own, whatever name it carries (a self-signed one, for example).
@@ -73,16 +78,16 @@ class Client:
 
     def tenant(self, name: str) -> TenantView:
         """Return one registered tenant."""
-        return self._get(f"/api/tenants/{name}", TenantView)
+        return self._get(_tenant_path(name), TenantView)
 
     def put_tenant(self, name: str, change: Mapping[str, Any]) -> tuple[TenantPut, bool]:
         """Set what `change` names (`state`, `isolation`, `limits`); return the tenant, and whether it is new."""
-        response = self._send("PUT", f"/api/tenants/{name}", change)
+        response = self._send("PUT", _tenant_path(name), change)
         return _decode(response, TenantPut), response.status_code == 201
 
     def remove_tenant(self, name: str) -> None:
         """Remove a tenant with its keys, sandboxes and usage."""
-        self._send("DELETE", f"/api/tenants/{name}")
+        self._send("DELETE", _tenant_path(name))
 
     def keys(self, tenant: str | None = None) -> Iterator[KeyView]:
         """Yield all keys, or a tenant's, page after page."""
@@ -98,15 +103,17 @@ class Client:
 
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key."""
-        self._send("DELETE", f"/api/keys/{key_id}")
+        if not key_id.isalnum():
+            raise InvalidName(f"`{ascii(key_id[:80])[1:-1]}` is no key's id: `sandpost key ls` lists them")
+        self._send("DELETE", f"/api/keys/{quote(key_id, safe='')}")
 
     def usage(self, tenant: str, since: str) -> UsageView:
         """Return a tenant's usage by hour."""
-        return self._get(f"/api/tenants/{tenant}/usage", UsageView, {"since": since})
+        return self._get(f"{_tenant_path(tenant)}/usage", UsageView, {"since": since})
 
     def sandboxes(self, tenant: str | None = None) -> list[SandboxView]:
         """Return all sandboxes, or a tenant's."""
-        path = "/api/sandboxes" if tenant is None else f"/api/tenants/{tenant}/sandboxes"
+        path = "/api/sandboxes" if tenant is None else f"{_tenant_path(tenant)}/sandboxes"
         return self._get(path, SandboxesView).sandboxes
 
     @contextlib.contextmanager
@@ -117,7 +124,7 @@ class Client:
         """
         request = self._http.build_request(
             "POST",
-            f"/{tenant}",
+            f"/{quote(tenant_name(tenant), safe='')}",
             params=dict(data),
             content=program,
             headers={"content-type": content_type},
@@ -172,8 +179,13 @@ def _decode(response: httpx.Response, kind: type[T]) -> T:
         raise Unreachable(f"the answer is not one of this release's api ({error}): update this client") from error
 
 
+def _tenant_path(tenant: str) -> str:
+    # Anything else in a path would name another tenant, or another route.
+    return f"/api/tenants/{quote(tenant_name(tenant), safe='')}"
+
+
 def _keys_path(tenant: str | None) -> str:
-    return "/api/keys" if tenant is None else f"/api/tenants/{tenant}/keys"
+    return "/api/keys" if tenant is None else f"{_tenant_path(tenant)}/keys"
 
 
 def _trust(url: str, certificate: str) -> ssl.SSLContext | bool:
