@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sandpost.client import Client, Unreachable
 from sandpost.model.messages import SandboxInfo
 from support.command import Run
 from support.installation import Installation, ScriptedController, usage
@@ -109,6 +110,28 @@ def test_a_key_is_shown_once_and_works_by_url_and_key(
     assert sandpost("status", SANDPOST_KEY=key).returncode == 4
     assert sandpost("key", "revoke", key_id).returncode == 0
     assert sandpost("tenant", "show", "keyed", SANDPOST_KEY=key).returncode == 4
+
+
+@pytest.mark.parametrize("wrong", ["sp_12345678_\rsecret", "sp_12345678_secr\x01et", "sp_12345678_secrét"])
+def test_a_key_that_no_header_carries_is_not_shown(sandpost: Run, tmp_path: Path, wrong: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(wrong)
+    file.chmod(0o600)
+    for done in (sandpost("status", SANDPOST_KEY=wrong), sandpost("status", "--key-file", str(file))):
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "copy it anew" in done.stderr
+        assert "sp_1" not in done.stderr
+
+
+def test_the_blanks_around_a_key_are_not_its(sandpost: Run) -> None:
+    key = sandpost("key", "create").stdout.strip()
+    assert sandpost("tenant", "ls", SANDPOST_KEY=f" {key}\r\n").returncode == 0
+
+
+def test_a_client_does_not_show_a_key_that_cannot_be_sent(place: tuple[Installation, ScriptedController]) -> None:
+    with Client(socket=place[0].host.api_socket, key="sp_1\r") as client, pytest.raises(Unreachable) as told:
+        client.status()
+    assert "sp_1" not in str(told.value)
 
 
 def test_a_key_file_must_be_ones_own(sandpost: Run, tmp_path: Path) -> None:

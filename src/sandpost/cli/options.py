@@ -25,10 +25,10 @@ class Options:
     def key(self) -> str | None:
         """Return the key to use: of `--key-file`, else of SANDPOST_KEY; None without either."""
         if not self.key_file:
-            return os.environ.get("SANDPOST_KEY") or None
+            return _sendable(os.environ.get("SANDPOST_KEY", "").strip(), "SANDPOST_KEY") or None
         from sandpost.config.sources import read_secret  # noqa: PLC0415 - only commands with a key file need it
 
-        return read_secret(self.key_file)
+        return _sendable(read_secret(self.key_file), self.key_file)
 
     def address(self) -> str:
         """Return the platform's URL if it is to be reached by one; empty: on this machine."""
@@ -43,6 +43,15 @@ class Options:
             raise ConfigError(f"`{command}` acts on this host alone: leave --url out, or run it on that host")
         if os.environ.get("SANDPOST_URL"):
             raise ConfigError(f"`{command}` acts on this host alone: unset SANDPOST_URL, or run it on that host")
+
+
+def _sendable(key: str, where: str) -> str:
+    """Return `key` if a header can carry it; the error does not show it."""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            f"the key in {where} holds something other than printable ASCII, which no key does: copy it anew"
+        )
+    return key
 
 
 def _keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:

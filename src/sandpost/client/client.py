@@ -150,6 +150,9 @@ class Client:
             return self._http.send(request, stream=stream)
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self._where} did not answer within {TIMEOUT:g} s: try again") from error
+        except httpx.LocalProtocolError:
+            # Its text shows the headers, the key among them.
+            raise Unreachable("the request cannot be sent: the key holds what no header may hold") from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(f"{self._where} cannot be reached ({error})") from error
 
