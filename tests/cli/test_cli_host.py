@@ -197,7 +197,9 @@ def test_options_before_serve_are_the_servers(made: Installation, tmp_path: Path
     assert "`state_dir` must be a folder of its own" in done.stderr
 
 
-@pytest.mark.parametrize("option", [["--url", "http://127.0.0.1:1"], ["--key-file", "/nowhere"], ["--json"]])
+@pytest.mark.parametrize(
+    "option", [["--url", "http://127.0.0.1:1"], ["--key-file", "/nowhere"], ["--cacert", "/nowhere"], ["--json"]]
+)
 def test_what_serve_does_not_know_is_refused_before_its_name_too(made: Installation, option: list[str]) -> None:
     done = runner(made)(*option, "serve", "--listen", "nowhere")
     assert done.returncode == 2
@@ -217,6 +219,55 @@ def test_a_command_for_this_host_alone_refuses_an_address(made: Installation, co
     assert "leave --url out" in by_option.stderr
     assert (by_environment.returncode, by_environment.stdout) == (2, "")
     assert "unset SANDPOST_URL" in by_environment.stderr
+
+
+@pytest.mark.parametrize("text", ["limits = [", "pool_sise = 1", "queue = 0", '[limits]\nmemory = "1"'])
+def test_a_running_installation_is_stopped_whatever_became_of_its_settings(
+    made: Installation, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "settings.toml").write_text(text)
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=Stopped())
+    try:
+        done = runner(made)("stop", "--config", str(tmp_path / "settings.toml"), SANDPOST_NO_SUCH_SETTING="1")
+    finally:
+        supervisor.close()
+    assert (done.returncode, supervisor.asked) == (0, ["Hello", "Stop"]), done.stderr
+
+
+def test_an_installation_is_found_by_what_the_settings_file_says(made: Installation, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.toml"
+    supervisor = ScriptedSupervisor(made.host.supervisor_socket, last=Stopped())
+
+    def stop(text: str, *arguments: str, code: int) -> str:
+        settings.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "sandpost", "stop", "--config", settings, *arguments],
+            env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    run_dir = os.path.dirname(made.host.run_dir)
+    try:
+        # Nobody but the file says which, and what it says cannot be read.
+        assert "--state-dir says which" in stop("state_dir = [", code=2)
+        assert "--state-dir says which" in stop("state_dir = 5", code=2)
+        # Named, but not where one looks without the file.
+        assert "is not TOML" in stop("run_dir = [", "--state-dir", made.host.state_dir, code=2)
+        assert supervisor.asked == []
+        stop(f'state_dir = "{made.host.state_dir}"\nrun_dir = "{run_dir}"\npool_sise = 1', code=0)
+    finally:
+        supervisor.close()
+
+
+def test_another_user_with_a_key_needs_no_secret_of_the_settings(made: Installation, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a-very-secret-admin-key")
+    (tmp_path / "key").chmod(0o600)
+    done = runner(made)(
+        "status", nobody=True, SANDPOST_ADMIN_KEY_FILE=str(tmp_path / "key"), SANDPOST_KEY="sp_00000000_itsfortesting"
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "127.0.0.1:1 cannot be reached" in done.stderr
 
 
 def test_config_show_names_every_setting_with_its_origin(made: Installation) -> None:

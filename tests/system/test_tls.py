@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command import as_nobody
 from support.http import exchange
 from support.machine import traces
 from support.platform import SANDPOST, Platform
@@ -119,6 +120,35 @@ def test_the_command_line_finds_its_way_through_tls(secure: Secure) -> None:
             [SANDPOST, *command], env=environment, input=HELLO, capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+def test_another_user_of_the_host_is_told_how_to_trust_the_listener(secure: Secure) -> None:
+    environment = {**secure.environment(), "SANDPOST_KEY": secure.key}
+    # Where everybody may read it.
+    trusted = secure.state_dir.with_suffix(".pem")
+
+    def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [SANDPOST, *arguments], env=environment, input=HELLO, capture_output=True, text=True, timeout=60,
+            check=False, preexec_fn=as_nobody,
+        )  # fmt: skip
+
+    try:
+        trusted.write_bytes(secure.trusted.read_bytes())
+        for arguments in (("status",), ("run", "-", "-t", "acme")):
+            done = command(*arguments)
+            assert (done.returncode, done.stdout) == (1, "")
+            assert "not trusted here" in done.stderr
+            assert "--cacert FILE" in done.stderr
+            done = command(*arguments, "--cacert", str(trusted))
+            assert done.returncode == 0, done.stderr
+        # Believed for the names that they carry alone.
+        done = command("status", "--cacert", str(trusted), "--url", f"https://localhost:{secure.port}")
+        assert (done.returncode, done.stdout) == (1, "")
+        trusted.write_text("no certificate")
+        assert command("status", "--cacert", str(trusted)).returncode == 2
+    finally:
+        trusted.unlink()
 
 
 def test_what_does_not_speak_tls_gets_nothing_and_harms_nobody(secure: Secure) -> None:

@@ -127,7 +127,12 @@ def serve(options: Options, flags: tuple[str, ...]) -> None:
     # Its own module reads the flags; this entry stands here for the list of commands.
     from sandpost.supervisor.main import main  # noqa: PLC0415 - a whole process of its own
 
-    for option, given in (("--url", options.url), ("--key-file", options.key_file), ("--json", options.json)):
+    for option, given in (
+        ("--url", options.url),
+        ("--key-file", options.key_file),
+        ("--cacert", options.cacert),
+        ("--json", options.json),
+    ):
         if given:
             raise click.UsageError(f"`serve` starts this host's installation and knows no {option}: leave it out")
     before = ["--config", options.config] if options.config else []

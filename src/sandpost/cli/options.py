@@ -21,6 +21,7 @@ class Options:
     key_file: str = ""
     state_dir: str = ""
     config: str = ""
+    cacert: str = ""
 
     def key(self) -> str | None:
         """Return the key to use: of `--key-file`, else of SANDPOST_KEY; None without either."""
@@ -86,6 +87,13 @@ def common(command: F) -> F:
             expose_value=False,
             callback=_keep,
             help="Another host's Sandpost, with a key.  [env: SANDPOST_URL]",
+        ),
+        click.option(
+            "--cacert",
+            metavar="FILE",
+            expose_value=False,
+            callback=_keep,
+            help="Certificates in PEM to trust besides this machine's own.",
         ),
         click.option("--json", is_flag=True, expose_value=False, callback=_keep, help="Print JSON."),
     ):

@@ -24,18 +24,20 @@ def settings(options: Options) -> "Settings":
 
 def installation(options: Options) -> Host:
     """Return the running installation, or raise `NotRunning`."""
+    from sandpost.cli.which import which  # noqa: PLC0415 - the same
     from sandpost.config.claims import find  # noqa: PLC0415 - the same
 
-    found = settings(options)
-    run_dir, state_dir = found["run_dir"], found["state_dir"]
-    instance = find(run_dir, state_dir)
+    meant = which(options)
+    instance = find(meant.run_dir, meant.state_dir)
     if instance is not None:
         try:
-            return load(os.path.join(run_dir, f"{instance:x}", "host.json"))
+            return load(os.path.join(meant.run_dir, f"{instance:x}", "host.json"))
         except FileNotFoundError:
             pass
+    if meant.doubt:
+        raise ConfigError(meant.doubt)
     raise NotRunning(
-        f"no installation of {state_dir} is running here: start it with scripts/serve, or name another by "
+        f"no installation of {meant.state_dir} is running here: start it with scripts/serve, or name another by "
         "--state-dir or --url"
     )
 
@@ -46,11 +48,11 @@ def management(options: Options) -> "Client":
 
     key, url = options.key(), options.address()
     if url:
-        return Client(url=url, key=_needed(key))
+        return Client(url=url, key=_needed(key), authorities=options.cacert)
     host = installation(options)
     if os.geteuid() != 0:
         # The socket is root's and the platform's own; everybody else comes in by the front door.
-        return Client(url=local_url(host), key=_needed(key), certificate=host.tls_cert)
+        return _by_listener(host, _needed(key), options)
     _check_listens(host)
     return Client(socket=host.api_socket, key=key)
 
@@ -61,9 +63,8 @@ def front(options: Options) -> "Client":
 
     key, url = _needed(options.key()), options.address()
     if url:
-        return Client(url=url, key=key)
-    host = installation(options)
-    return Client(url=local_url(host), key=key, certificate=host.tls_cert)
+        return Client(url=url, key=key, authorities=options.cacert)
+    return _by_listener(installation(options), key, options)
 
 
 def local_url(host: Host) -> str:
@@ -71,6 +72,14 @@ def local_url(host: Host) -> str:
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.listen_host, host.listen_host)
     scheme = "https" if host.tls_cert else "http"
     return f"{scheme}://[{name}]:{host.listen_port}" if ":" in name else f"{scheme}://{name}:{host.listen_port}"
+
+
+def _by_listener(host: Host, key: str, options: Options) -> "Client":
+    from sandpost.client import Client  # noqa: PLC0415 - the same
+
+    # Only root may look into the folder: for others the listener's certificate is a stranger's.
+    own = host.tls_cert if host.tls_cert and os.access(host.tls_cert, os.R_OK) else ""
+    return Client(url=local_url(host), key=key, certificate=own, authorities=options.cacert)
 
 
 def _needed(key: str | None) -> str:

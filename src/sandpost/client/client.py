@@ -24,7 +24,7 @@ from sandpost.api.views import (
     UsageView,
 )
 from sandpost.client.errors import Refused, Unreachable
-from sandpost.model.errors import InvalidName
+from sandpost.model.errors import ConfigError, InvalidName
 from sandpost.model.names import tenant_name
 
 TIMEOUT = 15.0
@@ -38,10 +38,13 @@ class Client:
     Close it, or use `with`.
 
     `socket` is the api's unix socket, where root needs no key; else `url` and `key` say where and as whom.
-    `certificate` is trusted besides the machine's own, whatever name it carries (a self-signed one, for example).
+    `certificate` is trusted besides the machine's own, whatever name it carries (a self-signed one, for example);
+    the file `authorities` holds further certificates that are trusted for the names that they carry or vouch for.
     """
 
-    def __init__(self, *, url: str = "", socket: str = "", key: str | None = None, certificate: str = "") -> None:
+    def __init__(
+        self, *, url: str = "", socket: str = "", key: str | None = None, certificate: str = "", authorities: str = ""
+    ) -> None:
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         self._where = socket or url
         if socket:
@@ -49,7 +52,11 @@ class Client:
             self._http = httpx.Client(transport=transport, base_url="http://api", headers=headers, timeout=TIMEOUT)
         else:
             self._http = httpx.Client(
-                base_url=url, headers=headers, timeout=TIMEOUT, verify=_trust(url, certificate), trust_env=False
+                base_url=url,
+                headers=headers,
+                timeout=TIMEOUT,
+                verify=_trust(url, certificate, authorities),
+                trust_env=False,
             )
 
     def __enter__(self) -> Self:
@@ -154,6 +161,11 @@ class Client:
             # Its text shows the headers, the key among them.
             raise Unreachable("the request cannot be sent: the key holds what no header may hold") from None
         except (httpx.TransportError, httpx.InvalidURL) as error:
+            if doubt := _distrust(error):
+                raise Unreachable(
+                    f"{self._where} shows a certificate that is not trusted here ({doubt}): --cacert FILE names one to "
+                    "trust, --url the name that it carries; root on its host needs neither"
+                ) from error
             raise Unreachable(f"{self._where} cannot be reached ({error})") from error
 
     def _check(self, response: httpx.Response) -> httpx.Response:
@@ -191,11 +203,29 @@ def _keys_path(tenant: str | None) -> str:
     return "/api/keys" if tenant is None else f"{_tenant_path(tenant)}/keys"
 
 
-def _trust(url: str, certificate: str) -> ssl.SSLContext | bool:
+def _distrust(error: BaseException | None) -> str:
+    """Return why a certificate was not believed; empty if something else went wrong."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return str(error.verify_message)
+        # The layers below cut the chain of causes; the contexts stay.
+        error = error.__context__
+    return ""
+
+
+def _trust(url: str, certificate: str, authorities: str) -> ssl.SSLContext | bool:
     if not url.startswith("https"):
         # Building the machine's list of authorities takes longer than the request.
         return False
     context = ssl.create_default_context()
+    if authorities:
+        try:
+            context.load_verify_locations(authorities)
+        except OSError as error:
+            raise ConfigError(
+                f"{authorities} holds no certificates that can be read ({error}): write them in PEM"
+            ) from None
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     if certificate:
         context.load_verify_locations(certificate)
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
