@@ -19,6 +19,7 @@ KEY = "sp_00000000_itsfortesting"
 class Proxy(ThreadingHTTPServer):
     status = 200
     body = b'"Hello"'
+    source: str | None = "webtask"
     seen: dict[str, Any]
 
 
@@ -35,6 +36,8 @@ class Handler(BaseHTTPRequestHandler):
         }
         self.send_response(self.server.status)
         self.send_header("content-type", "application/json")
+        if self.server.source is not None:
+            self.send_header("x-wt-response-source", self.server.source)
         self.send_header("content-length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
@@ -89,26 +92,47 @@ def test_a_program_comes_from_stdin_to_a_url(here: Run, proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "code"),
+    ("status", "reason", "fault", "code"),
     [
-        (400, {"error": "Script returned an error."}, 5),
-        (500, {"fault": "code", "reason": "memory"}, 5),
-        (403, {"fault": "caller", "reason": "wrong_key"}, 4),
-        (429, {"fault": "caller", "reason": "too_many_calls"}, 4),
-        (503, {"fault": "platform", "reason": "no_room"}, 1),
-        (404, "a program's own page", 5),
+        (500, "memory", "code", 5),
+        (403, "wrong_key", "caller", 4),
+        (429, "too_many_calls", "caller", 4),
+        (503, "no_room", "platform", 1),
     ],
 )
-def test_the_exit_code_says_whose_fault_it_was(
-    here: Run, proxy: Proxy, program: str, status: int, body: Any, code: int
+def test_an_error_of_the_platform_is_a_sentence_and_its_exit_code_says_whose_fault_it_was(
+    here: Run, proxy: Proxy, program: str, status: int, reason: str, fault: str, code: int
 ) -> None:
-    full = (
-        {"code": status, "retryable": False, "message": "m", "req_id": "r", **body} if isinstance(body, dict) else body
-    )
-    proxy.status, proxy.body = status, json.dumps(full).encode()
+    problem = {
+        "code": status,
+        "reason": reason,
+        "fault": fault,
+        "retryable": False,
+        "message": "Do \x1bthat.",
+        "req_id": "r",
+    }
+    proxy.status, proxy.source, proxy.body = status, "proxy", json.dumps(problem).encode()
     done = here("run", program, "--tenant", "acme", SANDPOST_KEY=KEY)
-    assert done.returncode == code
-    assert done.stdout == proxy.body.decode(), "the answer is shown whatever it says"
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "sandpost: Do ?that.\n")
+    done = here("run", program, "--tenant", "acme", "--json", SANDPOST_KEY=KEY)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert json.loads(done.stderr)["error"] == {"reason": reason, "message": "Do \x1bthat.", "exit_code": code}
+
+
+@pytest.mark.parametrize("source", ["webtask", "compiler"])
+def test_an_answer_of_the_program_is_shown_whatever_it_says(here: Run, proxy: Proxy, program: str, source: str) -> None:
+    # Also one that looks like the platform's.
+    problem = {"code": 403, "reason": "wrong_key", "fault": "caller", "retryable": False, "message": "m", "req_id": "r"}
+    proxy.status, proxy.source, proxy.body = 403, source, json.dumps(problem).encode()
+    done = here("run", program, "--tenant", "acme", SANDPOST_KEY=KEY)
+    assert (done.returncode, done.stdout, done.stderr) == (5, proxy.body.decode(), "")
+
+
+def test_an_error_of_something_else_is_neither(here: Run, proxy: Proxy, program: str) -> None:
+    proxy.status, proxy.source, proxy.body = 404, None, b"<h1>not found</h1>"
+    done = here("run", program, "--tenant", "acme", SANDPOST_KEY=KEY)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "check the URL" in done.stderr
 
 
 def test_without_a_key_nothing_is_sent(here: Run, proxy: Proxy, program: str) -> None:

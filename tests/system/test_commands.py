@@ -140,7 +140,11 @@ def test_run_tells_whose_fault_a_failure_is(desk: Desk, tmp_path: Path) -> None:
     done = desk("run", "-", "-t", "runner", stdin="return 5", code=5, SANDPOST_KEY=key)
     assert json.loads(done.stdout)["reason"] == "no_function"
     done = desk("run", "-", "-t", "runner", stdin=HELLO, code=4, SANDPOST_KEY="sp_00000000_nobody")
-    assert "sandpost key create" in done.stdout
+    assert "sandpost key create" in done.stderr
+    assert done.stdout == ""
+    done = desk("run", "-", "-t", "runner", "--content-type", "text/x-cobol", stdin=HELLO, code=4, SANDPOST_KEY=key)
+    assert done.stdout == ""
+    assert done.stderr.startswith("sandpost: ")
     done = desk("run", "-", "-t", "runner", stdin=HELLO, code=2)
     assert "SANDPOST_KEY" in done.stderr
     open_to_all = tmp_path / "key"

@@ -85,5 +85,7 @@ def _tell(error: Exception, *, as_json: bool) -> int:
 
         print(json.dumps({"error": {"reason": reason, "message": message, "exit_code": code}}), file=sys.stderr)
     else:
-        print(f"sandpost: {message}", file=sys.stderr)
+        # Part of it may be a stranger's: nothing that a terminal would obey.
+        shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
+        print(f"sandpost: {shown}", file=sys.stderr)
     return code

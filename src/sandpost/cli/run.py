@@ -21,34 +21,27 @@ MAX_PROGRAM = 64 << 20
 @common
 @pass_options
 def run(options: Options, file: BinaryIO, tenant: str, data: tuple[str, ...], content_type: str) -> None:
-    """Run a program for a tenant and print its answer.
+    """Run a program for a tenant and print its answer; errors of the platform go to stderr.
 
     FILE may be - for stdin. With --json the answer is printed as {"status", "headers", "body"}.
     """
-    from sandpost.client import problem_of  # noqa: PLC0415 - takes longer than the rest of a start
-    from sandpost.model.names import tenant_name  # noqa: PLC0415 - the same
-
     pairs = [pair.partition("=") for pair in data]
     for name, equals, _ in pairs:
         if not equals or not name or name == "key" or name.startswith("webtask_"):
             raise click.UsageError(f"--data {name}: write NAME=VALUE; `key` and `webtask_..` are the platform's")
     program = file.read(MAX_PROGRAM + 1)
     parameters = {name: value for name, _, value in pairs}
-    with front(options) as client, client.run(tenant_name(tenant), program, parameters, content_type) as answer:
+    with front(options) as client, client.run(tenant, program, parameters, content_type) as answer:
         if options.json:
-            from sandpost.cli.show import as_json  # noqa: PLC0415 - the same
+            from sandpost.cli.show import as_json  # noqa: PLC0415 - only here
 
             body = answer.read()
             headers = dict(answer.headers)
             as_json({"status": answer.status_code, "headers": headers, "body": body.decode("utf-8", "replace")})
         else:
-            # An answer may be endless: it is printed as it comes; only an error is read whole, to be judged.
-            body = answer.read() if answer.status_code >= 400 else b""
-            sys.stdout.buffer.write(body)
-            for part in answer.iter_bytes() if answer.status_code < 400 else ():
+            # It may be endless: it is printed as it comes.
+            for part in answer.iter_bytes():
                 sys.stdout.buffer.write(part)
                 sys.stdout.buffer.flush()
-            sys.stdout.buffer.flush()
         if answer.status_code >= 400:
-            problem = problem_of(answer.status_code, body)
-            raise SystemExit(exits.PROGRAM if problem is None else exits.of_fault(problem.fault))
+            raise SystemExit(exits.PROGRAM)

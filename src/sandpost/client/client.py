@@ -127,7 +127,8 @@ class Client:
     def run(self, tenant: str, program: bytes, data: Mapping[str, str], content_type: str) -> Iterator[httpx.Response]:
         """Run `program` for `tenant`; the answer's body is not read yet. Takes as long as the program may.
 
-        Only by URL: programs are taken by the proxies. Errors of the program are answers, not exceptions.
+        Only by URL: programs are taken by the proxies. What the program answers is an answer whatever its status;
+        the platform's own errors are raised as `Refused`.
         """
         request = self._http.build_request(
             "POST",
@@ -139,6 +140,8 @@ class Client:
         )
         response = self._try(request, stream=True)
         try:
+            if response.status_code >= 400:
+                self._judge(response)
             yield response
         except httpx.TransportError as error:
             raise Unreachable(f"{self._where} broke the answer off: {error}") from error
@@ -168,12 +171,23 @@ class Client:
                 ) from error
             raise Unreachable(f"{self._where} cannot be reached ({error})") from error
 
+    def _judge(self, response: httpx.Response) -> None:
+        """Raise if an answer with an error's status is not the program's; one that is may be endless."""
+        source = response.headers.get("x-wt-response-source")
+        if source is None:
+            raise self._strange(response)
+        if source == "proxy" and (problem := problem_of(response.status_code, response.read())) is not None:
+            raise Refused(problem)
+
+    def _strange(self, response: httpx.Response) -> Unreachable:
+        return Unreachable(f"{self._where} answered {response.status_code}, but not as Sandpost does: check the URL")
+
     def _check(self, response: httpx.Response) -> httpx.Response:
         if response.is_success:
             return response
         problem = problem_of(response.status_code, response.content)
         if problem is None:
-            raise Unreachable(f"{self._where} answered {response.status_code}, but not as Sandpost does: check the URL")
+            raise self._strange(response)
         raise Refused(problem)
 
 
