@@ -92,6 +92,24 @@ def test_errors_are_json_where_json_was_asked_for(sandpost: Run) -> None:
     assert json.loads(done.stderr)["error"]["exit_code"] == 4
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("tenant set t1 --idel 3m --json", "--idle"),
+        ("bogus --json", "There are: completion"),
+        ("--json tenant", "Missing command"),
+        ("run --json", "FILE"),
+        ("run /nowhere -t a --json", "No such file"),
+    ],
+)
+def test_wrong_usage_is_json_where_json_was_asked_for(sandpost: Run, arguments: str, told: str) -> None:
+    done = sandpost(*arguments.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["reason"], error["exit_code"]) == ("usage", 2)
+    assert told in error["message"]
+
+
 def test_a_key_is_shown_once_and_works_by_url_and_key(
     sandpost: Run, place: tuple[Installation, ScriptedController]
 ) -> None:

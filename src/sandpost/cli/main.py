@@ -51,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.exceptions.Abort:
         return exits.INTERRUPTED
     except click.ClickException as error:
-        error.show()
+        if "--json" in arguments:
+            # A group without a command would show its help.
+            missing = isinstance(error, click.exceptions.NoArgsIsHelpError)
+            _tell_json("usage", "Missing command." if missing else error.format_message(), exits.USAGE)
+        else:
+            error.show()
         return exits.USAGE
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else exits.FAILED
@@ -81,11 +86,15 @@ def _tell(error: Exception, *, as_json: bool) -> int:
     else:
         message = f"this command failed as it never should, please report it: {type(error).__name__}: {error}"
     if as_json:
-        import json  # noqa: PLC0415 - only here
-
-        print(json.dumps({"error": {"reason": reason, "message": message, "exit_code": code}}), file=sys.stderr)
+        _tell_json(reason, message, code)
     else:
         # Part of it may be a stranger's: nothing that a terminal would obey.
         shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
         print(f"sandpost: {shown}", file=sys.stderr)
     return code
+
+
+def _tell_json(reason: str, message: str, code: int) -> None:
+    import json  # noqa: PLC0415 - only here
+
+    print(json.dumps({"error": {"reason": reason, "message": message, "exit_code": code}}), file=sys.stderr)
