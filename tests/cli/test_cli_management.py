@@ -85,6 +85,20 @@ def test_an_id_that_is_none_reaches_no_route(sandpost: Run, key_id: str) -> None
     assert "is no key's id: `sandpost key ls`" in done.stderr
 
 
+@pytest.mark.parametrize(("command", "state"), [("suspend", "suspended"), ("resume", "active")])
+def test_a_tenant_that_was_not_registered_is_told(sandpost: Run, command: str, state: str) -> None:
+    name = f"mistyped-{command}"
+    said = sandpost("tenant", command, name).stdout.splitlines()
+    assert said == [
+        f"tenant {name} was not registered and now is: `sandpost tenant rm {name}` if another was meant",
+        f"tenant {name} is {state}",
+    ]
+    assert sandpost("tenant", command, name).stdout == f"tenant {name} is {state}\n"
+    assert json.loads(sandpost("tenant", command, name, "--json").stdout)["registered_now"] is False
+    sandpost("tenant", "rm", name)
+    assert json.loads(sandpost("tenant", command, name, "--json").stdout)["registered_now"] is True
+
+
 def test_errors_are_json_where_json_was_asked_for(sandpost: Run) -> None:
     done = sandpost("--json", "tenant", "show", "ghost")
     assert done.returncode == 4

@@ -1,7 +1,7 @@
 """`sandpost tenant ..`"""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,6 +10,9 @@ from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
 from sandpost.model.bounds import BOUNDS, format_limit
+
+if TYPE_CHECKING:
+    from sandpost.api.views import TenantPut
 
 _EXAMPLES = {"size": "SIZE", "duration": "TIME", "count": "N", "share": "N"}
 
@@ -84,7 +87,7 @@ def set_tenant(options: Options, /, name: str, isolation: str | None, **limits: 
     with management(options) as client:
         made, is_new = client.put_tenant(name, change)
     if options.json:
-        show.as_json(made)
+        _as_json(made, is_new)
         return
     print(f"tenant {name} {'registered' if is_new else 'changed'}{_later(made.applied)}")
 
@@ -123,11 +126,20 @@ def remove(options: Options, name: str) -> None:
 
 def _set_state(options: Options, name: str, state: str) -> None:
     with management(options) as client:
-        made, _ = client.put_tenant(name, {"state": state})
+        made, is_new = client.put_tenant(name, {"state": state})
     if options.json:
-        show.as_json(made)
+        _as_json(made, is_new)
         return
+    if is_new:
+        # Whoever calls is a tenant without being registered, so a name that was mistyped is as good as any.
+        print(f"tenant {name} was not registered and now is: `sandpost tenant rm {name}` if another was meant")
     print(f"tenant {name} is {state}{_later(made.applied)}")
+
+
+def _as_json(made: "TenantPut", is_new: bool) -> None:
+    import msgspec  # noqa: PLC0415 - not every command prints JSON
+
+    show.as_json({**msgspec.to_builtins(made), "registered_now": is_new})
 
 
 def _later(applied: bool) -> str:
