@@ -237,6 +237,22 @@ def test_usage_is_shown_by_hour_with_its_sum(sandpost: Run, place: tuple[Install
     assert json.loads(sandpost("usage", "user", "--json").stdout)["total"]["calls"] == 4
 
 
+@pytest.mark.parametrize(
+    ("since", "told"),
+    [
+        ("2026-11-25", "2026-11-25 00:00:00"),
+        ("2026-11-25T08:00", "2026-11-25 08:00:00"),
+        ("2026-11-24T15:00:00Z", "2026-11-25 00:00:00"),
+        ("1795532400", "2026-11-25 00:00:00"),
+    ],
+)
+def test_usage_takes_dates_in_the_zone_in_which_it_shows_hours(sandpost: Run, since: str, told: str) -> None:
+    # Nine hours ahead of UTC.
+    assert f"used nothing since {told} (" in sandpost("usage", "nobody", "--since", since, TZ="JST-9").stdout
+    view = json.loads(sandpost("usage", "nobody", "--since", since, "--json", TZ="JST-9").stdout)
+    assert view["since"] == 1795532400 + (8 * 3600 if "08:00" in since else 0)
+
+
 def test_an_output_that_nobody_reads_is_no_error() -> None:
     command = f"{sys.executable} -m sandpost config show | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)

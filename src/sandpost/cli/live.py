@@ -1,5 +1,6 @@
 """`sandpost status`, `ps`, `usage`: what runs and what was used."""
 
+import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
@@ -88,13 +89,19 @@ def ps(options: Options, tenant: str | None) -> None:
 
 @click.command()
 @click.argument("tenant")
-@click.option("--since", metavar="WHEN", default="24h", show_default=True, help="`24h`, `7d`, a date, ISO 8601 time.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    default="24h",
+    show_default=True,
+    help="`24h`, `7d`, a date or a time in ISO 8601; local time where no zone is named.",
+)
 @common
 @pass_options
 def usage(options: Options, tenant: str, since: str) -> None:
-    """Show what a tenant used, by hour."""
+    """Show what a tenant used, by hour, in local time."""
     with management(options) as client:
-        seen = client.usage(tenant, since)
+        seen = client.usage(tenant, _in_local_time(since))
     if options.json:
         show.as_json(seen)
         return
@@ -105,6 +112,18 @@ def usage(options: Options, tenant: str, since: str) -> None:
         empty=f"tenant {tenant} used nothing since {show.time_of(seen.since)} (the last seconds are counted later)",
         right=("CALLS", "CPU", "MEMORY", "IN", "OUT"),
     )
+
+
+def _in_local_time(since: str) -> str:
+    """Return `since` with this machine's zone if it is a date or time without one: the api would take it as UTC."""
+    if since.isdecimal():
+        # Seconds since the epoch, not a date in its short form.
+        return since
+    try:
+        moment = dt.datetime.fromisoformat(since)
+        return since if moment.tzinfo is not None else moment.astimezone().isoformat()
+    except (ValueError, OverflowError):
+        return since
 
 
 def _used(title: str, one: "UsageHour | UsageTotal") -> tuple[str, ...]:
