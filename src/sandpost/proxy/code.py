@@ -24,7 +24,8 @@ KEPT_FOR = 86400.0
 """Seconds after its last use that a program is kept."""
 MEMORY = 64 << 20
 """Bytes of programs that a worker holds in memory."""
-_TOUCH_EVERY = 3600.0
+_TOUCH_EVERY = 5.0
+"""Seconds for which a use need not be noted on disk: another worker may remove what seems the least recently used."""
 _SWEEP_EVERY = 1800.0
 _SCAN_AGAIN = 60.0
 _MISSED_FOR = 60.0
