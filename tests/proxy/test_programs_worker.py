@@ -10,7 +10,21 @@ import pytest
 
 from sandpost.proxy import code as code_module
 from sandpost.proxy.code import CodeStore
-from support.proxy import HELLO, Ask, Peer, Request, Rig, Sandbox, answer, at, eventually, real_runtime, run, says
+from support.proxy import (
+    HELLO,
+    Ask,
+    Peer,
+    Request,
+    Rig,
+    Sandbox,
+    Suspect,
+    answer,
+    at,
+    eventually,
+    real_runtime,
+    run,
+    says,
+)
 
 HASH = hashlib.sha256(HELLO).hexdigest()
 UNKNOWN = b"HTTP/1.1 404 Not Found\r\nx-sandpost-wire: 1\r\nx-sandpost-unknown: 1\r\ncontent-length: 2\r\n\r\n{}"
@@ -80,6 +94,44 @@ def test_why_a_program_does_not_load_reaches_each_caller_with_its_own_id() -> No
             assert {seen.headers["x-wt-response-source"] for seen in answers} == {"compiler"}
             assert all(seen.json["message"].startswith("Compilation failed") for seen in answers)
             assert len({seen.json["req_id"] for seen in answers}) == 5
+
+    run(check())
+
+
+def test_a_long_compile_error_is_a_400_and_its_sandbox_lives() -> None:
+    async def check() -> None:
+        async with real_runtime() as place, Rig() as rig:
+            rig.controller.places["*"] = place
+            name = b"A" * 140_000
+            seen = await rig.call(at("acme"), b"let " + name + b"; let " + name + b"; return cb => cb(null, 1)")
+            assert seen.status == 400
+            assert seen.json["message"].startswith("Compilation failed: Identifier 'AAA")
+            assert not rig.controller.all(Suspect)
+
+    run(check())
+
+
+@pytest.mark.parametrize(
+    "load_answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\nx-sandpost-wire: 1\r\ncontent-length: 600000\r\n\r\n" + b"a" * 600_000,
+        b"HTTP/1.1 400 Bad Request\r\nx-sandpost-wire: 1\r\ncontent-length: 1\r\n\r\naa",
+        b"HTTP/1.1 503 Busy\r\nx-sandpost-wire: 1\r\ncontent-length: 0\r\n\r\n",
+        b"rubbish\r\n\r\n",
+    ],
+    ids=["too long", "bytes behind it", "another status", "rubbish"],
+)
+def test_a_load_that_is_answered_strangely_is_a_502_of_its_own_caller(load_answer: bytes) -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"))).status == 200
+            sandbox.load_answer = load_answer
+            seen = await rig.call(at("acme"), b"return 1")
+            assert (seen.status, seen.json["reason"], seen.json["fault"]) == (502, "bad_gateway", "code")
+            assert len(sandbox.loads) == 2
+            assert (await rig.call(at("acme"))).status == 200
+            assert not rig.controller.all(Suspect)
 
     run(check())
 

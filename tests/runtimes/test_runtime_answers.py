@@ -166,6 +166,30 @@ def test_a_column_beyond_what_the_compiler_shows_is_left_out(runtime: Runtime) -
     assert "column" not in body
 
 
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (f"let {'A' * 140_000}; let {'A' * 140_000}; return cb => cb(null, 1)", "Identifier 'AAAA"),
+        # Each character of it is six bytes of JSON.
+        ("return /(" + "\x01" * 300_000 + "/", "Invalid regular expression: /(\x01"),
+    ],
+)
+def test_what_the_compiler_says_is_cut(runtime: Runtime, code: str, message: str) -> None:
+    answer = runtime.load(code)
+    assert len(answer.body) < 512 * 1024
+    body = failure(answer, 400, "compilation_failed", "compiler")
+    assert str(body["message"]).startswith(f"Compilation failed: {message}")
+    assert " characters cut]" in str(body["message"])
+
+
+def test_the_texts_of_an_error_are_cut(runtime: Runtime) -> None:
+    answer = runtime.call("const e = new Error('m'.repeat(20000)); e.name = 'n'.repeat(16384); return cb => cb(e)")
+    body = failure(answer, 400, "script_error")
+    assert body["message"] == "m" * 16384 + " [3616 characters cut]"
+    assert body["name"] == "n" * 16384
+    assert str(body["details"]).endswith(" characters cut]")
+
+
 def test_fails_at_load(runtime: Runtime) -> None:
     code = "let a;\nfunction boom() {\n  throw new RangeError('top');\n}\n  boom();\nreturn cb => cb();"
     for _ in range(2):

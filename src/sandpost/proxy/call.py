@@ -179,6 +179,14 @@ class Call(Exchange):
             return
         self._finish_with(failure)
 
+    def load_refused(self, error: BadGateway) -> None:
+        """The sandbox answered the load with what is not understood; no user code ran."""
+        sandbox = self.sandbox
+        if self.done or sandbox is None:
+            return
+        sandbox.forget_load(self.code_hash, self)
+        self.fail(error)
+
     def load_broke(self, error: str, *, wire: bytes | None) -> None:
         """The program could not be sent; no user code ran."""
         sandbox = self.sandbox

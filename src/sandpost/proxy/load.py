@@ -1,8 +1,9 @@
 """Sending a program to a sandbox: once at a time for each program, whoever waits for it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from sandpost.model.errors import BadGateway, Fault
 from sandpost.model.wire import VERSION
 from sandpost.proxy.http1.body import BodyReader
 from sandpost.proxy.http1.errors import BrokenResponse
@@ -12,7 +13,17 @@ from sandpost.proxy.upstream import Pool, Upstream
 WIRE = b"%d" % VERSION
 """The version of docs/runtime.md that this proxy speaks."""
 _MAX_HEAD = 16 * 1024
-_MAX_BODY = 256 * 1024
+_MAX_BODY = 512 * 1024
+"""What an honest runtime says of a failure is shorter (docs/runtime.md)."""
+
+
+class NotUnderstood(BadGateway):
+    """A sandbox answers a load with what an honest runtime does not say. What comes out of it is the tenant's."""
+
+    fault: ClassVar[Fault] = "code"
+
+    def __init__(self, rule: str) -> None:
+        super().__init__(f"the sandbox's answer about loading the program is not understood: {rule}")
 
 
 class Failure:
@@ -36,6 +47,9 @@ class Waiter(Protocol):
 
     def load_ended(self, failure: Failure | None) -> None:
         """The program is loaded, or will not be."""
+
+    def load_refused(self, error: BadGateway) -> None:
+        """The sandbox answered, but with nothing that can be understood."""
 
     def load_broke(self, error: str, *, wire: bytes | None) -> None:
         """The connection broke; `wire` is the version of a runtime that is not ours."""
@@ -105,7 +119,8 @@ class Load:
         try:
             self._read(data)
         except BrokenResponse as error:
-            self._break(error.message)
+            self._end_connection()
+            self._refuse(error.rule)
 
     def _read(self, data: bytes) -> None:
         if self._reader is None:
@@ -148,21 +163,27 @@ class Load:
             source = head.get(b"x-sandpost-source") or b"compiler"
             failure = Failure(head.status, source, b"".join(self._body), self._req_id)
         else:
-            self._tell_broken(f"the runtime answered a load with {head.status}", None)
+            self._refuse(f"status {head.status}")
             return
         for waiter in self._take():
             waiter.load_ended(failure)
 
     def _break(self, error: str, *, wire: bytes | None = None) -> None:
+        self._end_connection()
+        for waiter in self._take():
+            waiter.load_broke(error, wire=wire)
+
+    def _refuse(self, rule: str) -> None:
+        # Its connection works, and what it said may depend on this program alone: it is no reason to end the sandbox.
+        error = NotUnderstood(rule)
+        for waiter in self._take():
+            waiter.load_refused(error)
+
+    def _end_connection(self) -> None:
         self.ended = True
         up, self._up = self._up, None
         if up is not None:
             up.end()
-        self._tell_broken(error, wire)
-
-    def _tell_broken(self, error: str, wire: bytes | None) -> None:
-        for waiter in self._take():
-            waiter.load_broke(error, wire=wire)
 
     def _take(self) -> Sequence[Waiter]:
         waiters, self.waiters = self.waiters, []

@@ -9,7 +9,10 @@ const {
 } = require('./primordials.js');
 
 const FILE = 'webtask.js';
-const STACK = 32768; // characters of a stack that are passed on
+// Characters that are passed on of a stack, and of each other text. At six bytes a character, the most that JSON makes
+// of one, a failure stays below the 512 KiB that a proxy reads of the answer to a load.
+const STACK = 32768;
+const TEXT = 16384;
 const OURS = `${__dirname}/`;
 
 const SCRIPT_ERROR = {
@@ -147,6 +150,11 @@ function placeOf(stack) {
   return { __proto__: null, line: line.value, column: known ? column - marks + 1 : 0 };
 }
 
+function cut(text) {
+  const { length } = text;
+  return length > TEXT ? `${slice(text, 0, TEXT)} [${length - TEXT} characters cut]` : text;
+}
+
 function field(name, text) {
   return text === undefined ? '' : `,"${name}":${jsonOf(text)}`;
 }
@@ -161,7 +169,7 @@ function detailsOf(value) {
       // A cycle, a BigInt, a trap: its text must do.
     }
   }
-  return field('details', textOf(value));
+  return field('details', cut(textOf(value)));
 }
 
 // The body of a failure. `carried`: it carries `value`, which the program threw, rejected or called back with.
@@ -176,7 +184,7 @@ function bodyOf(kind, status, reqId, carried, value) {
   const stack = stackOf(value);
   if (compiling) {
     const place = placeOf(stack);
-    message = `Compilation failed: ${typeof message === 'string' ? message : textOf(value)}`;
+    message = `Compilation failed: ${cut(typeof message === 'string' ? message : textOf(value))}`;
     if (place.line > 0) {
       message += ` (line ${place.line}${place.column > 0 ? `, column ${place.column}` : ''})`;
       body += `,"line":${place.line}${place.column > 0 ? `,"column":${place.column}` : ''}`;
@@ -184,9 +192,9 @@ function bodyOf(kind, status, reqId, carried, value) {
   }
   if (isObject(value)) {
     const name = read(value, 'name');
-    if (typeof name === 'string') body += field('name', name);
+    if (typeof name === 'string') body += field('name', cut(name));
   }
-  if (typeof message === 'string') body += field('message', message);
+  if (typeof message === 'string') body += field('message', compiling ? message : cut(message));
   return `${body}${field('stack', stack)}}`;
 }
 
