@@ -41,6 +41,24 @@ def test_known_code_takes_any_method(method: str) -> None:
     run(check())
 
 
+@pytest.mark.parametrize("method", ["FOO", "get", "Post", "PRI"])
+def test_a_method_that_no_program_can_be_called_with_is_a_typed_405(method: str) -> None:
+    async def check() -> None:
+        async with Sandbox(echo) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            connection = await rig.connect()
+            target = await known(rig, "acme")
+            seen = await connection.call(target, b"", method)
+            assert (seen.status, seen.json["reason"], seen.json["fault"]) == (405, "method_not_allowed", "caller")
+            assert method in seen.json["message"]
+            assert {"GET", "POST", "PROPFIND"} <= set(seen.headers["allow"].split(", "))
+            assert seen.headers["x-wt-response-source"] == "proxy"
+            assert (await connection.call(target, b"", "GET")).body == b"GET "
+            assert len(sandbox.calls) == 2
+
+    run(check())
+
+
 def test_head_204_and_304_have_no_body_and_keep_the_connection() -> None:
     async def check() -> None:
         answers = [

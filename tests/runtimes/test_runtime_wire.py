@@ -4,12 +4,14 @@ import base64
 import hashlib
 import re
 import socket
+import subprocess
 import threading
 import time
 
 import h11
 import pytest
 
+from sandpost.model.wire import METHODS
 from support.runtime import Connection, Record, Runtime, StartRuntime, code_hash
 
 OK = "return cb => cb(null, 'ok')"
@@ -28,6 +30,13 @@ def test_probe_and_warm_begin_with_constant_bytes(runtime: Runtime, op: bytes) -
 
 def test_a_request_without_host_is_served(runtime: Runtime) -> None:
     assert runtime.exchange(b"GET / HTTP/1.1\r\nx-sandpost-op: probe\r\n\r\n").startswith(PREFIX)
+
+
+def test_methods_of_calls_are_those_that_node_reads(node_binary: str, runtime: Runtime) -> None:
+    told = subprocess.run([node_binary, "-p", "http.METHODS.join(' ')"], capture_output=True, text=True, check=True)
+    assert set(told.stdout.split()) - {"CONNECT"} == METHODS
+    for method in METHODS:
+        assert runtime.call(OK, method).status == 200, method
 
 
 def test_warm_up_leaves_no_program_and_no_record(runtime: Runtime) -> None:

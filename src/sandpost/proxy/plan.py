@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sandpost.model.errors import MalformedRequest, MethodNotAllowed, NotFound, UnknownCode
 from sandpost.model.names import is_code_hash, tenant_name
+from sandpost.model.wire import METHODS
 from sandpost.proxy import cors, forwarded, program
 from sandpost.proxy.http1.body import Body, Kind
 from sandpost.proxy.http1.render import render_request
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sandpost.model.limits import Tenant
 
 EMPTY = Body(Kind.LENGTH, 0)
+_METHODS = sorted(METHODS)
 _CODE_FIELDS = frozenset({b"content-type", b"content-encoding"})
 
 
@@ -134,6 +136,13 @@ def _call(head: RequestHead, name: str) -> Plan:
         plan.typed = program.language_of_type((head.get(b"content-type") or b"").decode("latin-1")) is not None
     else:
         assert query.code is not None
+        if head.method not in METHODS:
+            # The runtime's parser would end the connection without a word.
+            raise MethodNotAllowed(
+                f"no program can be called with {head.method}: methods are case-sensitive, and those that can be are "
+                f"{', '.join(_METHODS)}",
+                allow=_METHODS,
+            )
         plan.code_hash = query.code.decode("latin-1")
         if not is_code_hash(plan.code_hash):
             raise UnknownCode("webtask_code is not a SHA-256 in 64 lower-case hexadecimal digits")
