@@ -168,10 +168,14 @@ def test_any_method_and_target_reach_the_program(runtime: Runtime, method: str) 
 
 
 def test_no_header_of_the_platform_reaches_the_program(runtime: Runtime) -> None:
-    code = "return (context, req, res) => res.end(JSON.stringify([context.headers, req.headers, req.rawHeaders]))"
+    code = (
+        "return (context, req, res) => res.end(JSON.stringify("
+        "[context.headers, req.headers, req.rawHeaders, req.headersDistinct]))"
+    )
     seen = runtime.call(code, headers={"X-Sandpost-Ticket": "t", "X-Own": "Yes"}).json
     assert seen[0] == seen[1] == {"host": "runtime", "x-own": "Yes"}
     assert seen[2] == ["host", "runtime", "X-Own", "Yes"]
+    assert seen[3] == {"host": ["runtime"], "x-own": ["Yes"]}
 
 
 @pytest.mark.parametrize(

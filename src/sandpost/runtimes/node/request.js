@@ -2,12 +2,15 @@
 
 // What a program gets of a request: query, context, body.
 
+const { IncomingMessage } = require('node:http');
 const { parse: parseQuery } = require('node:querystring');
 const {
   bufferConcat, bufferText, charCodeAt, defineProperty, indexOf, keysOf, lastIndexOf, parseJson, slice, startsWith, toLowerCase, trim,
 } = require('./primordials.js');
 
 const QUERY = { __proto__: null, maxKeys: 0 };
+// Where Node keeps how many raw lines `req.headersDistinct` is made of.
+const COUNT = Object.getOwnPropertySymbols(new IncomingMessage(null)).find((key) => key.description === 'kHeadersCount');
 
 // Whether a header's name begins with `x-sandpost-`, in any case.
 function isOurs(name) {
@@ -41,6 +44,7 @@ function hideRaw(req) {
     kept += 2;
   }
   rawHeaders.length = kept;
+  req[COUNT] = kept;
 }
 
 function put(object, key, value) {
