@@ -167,6 +167,22 @@ def test_any_method_and_target_reach_the_program(runtime: Runtime, method: str) 
     assert runtime.call(code, method, target).body == f"{method} {target}".encode()
 
 
+@pytest.mark.parametrize("name", ["expect", "Expect"])
+def test_the_proxys_expect_does_not_reach_the_program(runtime: Runtime, name: str) -> None:
+    head = {name: "100-continue", "x-own": "yes"}
+    code = (
+        "return (context, req, res) => req.resume().on('end', () => res.end(JSON.stringify("
+        "[context.headers, req.headers, req.rawHeaders, req.headersDistinct])))"
+    )
+    with runtime.begin(code, "POST", headers=head, body=b"body") as connection:
+        answer = connection.answer()
+    assert answer.informational == (100,), answer
+    assert answer.json[0]["x-own"] == "yes"
+    assert b"xpect" not in answer.body
+    seen = runtime.call("return (context, cb) => cb(null, context.headers)", "POST", headers=head, body=b"body")
+    assert seen.json == {"host": "runtime", "x-own": "yes", "content-length": "4"}
+
+
 def test_no_header_of_the_platform_reaches_the_program(runtime: Runtime) -> None:
     code = (
         "return (context, req, res) => res.end(JSON.stringify("

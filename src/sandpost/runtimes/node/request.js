@@ -22,13 +22,17 @@ function isOurs(name) {
   return true;
 }
 
-// The platform's headers are not the program's business.
+// The platform's headers are not the program's business; neither is `expect`, which is between proxy and runtime alone.
+function isHidden(name) {
+  return isOurs(name) || (name.length === 6 && toLowerCase(name) === 'expect');
+}
+
 function visibleHeaders(req) {
   const { headers } = req;
   const names = keysOf(headers);
   const visible = {};
   for (let i = 0; i < names.length; i++) {
-    if (!isOurs(names[i])) visible[names[i]] = headers[names[i]];
+    if (!isHidden(names[i])) visible[names[i]] = headers[names[i]];
   }
   req.headers = visible;
   return visible;
@@ -38,7 +42,7 @@ function hideRaw(req) {
   const { rawHeaders } = req;
   let kept = 0;
   for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (isOurs(rawHeaders[i])) continue;
+    if (isHidden(rawHeaders[i])) continue;
     rawHeaders[kept] = rawHeaders[i];
     rawHeaders[kept + 1] = rawHeaders[i + 1];
     kept += 2;
