@@ -75,12 +75,44 @@ def test_a_program_that_was_unloaded_is_sent_again_and_no_body_is_lost() -> None
     run(check())
 
 
-def test_a_runtime_that_never_keeps_a_program_is_a_502() -> None:
+def test_a_runtime_that_never_keeps_a_program_is_a_503_that_may_be_tried_again() -> None:
     async def check() -> None:
-        async with Sandbox(says(UNKNOWN)) as sandbox, Rig() as rig:
+        async with Sandbox(says(UNKNOWN)) as sandbox, Rig(limits={"deadline": 1.0}) as rig:
             rig.controller.places["*"] = sandbox.place
-            assert (await rig.call(at("acme"))).status == 502
-            assert len(sandbox.loads) < 8
+            began = asyncio.get_running_loop().time()
+            seen = await rig.call(at("acme"))
+            assert asyncio.get_running_loop().time() - began < 1.1
+            assert (seen.status, seen.json["reason"], seen.json["retryable"]) == (503, "unavailable", True)
+            assert "limits.programs" in seen.json["message"]
+            assert seen.headers["retry-after"] == "1"
+            assert 4 <= len(sandbox.loads) < 12
+            assert not rig.controller.all(Suspect)
+
+    run(check())
+
+
+def test_programs_that_evict_one_another_before_their_calls_are_all_called() -> None:
+    async def check() -> None:
+        async with real_runtime(programs=1) as place, Rig() as rig:
+            rig.controller.places["*"] = place
+            for lap in range(3):
+                calls = [rig.call(at("acme"), b"return cb => cb(null, '%d %d')" % (lap, n)) for n in range(60)]
+                answers = await asyncio.gather(*calls)
+                assert [seen.body for seen in answers] == [b'"%d %d"' % (lap, n) for n in range(60)]
+
+    run(check())
+
+
+def test_a_call_that_waits_to_load_again_goes_to_the_next_sandbox() -> None:
+    async def check() -> None:
+        async with Sandbox(says(UNKNOWN)) as first, Sandbox(says(answer(b"next"))) as second, Rig() as rig:
+            rig.controller.places["*"] = first.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: len(first.loads) >= 5)
+            rig.controller.places["*"] = second.place
+            rig.controller.gone(next(iter(rig.controller.routes)), "idle")
+            assert (await call).body == b"next"
+            assert len(second.calls) == 1
 
     run(check())
 

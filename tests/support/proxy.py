@@ -304,11 +304,16 @@ def node() -> str:
 
 
 @contextlib.asynccontextmanager
-async def real_runtime(*flags: str) -> AsyncIterator[tuple[str, int]]:
+async def real_runtime(*flags: str, programs: int = 256) -> AsyncIterator[tuple[str, int]]:
     """The runtime of production as a plain process; yields where it listens."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = os.path.join(folder, "port")
-        environment = {"SANDPOST_PORT": "0", "SANDPOST_PORT_FILE": port_file, "PATH": os.environ["PATH"]}
+        environment = {
+            "SANDPOST_PORT": "0",
+            "SANDPOST_PORT_FILE": port_file,
+            "SANDPOST_PROGRAMS": str(programs),
+            "PATH": os.environ["PATH"],
+        }
         process = await asyncio.create_subprocess_exec(
             node(), *flags, str(RUNTIME), env=environment, stdin=asyncio.subprocess.DEVNULL
         )

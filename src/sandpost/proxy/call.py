@@ -4,6 +4,7 @@ A call goes through: choose (a sandbox, or wait for one), load (the program, if 
 connect, write, read. Until a byte of it is written it may be sent to another sandbox or again; afterwards never.
 """
 
+import random
 from typing import TYPE_CHECKING
 
 from sandpost.model.ends import FATAL, End
@@ -40,6 +41,8 @@ WORD_WAIT = 1.5
 """Seconds that a call whose connection broke waits to hear why its sandbox ended."""
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
+MAX_PAUSE = 0.5
+"""Seconds between two loads of a program that the runtime has unloaded before its call came."""
 MAX_LAST_WORDS = 256 * 1024
 """Bytes of an answer that are held until the end of its sandbox is known."""
 _OURS = frozenset({b"x-wt-response-source"})
@@ -51,8 +54,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_fetching", "_last_words", "_posted", "_storing", "_tries", "code_hash", "exclusive",
-        "limits", "sandbox", "seat", "settings", "waited", "written",
+        "_asked", "_code", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries", "code_hash",
+        "exclusive", "limits", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -75,6 +78,7 @@ class Call(Exchange):
         self._storing = False
         self._asked = False
         self._tries = 0
+        self._reloads = 0
         self._last_words: list[bytes] | None = None
         """The answer of the call that ends its sandbox, held until every worker has heard of the end."""
 
@@ -370,15 +374,34 @@ class Call(Exchange):
         self.up = None
         if up is not None:
             up.end()
-        self._tries += 1
-        if self.sending or self._tries > MAX_TRIES:
-            self.fail(BadGateway("the runtime does not keep the program: try again"))
+        if self.sending:
+            self.fail(BadGateway("the runtime asked for the body of a call whose program it does not have"))
             return
         self._partial = b""
         self.written = False
         sandbox.begun -= 1
         sandbox.loaded.pop(self.code_hash, None)
-        self._load(sandbox)
+        # The first time it was unloaded since its last call; later others are loaded between its load and its call, and
+        # those who tried in step would do it to one another again.
+        pause = min(0.01 * 2**self._reloads, MAX_PAUSE) * random.uniform(0.5, 1.5) if self._reloads else 0.0  # noqa: S311
+        self._reloads += 1
+        if self.worker.now() + pause >= self.began + self.limits.deadline:
+            self.fail(
+                Unavailable(
+                    "the tenant calls more different programs at once than its sandbox keeps: try again, or raise "
+                    "`limits.programs`",
+                    retry_after=1,
+                    component="sandbox",
+                )
+            )
+        elif pause:
+            self.worker.later(pause, self._load_again, sandbox)
+        else:
+            self._load(sandbox)
+
+    def _load_again(self, sandbox: Sandbox) -> None:
+        if not self.done and self.sandbox is sandbox and sandbox.word is None:
+            self.route_found(sandbox)
 
     def _upgrade(self, head: ResponseHead, rest: bytes) -> None:
         up, sandbox = self.up, self.sandbox
