@@ -168,6 +168,62 @@ def test_a_load_that_is_answered_strangely_is_a_502_of_its_own_caller(load_answe
     run(check())
 
 
+def large(n: int) -> bytes:
+    """Return a program of 1 MiB."""
+    return (b"return cb => cb(null, %d) //" % n).ljust(1 << 20, b"x")
+
+
+def test_large_programs_wait_their_turn_and_none_is_lost() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"))).status == 200
+            sandbox.load_gate = asyncio.Event()
+            calls = [asyncio.create_task(rig.call(at("acme"), large(n))) for n in range(12)]
+            await eventually(lambda: len(sandbox.loads) == 5)
+            await eventually(lambda: rig.worker.counts.in_flight == 12)
+            await asyncio.sleep(0.1)
+            assert len(sandbox.loads) == 5, "more than 4 MiB are under way"
+            # Those who leave lose their turn and take none.
+            for call in calls[:2] + calls[10:]:
+                call.cancel()
+            await eventually(lambda: rig.worker.counts.in_flight == 8)
+            sandbox.load_gate.set()
+            assert [(await call).status for call in calls[2:10]] == [200] * 8
+            assert len({load.headers[b"x-sandpost-code"] for load in sandbox.loads}) <= 11
+
+    run(check())
+
+
+def test_a_call_that_waits_for_its_turn_meets_its_deadline() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig(limits={"deadline": 0.5}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            assert (await rig.call(at("acme"))).status == 200
+            sandbox.load_gate = asyncio.Event()
+            answers = await asyncio.gather(*(rig.call(at("acme"), large(n)) for n in range(12)))
+            assert {(seen.status, seen.json["reason"]) for seen in answers} == {(504, "deadline")}
+            sandbox.load_gate.set()
+            assert (await rig.call(at("acme"), large(99))).status == 200
+
+    run(check())
+
+
+def test_calls_that_wait_for_their_turn_go_to_the_next_sandbox() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as first, Sandbox(says(answer())) as second, Rig() as rig:
+            rig.controller.places["*"] = first.place
+            first.load_gate = asyncio.Event()
+            calls = [asyncio.create_task(rig.call(at("acme"), large(n))) for n in range(12)]
+            await eventually(lambda: rig.worker.counts.in_flight == 12 and len(first.loads) == 4)
+            rig.controller.places["*"] = second.place
+            rig.controller.gone(next(iter(rig.controller.routes)), "memory")
+            assert [(await call).status for call in calls] == [200] * 12
+            assert len(first.loads) == 4
+
+    run(check())
+
+
 def test_a_program_outlives_its_sandbox_and_its_worker() -> None:
     async def check() -> None:
         async with Sandbox(says(answer())) as sandbox, Rig() as rig:

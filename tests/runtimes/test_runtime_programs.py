@@ -98,6 +98,20 @@ def test_unloading_frees_memory_and_asks_for_no_successor(start_runtime: StartRu
     assert runtime.memory() - before < 12 * MiB
 
 
+def test_large_programs_leave_little_garbage(start_runtime: StartRuntime) -> None:
+    runtime = start_runtime()
+    peak = 0
+    for n in range(100):
+        # One letter that takes two bytes makes the whole text so.
+        code = f"return cb => cb(null, {n + 1}); // \u6f22".encode().ljust(MiB, b"x")
+        assert runtime.load(code).status == 204
+        assert runtime.load(code + b"\nlet a; let a;").status == 400
+        peak = max(peak, runtime.memory())
+    # 32 MiB are the text of those that stay.
+    assert peak < 80 * MiB
+    assert runtime.call(program(0)).body == b"1"
+
+
 def test_a_successor_is_asked_for_when_unloading_frees_nothing(start_runtime: StartRuntime) -> None:
     runtime = start_runtime({"SANDPOST_PROGRAMS": "16"})
     seen = ""

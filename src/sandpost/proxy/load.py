@@ -1,6 +1,6 @@
-"""Sending a program to a sandbox: once at a time for each program, whoever waits for it."""
+"""Sending a program to a sandbox, for whoever waits for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from sandpost.model.errors import BadGateway, Fault
@@ -56,10 +56,12 @@ class Waiter(Protocol):
 
 
 class Load:
-    """One load. `on_end(load, loaded)` runs before the waiters hear."""
+    """One load. `on_end(load)` runs once it was started and has ended, however, when the waiters have heard."""
 
-    def __init__(self, pool: Pool, code_hash: str, code: bytes, req_id: str) -> None:
+    def __init__(self, pool: Pool, code_hash: str, code: bytes, req_id: str, on_end: "Callable[[Load], None]") -> None:
         self.code_hash = code_hash
+        self.size = len(code)
+        self._on_end = on_end
         self._code = code
         self._req_id = req_id
         self._pool = pool
@@ -81,11 +83,11 @@ class Load:
 
     def cancel(self) -> None:
         """Stop; nobody waits any more."""
-        self.ended = True
+        if self.ended:
+            return
         self._pool.forget(self)
-        if self._up is not None:
-            self._up.end()
-            self._up = None
+        self._end_connection()
+        self._on_end(self)
 
     def up_ready(self, up: Upstream) -> None:
         """Send."""
@@ -167,17 +169,20 @@ class Load:
             return
         for waiter in self._take():
             waiter.load_ended(failure)
+        self._on_end(self)
 
     def _break(self, error: str, *, wire: bytes | None = None) -> None:
         self._end_connection()
         for waiter in self._take():
             waiter.load_broke(error, wire=wire)
+        self._on_end(self)
 
     def _refuse(self, rule: str) -> None:
         # Its connection works, and what it said may depend on this program alone: it is no reason to end the sandbox.
         error = NotUnderstood(rule)
         for waiter in self._take():
             waiter.load_refused(error)
+        self._on_end(self)
 
     def _end_connection(self) -> None:
         self.ended = True

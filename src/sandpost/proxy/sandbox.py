@@ -9,7 +9,8 @@ from sandpost.logs.setup import get_logger
 from sandpost.model.ends import End
 from sandpost.model.messages import Activity, Route, Suspect
 from sandpost.proxy.figures import Counts
-from sandpost.proxy.load import Load, Waiter
+from sandpost.proxy.load import Waiter
+from sandpost.proxy.loads import Loads
 from sandpost.proxy.probe import Probe
 from sandpost.proxy.upstream import Pool
 
@@ -48,7 +49,7 @@ class Sandbox:
         self.probe = Probe(self.pool)
         # What is loaded, as far as this worker knows; the runtime may have unloaded some.
         self.loaded: OrderedDict[str, None] = OrderedDict()
-        self._loads: dict[str, Load] = {}
+        self._loads = Loads(self.pool, counts, self.note_loaded)
         # Calls that have chosen this sandbox.
         self.calls: set[Call] = set()
         self.leaving = False
@@ -85,36 +86,17 @@ class Sandbox:
 
     def load(self, code_hash: str, code: bytes, waiter: Waiter) -> None:
         """Load the program for `waiter`, together with whoever waits for the same."""
-        load = self._loads.get(code_hash)
-        if load is None or load.ended:
-            self._counts.loads += 1
-            load = self._loads[code_hash] = Load(self.pool, code_hash, code, waiter.req_id)
-            load.waiters.append(waiter)
-            load.start()
-        else:
-            load.waiters.append(waiter)
+        self._loads.load(code_hash, code, waiter)
 
     def forget_load(self, code_hash: str, waiter: Waiter) -> None:
         """`waiter` waits no more, or its load has ended."""
-        load = self._loads.get(code_hash)
-        if load is None:
-            return
-        if waiter in load.waiters:
-            load.waiters.remove(waiter)
-        if load.loaded:
-            self.note_loaded(code_hash)
-        if load.ended:
-            del self._loads[code_hash]
-        elif not load.waiters:
-            load.cancel()
-            del self._loads[code_hash]
+        self._loads.forget(code_hash, waiter)
 
     def end(self, word: End, message: str, *, others_in_flight: int, on_empty: Callable[[], None]) -> None:
         """The sandbox has ended: tell its calls, close its connections; `on_empty` runs when none is left."""
         self.word, self.message, self.leaving = word, message, True
         self.probe.close()
-        for load in list(self._loads.values()):
-            load.cancel()
+        self._loads.close()
         calls = list(self.calls)
         shared = others_in_flight + sum(call.written for call in calls) > 1
         for call in calls:

@@ -18,6 +18,7 @@ const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
 const OPTIONS = {
   __proto__: null, filename: FILE, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
 };
+const UNCOLLECTED = 8 * 1024 * 1024; // bytes of source that are read before garbage is collected
 const GROWTH = 16 * 1024 * 1024; // bytes beyond the first full set of programs that count as not freed
 
 class ModuleNotFound extends Error {
@@ -90,6 +91,7 @@ class Programs {
   #count = 0;
   #bytes = 0;
   #clock = 0;
+  #read = 0; // bytes of source since garbage was collected
   #maxCount;
   #maxBytes;
 
@@ -115,12 +117,21 @@ class Programs {
   load(hash, bytes) {
     if (this.get(hash) !== undefined) return;
     tighten();
+    this.#collect(bytes.length);
     const program = compile(bytes);
     this.#makeRoom(program.size);
     program.used = ++this.#clock;
     mapSet(this.#byHash, hash, program);
     this.#count++;
     this.#bytes += program.size;
+  }
+
+  // What a large program was read from and its text lie outside V8's heap, where V8 lets up to 128 MiB of garbage gather.
+  #collect(size) {
+    this.#read += size;
+    if (this.#read <= UNCOLLECTED) return;
+    this.#read = size;
+    collectGarbage();
   }
 
   // Unload one, called or not.

@@ -117,7 +117,11 @@ function readBody(req, then) {
   req.on('data', (chunk) => {
     chunks[chunks.length] = chunk;
   });
-  req.on('end', () => then(chunks.length === 1 ? chunks[0] : bufferConcat(chunks)));
+  req.on('end', () => {
+    const bytes = chunks.length === 1 ? chunks[0] : bufferConcat(chunks);
+    chunks.length = 0; // so that a collection while `then` runs frees them
+    then(bytes);
+  });
   req.on('error', () => {}); // the client is gone: `close` says so on the response
 }
 
