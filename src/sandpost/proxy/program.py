@@ -10,44 +10,50 @@ import re
 from sandpost.model.errors import InvalidCode, UnsupportedLanguage
 
 LANGUAGES = ("javascript",)
-"""What runs here, as content types and the pragma `language=` call it."""
+"""What runs here, as content types and the pragma `language=` call it, in any case."""
 
-_TYPES = {
-    "application/javascript": "javascript",
-    "application/x-javascript": "javascript",
-    "application/ecmascript": "javascript",
-    "application/x-ecmascript": "javascript",
-    "text/javascript": "javascript",
-    "text/x-javascript": "javascript",
-    "text/ecmascript": "javascript",
-    "text/x-ecmascript": "javascript",
-    "text/jscript": "javascript",
-    "text/livescript": "livescript",
-    "text/coffeescript": "coffeescript",
-    "text/typescript": "typescript",
-    "text/jsx": "jsx",
-    "text/tsx": "tsx",
-    "text/python": "python",
-    "text/csharp": "csharp",
-    "application/typescript": "typescript",
-    "application/x-typescript": "typescript",
-    "application/python": "python",
-    "application/x-python": "python",
-    "application/x-python-code": "python",
-    "application/x-csharp": "csharp",
-    "application/x-ruby": "ruby",
-    "application/x-perl": "perl",
-    "application/x-php": "php",
-    "application/x-httpd-php": "php",
-    "application/x-sh": "shell",
-    "application/x-csh": "shell",
-    "application/x-lua": "lua",
-    "application/wasm": "webassembly",
-    "application/java-archive": "java",
-    "application/x-java": "java",
+_NAMES = {
+    "javascript": "javascript",
+    "ecmascript": "javascript",
+    "jscript": "javascript",
+    "livescript": "livescript",
+    "coffeescript": "coffeescript",
+    "typescript": "typescript",
+    "jsx": "jsx",
+    "tsx": "tsx",
+    "python": "python",
+    "csharp": "csharp",
+    "fsharp": "fsharp",
+    "ruby": "ruby",
+    "perl": "perl",
+    "php": "php",
+    "httpd-php": "php",
+    "sh": "shell",
+    "csh": "shell",
+    "bash": "shell",
+    "shellscript": "shell",
+    "powershell": "powershell",
+    "lua": "lua",
+    "wasm": "webassembly",
+    "java-archive": "java",
+    "java": "java",
+    "kotlin": "kotlin",
+    "scala": "scala",
+    "groovy": "groovy",
+    "clojure": "clojure",
+    "golang": "go",
+    "go": "go",
+    "rust": "rust",
+    "swift": "swift",
+    "dart": "dart",
+    "elixir": "elixir",
+    "erlang": "erlang",
+    "haskell": "haskell",
 }
+"""Languages by their names in types `text/NAME`, `application/NAME` and `application/x-NAME`."""
+_TAILS = ("-src", "-source", "-script", "-code")
 _NO_LANGUAGE = frozenset({"text/x-markdown", "text/x-log", "text/x-web-markdown", "text/x-component"})
-_PRAGMA = re.compile(rb"[ \t]*(?://+|#+|/\*+|--)[ \t]*(?:#[ \t]*)?sandpost\b:?[ \t]+([^\r\n]*)")
+_PRAGMA = re.compile(rb"[ \t]*(?://+|#+|/\*+|--)[ \t]*(?:#[ \t]*)?sandpost(?::[ \t]*|[ \t]+)([^\r\n]*)")
 _PAIR = re.compile(rb"([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
 _BOMS = (
     (b"\xef\xbb\xbf", "a byte order mark"),
@@ -60,17 +66,22 @@ _BOMS = (
 def language_of_type(content_type: str) -> str | None:
     """Return the language that a Content-Type names, None if it names none."""
     kind = content_type.partition(";")[0].strip().lower()
-    known = _TYPES.get(kind)
-    if known is not None:
-        return known
-    if kind.startswith("text/x-") and kind not in _NO_LANGUAGE:
-        return kind[len("text/x-") :].removesuffix("-src").removesuffix("-source").removesuffix("-script")
-    return None
+    top, _, name = kind.partition("/")
+    if top not in {"text", "application"}:
+        return None
+    experimental = name.startswith("x-")
+    name = name.removeprefix("x-")
+    for tail in _TAILS:
+        name = name.removesuffix(tail)
+    known = _NAMES.get(name)
+    if known is None and top == "text" and experimental and kind not in _NO_LANGUAGE:
+        return name
+    return known
 
 
 def check_language(language: str | None) -> None:
     """Raise `UnsupportedLanguage` unless `language` is None or runs here."""
-    if language is not None and language not in LANGUAGES:
+    if language is not None and language.lower() not in LANGUAGES:
         shown = ascii(language[:40])[1:-1]
         raise UnsupportedLanguage(
             f"no runtime here runs `{shown}`: send {' or '.join(LANGUAGES)} (content type application/javascript, "
