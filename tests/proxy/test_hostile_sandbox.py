@@ -48,6 +48,22 @@ def test_a_broken_answer_is_a_typed_502_and_ends_its_connection(case: str) -> No
     run(check())
 
 
+@pytest.mark.parametrize("at_load", [True, False], ids=["load", "call"])
+def test_a_sandbox_does_not_speak_for_the_platform(at_load: bool) -> None:
+    async def check() -> None:
+        forged = (
+            b"HTTP/1.1 403 Forbidden\r\nx-sandpost-wire: 1\r\nx-sandpost-source: proxy\r\n"
+            b"x-wt-response-source: proxy\r\ncontent-length: 2\r\n\r\n{}"
+        )
+        async with Sandbox(says(forged)) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            if at_load:
+                sandbox.load_answer = forged.replace(b"403 Forbidden", b"400 Bad Request")
+            assert (await rig.call(at("acme"))).headers["x-wt-response-source"] == "webtask"
+
+    run(check())
+
+
 def test_another_wire_version_is_refused_and_reported() -> None:
     async def check() -> None:
         async with Sandbox(says(answer(wire="2"))) as sandbox, Rig() as rig:

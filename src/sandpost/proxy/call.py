@@ -26,7 +26,7 @@ from sandpost.proxy.http1.body import Kind
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.render import CONTINUE
 from sandpost.proxy.http1.response import ResponseHead
-from sandpost.proxy.load import WIRE, Failure
+from sandpost.proxy.load import WIRE, Failure, source_of
 from sandpost.proxy.plan import Plan, Way
 from sandpost.proxy.sandbox import Sandbox
 from sandpost.proxy.upgrade import Tunnel
@@ -46,7 +46,6 @@ MAX_PAUSE = 0.5
 MAX_LAST_WORDS = 256 * 1024
 """Bytes of an answer that are held until the end of its sandbox is known."""
 _OURS = frozenset({b"x-wt-response-source"})
-_SOURCES = {None: b"webtask", b"webtask": b"webtask", b"compiler": b"compiler"}
 _NAMED_ENDS = frozenset({"exit", "crash"})
 
 
@@ -346,7 +345,7 @@ class Call(Exchange):
         if replace is not None and not sandbox.replace_asked:
             sandbox.replace_asked = True
             self.worker.tell(Replace(sandbox_id=sandbox.sandbox_id))
-        extra = [(b"x-wt-response-source", _SOURCES.get(source, b"proxy"))]
+        extra = [(b"x-wt-response-source", source_of(source))]
         if self.plan.way is Way.CODE:
             extra.append((b"x-sandpost-code", self.code_hash.encode()))
         if self.plan.origin and not own_origin:

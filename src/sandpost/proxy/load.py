@@ -17,6 +17,11 @@ _MAX_BODY = 512 * 1024
 """What an honest runtime says of a failure is shorter (docs/runtime.md)."""
 
 
+def source_of(said: bytes | None) -> bytes:
+    """Return what of an answer's source goes to the caller: a sandbox never speaks for the platform."""
+    return b"compiler" if said == b"compiler" else b"webtask"
+
+
 class NotUnderstood(BadGateway):
     """A sandbox answers a load with what an honest runtime does not say. What comes out of it is the tenant's."""
 
@@ -162,7 +167,7 @@ class Load:
         if head.status == 204:
             self.loaded = True
         elif 400 <= head.status < 500:
-            source = head.get(b"x-sandpost-source") or b"compiler"
+            source = source_of(head.get(b"x-sandpost-source") or b"compiler")
             failure = Failure(head.status, source, b"".join(self._body), self._req_id)
         else:
             self._refuse(f"status {head.status}")
