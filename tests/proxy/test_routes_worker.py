@@ -363,6 +363,35 @@ def test_activity_is_reported_with_what_is_in_flight() -> None:
     run(check())
 
 
+def test_a_call_that_waits_for_its_connection_is_sent_once_however_often_it_is_to_go_on() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            await rig.call(at("acme"))
+            [known] = rig.worker.routes.sandboxes.values()
+            connect = known.pool._connect
+
+            async def slowly(*arguments: object) -> object:
+                await asyncio.sleep(0.2)
+                return await connect(*arguments)  # type: ignore[arg-type]
+
+            known.pool._connect = slowly
+            for idle in list(known.pool._idle):
+                idle.end()
+            known.pool._idle.clear()
+            waiting = asyncio.create_task(rig.call(at("acme")))
+            [call] = await eventually(lambda: list(known.calls))
+            for _ in range(3):
+                await asyncio.sleep(0.03)
+                call._try_again()
+            assert (await waiting).status == 200
+            await asyncio.sleep(0.5)
+            assert len(sandbox.calls) == 2
+            assert rig.worker.counts.in_flight == 0
+
+    run(check())
+
+
 def test_bytes_are_counted_of_programs_bodies_and_answers() -> None:
     body = b"a body of its own"
 

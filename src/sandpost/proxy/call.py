@@ -53,8 +53,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries", "code_hash",
-        "exclusive", "limits", "sandbox", "seat", "settings", "waited", "written",
+        "_asked", "_code", "_connecting", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries",
+        "code_hash", "exclusive", "limits", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -76,6 +76,8 @@ class Call(Exchange):
         self._fetching = False
         self._storing = False
         self._asked = False
+        self._connecting: Sandbox | None = None
+        """The sandbox that a connection is being made to for this call."""
         self._tries = 0
         self._reloads = 0
         self._last_words: list[bytes] | None = None
@@ -205,15 +207,21 @@ class Call(Exchange):
     def _connect(self) -> None:
         sandbox = self.sandbox
         assert sandbox is not None
+        # Asked for by more than one way (a program that was stored, a try that was put off), a call is sent once.
+        if self.up is not None or self._connecting is sandbox:
+            return
         up = sandbox.pool.take(self)
         if up is not None:
             self.up_ready(up)
+        else:
+            self._connecting = sandbox
 
     def up_ready(self, up: Upstream) -> None:
         """Connected: write the head."""
         sandbox, worker, plan = self.sandbox, self.worker, self.plan
         assert sandbox is not None
         assert up.transport is not None
+        self._connecting = None
         self.up = up
         up.transport.write(
             b"".join(
@@ -238,6 +246,7 @@ class Call(Exchange):
 
     def up_failed(self, error: str) -> None:
         """No connection."""
+        self._connecting = None
         if not self.done:
             self._doubt(error)
 

@@ -159,7 +159,8 @@ class Load:
         self.ended = True
         self._up = None
         if up is not None:
-            if head.keep_alive:
+            # Answered before it was read, a program may still wait here, before the next call's head.
+            if head.keep_alive and up.transport is not None and up.transport.get_write_buffer_size() == 0:
                 self._pool.give(up)
             else:
                 up.end()
