@@ -22,6 +22,16 @@ async def echo(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
     await peer.write(answer(head.line.partition(b"n=")[2].partition(b" ")[0] + b" " + body))
 
 
+async def leaves_body_unread(peer: Peer, head: Request) -> bool:
+    """Ask for the call's body and read nothing of it; a call without one is answered, and False."""
+    if b"expect" not in head.headers:
+        await peer.write(answer())
+        return False
+    await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    return True
+
+
 async def prepared(rig: Rig, sandbox: Sandbox) -> Connection:
     """Make the program known, and every next request of a connection wait a moment for its turn."""
     rig.controller.places["*"] = sandbox.place
@@ -111,12 +121,8 @@ def test_a_client_that_goes_while_nobody_reads_its_body_frees_its_call(reset: bo
         noticed = asyncio.Event()
 
         async def script(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
-            if b"expect" not in head.headers:
-                await peer.write(answer())
+            if not await leaves_body_unread(peer, head):
                 return
-            await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            # As a program that does not read: what comes is looked at only when the connection breaks.
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await eventually(lambda: rig.worker.counts.in_flight == 0, 20)
             noticed.set()
 
@@ -146,11 +152,8 @@ def test_a_client_whose_body_waits_is_not_taken_for_gone() -> None:
         go_on = asyncio.Event()
 
         async def script(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
-            if b"expect" not in head.headers:
-                await peer.write(answer())
+            if not await leaves_body_unread(peer, head):
                 return
-            await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await go_on.wait()
             peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
             left = int(head.headers[b"content-length"])

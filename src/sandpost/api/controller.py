@@ -8,6 +8,7 @@ from itertools import count
 from typing import Any
 
 from sandpost.ipc.channel import Channel, Connector
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import Unavailable
 from sandpost.model.limits import Tenant
@@ -131,8 +132,7 @@ class Controller:
                 future.set_exception(Unavailable("the controller went away before it answered: try again"))
 
     def _on_message(self, _channel: Channel[FromController], message: FromController, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         match message:
             case Sandboxes():
                 if message.seq in self._parts:

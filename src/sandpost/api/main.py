@@ -15,6 +15,7 @@ from sandpost.api.server import Server
 from sandpost.api.service import Service
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import sockets
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures
@@ -129,8 +130,7 @@ class Api:
             channel.send(Ready())
 
     def _on_message(self, _channel: Channel[FromSupervisor], message: FromSupervisor, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         match message:
             case Retire():
                 self._drain = message.timeout

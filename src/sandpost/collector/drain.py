@@ -6,12 +6,12 @@ cycle. Timers run only while something is unfinished: silent sandboxes cost noth
 """
 
 import asyncio
-import os
 import time
 from dataclasses import dataclass
 
 from sandpost.collector.budget import READ_COST, RECORD_COST
 from sandpost.collector.streams import STREAMS, Sandbox, Stream, Tenancy
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs import records
 from sandpost.logs.contract import Sink
 from sandpost.logs.said import Said
@@ -80,8 +80,7 @@ class Drain:
         """Drain these read ends, which become ours, from now on; for a known sandbox they replace the old ones."""
         if len(fds) != STREAMS:
             log.error("streams without their descriptors", sandbox_id=sandbox_id, descriptors=len(fds))
-            for fd in fds:
-                os.close(fd)
+            close_all(fds)
             return
         known = self._sandboxes.get(sandbox_id)
         if known is not None:

@@ -16,6 +16,7 @@ import uvloop
 from sandpost.collector.drain import Drain
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import descriptors
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs import figures
 from sandpost.logs.files import TenantFiles
 from sandpost.logs.setup import configure, get_logger
@@ -124,8 +125,7 @@ class Collector:
         if isinstance(message, m.Streams):
             self._drain.take(message.sandbox_id, fds)
             return
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         if isinstance(message, m.Release):
             self._drain.release(message.sandbox_id)
         elif isinstance(message, m.Retire):
@@ -135,8 +135,7 @@ class Collector:
             self._reload()
 
     def _on_controller(self, _channel: Channel[m.FromController], message: m.FromController, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         if isinstance(message, m.Assigned):
             self._drain.assign(message.route.sandbox_id, message.route.tenant, message.route.output)
         elif isinstance(message, m.Table):

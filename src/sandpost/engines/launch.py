@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sandpost.kernel.descriptors import close_all
 from sandpost.model.errors import EngineError
 
 READY = 4
@@ -68,8 +69,7 @@ def run(
             f"cannot start {command[0]}: {error.strerror}: check the setting `runtime_command`"
         ) from error
     finally:
-        for fd in copies:
-            os.close(fd)
+        close_all(copies)
     return _wait(pid, patience)
 
 

@@ -5,6 +5,8 @@ import fcntl
 import os
 import threading
 
+from sandpost.kernel.descriptors import close_all
+
 _MFD_EXEC = 0x10
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _HIGH = 64
@@ -40,8 +42,7 @@ class Sealed:
     def close(self) -> None:
         """Let go of the copies; what runs one keeps it."""
         with self._lock:
-            for fd in self._copies.values():
-                os.close(fd)
+            close_all(self._copies.values())
             self._copies.clear()
 
 

@@ -89,8 +89,7 @@ class ControllerLink:
         self._routes.disconnected()
 
     def _take(self, _channel: Channel[FromController], message: FromController, fds: list[int]) -> None:
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
         routes = self._routes
         assert routes is not None
         if isinstance(message, Granted):

@@ -9,6 +9,7 @@ from typing import NoReturn
 import msgspec
 
 from sandpost.kernel import calls
+from sandpost.kernel.descriptors import close_all
 from sandpost.model.errors import ConfigError, HostUnfit, SandpostError
 
 
@@ -27,8 +28,7 @@ class Aside:
         if self._pid == 0:
             os.close(self._reader)
             # A lock is held as long as any copy of its descriptor is open.
-            for fd in close:
-                os.close(fd)
+            close_all(close)
             _answer(task, writer)
         os.close(writer)
 

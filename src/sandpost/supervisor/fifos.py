@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 
+from sandpost.kernel.descriptors import close_all
 from sandpost.model.host import FIFOS
 from sandpost.model.names import is_sandbox_id
 
@@ -24,8 +25,7 @@ class Fifos:
     def hold(self, sandbox_id: str, fds: Sequence[int]) -> bool:
         """Take `fds` over; False, and they are closed, if they are not three or the sandbox's are held already."""
         if len(fds) != len(FIFOS) or sandbox_id in self._held or not is_sandbox_id(sandbox_id):
-            for fd in fds:
-                os.close(fd)
+            close_all(fds)
             return False
         self._held[sandbox_id] = tuple(fds)
         return True
@@ -36,8 +36,7 @@ class Fifos:
 
     def release(self, sandbox_id: str) -> None:
         """Close a sandbox's, if they are held."""
-        for fd in self._held.pop(sandbox_id, ()):
-            os.close(fd)
+        close_all(self._held.pop(sandbox_id, ()))
 
     def reopen(self, folder: str) -> None:
         """Hold what an earlier supervisor held: every whole set of FIFOs below `folder`."""
@@ -61,6 +60,5 @@ def _open_set(folder: str) -> tuple[int, ...]:
         fds.extend(os.open(os.path.join(folder, name), flags) for name in FIFOS)
     if len(fds) == len(FIFOS) and all(stat.S_ISFIFO(os.fstat(fd).st_mode) for fd in fds):
         return tuple(fds)
-    for fd in fds:
-        os.close(fd)
+    close_all(fds)
     return ()

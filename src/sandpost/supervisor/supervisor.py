@@ -15,6 +15,7 @@ from typing import Any
 
 from sandpost.ipc import Channel
 from sandpost.kernel import calls
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host
@@ -356,8 +357,7 @@ class Supervisor:
                 os.close(fd)
             else:
                 self.sockets[index] = socket.socket(fileno=fd)
-        for fd in fds[len(indices) :]:
-            os.close(fd)
+        close_all(fds[len(indices) :])
         self.changed.set()
 
     def renew(self, roles: Sequence[Role], channel: Channel[ToSupervisor] | None) -> None:

@@ -4,10 +4,10 @@ Typed messages of peers whose uid and pid the kernel tells, and nothing else: a 
 command line by being root's. Whoever is neither is sent away.
 """
 
-import os
 from typing import TYPE_CHECKING
 
 from sandpost.ipc import Channel, Listener, Peer
+from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.messages import (
     VERSION,
@@ -70,8 +70,7 @@ class Talk:
         elif isinstance(message, Listeners) and child is not None and child.role[0] == "proxy":
             self._supervisor.take_sockets(message.indices, fds)
         else:
-            for fd in fds:
-                os.close(fd)
+            close_all(fds)
             if isinstance(message, Hello):
                 self._greet(channel, message)
             elif child is not None:
