@@ -12,6 +12,7 @@ from sandpost.model.limits import Limits, Tenant
 from sandpost.model.messages import (
     Activity,
     Granted,
+    Named,
     Replace,
     Report,
     Route,
@@ -45,10 +46,27 @@ def test_an_end_from_inside_is_told_with_its_word(inst: Installation, program: s
             await run_in(route, program)
             gone = await proxy.end_of(route)
             assert (gone.word, gone.message, gone.tenant) == (word, message, f"ends-{word}")
+            assert (gone.setting, gone.limit) == (("limits.memory", 128 << 20) if word == "memory" else ("", 0))
             # One fatal end holds nobody back, and the next sandbox is another.
             again = await proxy.route(f"ends-{word}")
             assert again.sandbox_id != route.sandbox_id
             assert again.host != route.host
+
+    drive(work())
+
+
+def test_every_proxy_hears_that_the_guilty_call_was_named(inst: Installation) -> None:
+    async def work() -> None:
+        async with client(inst.host) as one, client(inst.host, index=1) as other:
+            route = await one.route("named")
+            # It may come some milliseconds after the end.
+            os.kill(inst.records()[route.sandbox_id].pid, signal.SIGKILL)
+            one.send(Named(sandbox_id=route.sandbox_id))
+            assert (await other.end_of(route)).named
+            assert (await one.end_of(route)).named
+            route = await one.route("named")
+            os.kill(inst.records()[route.sandbox_id].pid, signal.SIGKILL)
+            assert not (await other.end_of(route)).named
 
     drive(work())
 

@@ -18,6 +18,11 @@ LIMITS = Limits(memory=128 * MiB)
     [
         (Evidence(limits=LIMITS, oom_kills=1, in_flight=3), "memory", "memory: 128 MiB reached, 3 calls in flight"),
         (Evidence(limits=LIMITS, oom_kills=1, in_flight=1), "memory", "memory: 128 MiB reached, 1 call in flight"),
+        (
+            Evidence(limits=LIMITS, oom_kills=1, share=True),
+            "memory",
+            "memory: 128 MiB reached (a call's share of `limits.memory`)",
+        ),
         (Evidence(limits=LIMITS, status=3 << 8), "exit", "exit: process ended with status 3"),
         (Evidence(limits=LIMITS, status=0), "exit", "exit: process ended with status 0"),
         (Evidence(limits=LIMITS, status=(128 + 11) << 8), "crash", "crash: killed by signal 11 (SIGSEGV)"),

@@ -11,6 +11,7 @@ from support.proxy import (
     Ack,
     Ask,
     Finished,
+    Named,
     Peer,
     Replace,
     Report,
@@ -141,6 +142,35 @@ def test_calls_that_shared_the_sandbox_are_told_so() -> None:
     run(check())
 
 
+@pytest.mark.parametrize("word", ["exit", "memory"])
+def test_who_has_heard_of_the_guilty_call_from_the_controller_alone_is_a_neighbour_too(word: End) -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            rig.controller.gone(next(iter(rig.controller.routes)), word, named=True)
+            seen = await call
+            # What a runtime names decides of its own ends alone.
+            expected = (502, "neighbour_call") if word == "exit" else (500, word)
+            assert (seen.status, seen.json["reason"]) == expected
+
+    run(check())
+
+
+def test_the_answer_of_an_end_by_memory_says_which_setting_and_how_much() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            rig.controller.gone(next(iter(rig.controller.routes)), "memory", setting="limits.memory", limit=64 << 20)
+            seen = await call
+            assert (seen.status, seen.json["setting"], seen.json["limit"]) == (500, "limits.memory", 64 << 20)
+
+    run(check())
+
+
 def test_when_the_guilty_call_is_named_the_others_are_neighbours() -> None:
     async def check() -> None:
         async def script(sandbox: Sandbox, peer: Peer, head: Request) -> None:
@@ -165,6 +195,8 @@ def test_when_the_guilty_call_is_named_the_others_are_neighbours() -> None:
                 rig.controller.places["*"] = successor.place
                 # Its caller may come back through another worker: he hears of it when that one has heard of the end.
                 assert not guilty.done()
+                [named] = rig.controller.all(Named)
+                assert named.sandbox_id in rig.controller.routes
                 rig.controller.gone(next(iter(rig.controller.routes)), "exit")
                 seen = await guilty
                 assert (seen.status, seen.body) == (500, b'{"reason":"exit"}')

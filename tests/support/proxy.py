@@ -32,6 +32,7 @@ from sandpost.model.messages import (
     Granted,
     Hello,
     Leaving,
+    Named,
     Refusal,
     Refused,
     Replace,
@@ -120,12 +121,12 @@ class Controller:
         self.routes[route.sandbox_id] = route
         return route
 
-    def gone(self, sandbox_id: str, word: End, message: str = "it ended", seq: int = 0) -> int:
+    def gone(self, sandbox_id: str, word: End, message: str = "it ended", seq: int = 0, **more: Any) -> int:
         """Say that a sandbox has ended; returns the number to be acknowledged."""
         route = self.routes.pop(sandbox_id)
         self.made += 1
         number = seq or self.made
-        self.send(Gone(seq=number, sandbox_id=sandbox_id, tenant=route.tenant, word=word, message=message))
+        self.send(Gone(seq=number, sandbox_id=sandbox_id, tenant=route.tenant, word=word, message=message, **more))
         return number
 
     def leave(self, sandbox_id: str) -> None:
@@ -472,7 +473,7 @@ def at(tenant: str, query: str = "") -> str:
 
 
 __all__ = [
-    "HELLO", "KEY", "LOADED", "Ack", "Answer", "Ask", "Connection", "Controller", "Finished", "Leaving", "Peer", "Refusal",
-    "Replace", "Report", "Request", "Rig", "Sandbox", "Suspect", "answer", "at", "eventually", "node", "real_runtime",
-    "request", "run", "says", "sys",
+    "HELLO", "KEY", "LOADED", "Ack", "Answer", "Ask", "Connection", "Controller", "Finished", "Leaving", "Named", "Peer",
+    "Refusal", "Replace", "Report", "Request", "Rig", "Sandbox", "Suspect", "answer", "at", "eventually", "node",
+    "real_runtime", "request", "run", "says", "sys",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +13,8 @@ from support.load import Load
 from support.machine import traces
 from support.platform import Platform, platform
 
+FILL = b"return function (cb) { const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1)) }"
+HANG = b"return function (cb) {}"
 COUNT = b"let n = 0; return function (cb) { cb(null, ++n) }"
 
 
@@ -34,6 +37,21 @@ def wait_until_healthy(platform: Platform, within: float = 15) -> None:
         answer = request(platform.port, "GET", "/health")
 
 
+def wait_for_end(pid: int) -> None:
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_for_calls(platform: Platform, tenant: str, calls: int) -> None:
+    deadline = time.monotonic() + 20
+    path = f"/api/tenants/{tenant}/sandboxes"
+    while [one["in_flight"] for one in platform.api("GET", path).json["sandboxes"]] != [calls]:
+        assert time.monotonic() < deadline, platform.api("GET", path).body
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("part", ["controller", "api", "collector"])
 def test_killing_what_is_beside_the_data_path_loses_no_warm_call(running: Platform, part: str) -> None:
     tenant = f"kill-{part}"
@@ -50,6 +68,31 @@ def test_killing_what_is_beside_the_data_path_loses_no_warm_call(running: Platfo
     wait_until_healthy(running)
     assert running.pids(part) not in ([], [victim])
     assert running.call(f"{tenant}-new", COUNT).status == 200
+
+
+def test_a_sandbox_that_met_its_memory_while_no_controller_was_there_ended_by_memory(running: Platform) -> None:
+    assert running.call("fill-alone", COUNT).status == 200
+    [controller] = running.pids("controller")
+    [mine] = [record["pid"] for record in running.records() if record["tenant"] == "fill-alone"]
+    os.kill(controller, signal.SIGSTOP)
+    with ThreadPoolExecutor() as threads:
+        call = threads.submit(running.call, "fill-alone", FILL)
+        wait_for_end(mine)
+        os.kill(controller, signal.SIGKILL)
+        answer = call.result(timeout=30)
+    assert (answer.status, answer.json["reason"], answer.json["setting"]) == (500, "memory", "limits.memory")
+
+
+def test_calls_of_all_workers_are_neighbours_of_the_call_that_ends_their_sandbox(running: Platform) -> None:
+    assert running.call("exiting", COUNT).status == 200
+    with ThreadPoolExecutor(16) as threads:
+        # A connection each: with two workers not all come to one (but once in 65,536 runs).
+        neighbours = [threads.submit(running.call, "exiting", HANG) for _ in range(16)]
+        wait_for_calls(running, "exiting", 16)
+        guilty = running.call("exiting", b"return function (cb) { process.exit(3) }")
+        assert (guilty.status, guilty.json["reason"]) == (500, "exit")
+        told = [(call.result(timeout=30).status, call.result().json["reason"]) for call in neighbours]
+    assert told == [(502, "neighbour_call")] * 16
 
 
 def test_killing_the_supervisor_ends_nothing_and_the_next_start_adopts_all() -> None:

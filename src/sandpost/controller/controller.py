@@ -50,6 +50,7 @@ from sandpost.model.messages import (
     Held,
     Hello,
     ListSandboxes,
+    Named,
     Ready,
     Reload,
     Replace,
@@ -107,6 +108,7 @@ class Controller:
         self._maker.failed = self._on_failed
         self._maker.ended = self._on_ended
         self._maker.removed = self._on_removed
+        self._maker.is_shared = lambda sandbox: not sandbox.record.exclusive and len(self._fleet.proxies) > 1
         self._maker.parent_tells = lambda: self._supervisor is not None and self._supervisor.connected
         self._desk.on_end = self._on_end
 
@@ -328,12 +330,14 @@ class Controller:
                 self._fleet.ack(proxy, message.seq)
             case Report():
                 self._report(proxy, message, now)
-            case Finished() | Replace() | Suspect():
+            case Finished() | Named() | Replace() | Suspect():
                 sandbox = self._fleet.sandboxes.get(message.sandbox_id)
                 if sandbox is None or sandbox.phase not in {"assigned", "draining"}:
                     return
                 if isinstance(message, Finished):
                     self._desk.finished(sandbox, proxy, now)
+                elif isinstance(message, Named):
+                    sandbox.named = True
                 elif isinstance(message, Replace):
                     self._desk.wishes_to_be_replaced(sandbox, now)
                 else:

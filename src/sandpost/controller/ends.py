@@ -29,6 +29,8 @@ class Evidence:
     peak_memory: int = 0
     """Most memory seen in use, bytes."""
     in_flight: int = 0
+    share: bool = False
+    """Its limits are one call's share of the tenant's."""
 
 
 def judge(evidence: Evidence) -> tuple[End, str]:
@@ -43,14 +45,14 @@ def _cause(evidence: Evidence) -> tuple[End, str]:
     if evidence.oom_kills:
         if evidence.parent_full:
             return "platform", "platform: the memory of all sandboxes together was full"
-        return _memory(evidence.limits)
+        return _memory(evidence)
     if evidence.status is None:
         return "crash", "crash: the process is gone, its status is not known"
     number = signal_of(evidence.status)
     if number is None:
         return "exit", f"exit: process ended with status {os.waitstatus_to_exitcode(evidence.status)}"
     if number in _ABORTS and evidence.peak_memory >= _NEARLY * evidence.limits.memory:
-        return _memory(evidence.limits)
+        return _memory(evidence)
     return "crash", f"crash: killed by signal {number}{_name(number)}"
 
 
@@ -62,8 +64,9 @@ def signal_of(status: int) -> int | None:
     return code - 128 if 128 < code < 128 + signal.NSIG else None
 
 
-def _memory(limits: Limits) -> tuple[End, str]:
-    return "memory", f"memory: {show_size(limits.memory)} reached"
+def _memory(evidence: Evidence) -> tuple[End, str]:
+    share = " (a call's share of `limits.memory`)" if evidence.share else ""
+    return "memory", f"memory: {show_size(evidence.limits.memory)} reached{share}"
 
 
 def _name(number: int) -> str:

@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from sandpost.controller.record import ProxyKey, Record
-from sandpost.model.ends import End
+from sandpost.model.ends import LIMITS, End
 from sandpost.model.errors import EngineError
 from sandpost.model.limits import Limits
 from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table
@@ -87,6 +87,8 @@ class Sandbox:
     leaving: tuple[End, str] = ("drained", "")
     # A successor is on its way, with the word and message that this one will then leave with.
     replacing: tuple[End, str] | None = None
+    # The runtime said which call ends it now.
+    named: bool = False
     # Gone.
     removed: bool = False
     owing: set[ProxyKey] = field(default_factory=set)
@@ -200,7 +202,7 @@ class Fleet:
 
     def end(self, sandbox: Sandbox, word: End, message: str) -> None:
         """It has ended, or ends now: tell every proxy, remove it, and keep its slot until all have acknowledged."""
-        self._advance(sandbox, "gone", word=word, message=message)
+        self._advance(sandbox, "gone", word=word, message=message, named=sandbox.named)
         self._forget(sandbox)
         self._depart(sandbox)
         if sandbox.record.tenant is not None:
@@ -276,15 +278,18 @@ class Fleet:
         self._proxies.update(proxies)
 
     def join(self, proxy: ProxyKey) -> None:
-        """A proxy has connected: from now on it may hold routes. It gets all, then what it has to forget."""
+        """A proxy has connected: from now on it may hold routes. It gets what it has to forget, then all that stands.
+
+        In this order, since what is not in the table is gone without a word.
+        """
         if proxy not in self._proxies:
             self._actions.write_roster([*self._proxies, proxy])
             self._proxies.add(proxy)
-        for message in self.table():
-            self._actions.tell(proxy, message)
         for sandbox in self._gone.values():
             if proxy in sandbox.owing:
                 self._actions.tell(proxy, self._gone_message(sandbox))
+        for message in self.table():
+            self._actions.tell(proxy, message)
 
     def dead(self, proxy: ProxyKey) -> None:
         """Its process has ended: it holds no route, has no call in flight and owes nothing."""
@@ -373,9 +378,12 @@ class Fleet:
 
     def _gone_message(self, sandbox: Sandbox) -> Gone:
         record = sandbox.record
+        word = record.word or "platform"
+        limit = LIMITS.get(word)
         return Gone(
-            seq=sandbox.seq, sandbox_id=record.sandbox_id, tenant=record.tenant or "",
-            word=record.word or "platform", message=record.message,
+            seq=sandbox.seq, sandbox_id=record.sandbox_id, tenant=record.tenant or "", word=word,
+            message=record.message, setting=f"limits.{limit}" if limit else "",
+            limit=getattr(record.limits, limit) if limit else 0, named=record.named,
         )  # fmt: skip
 
     def _settle(self, sandbox: Sandbox) -> None:

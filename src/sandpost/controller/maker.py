@@ -16,7 +16,7 @@ from sandpost.controller.warmup import warm
 from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
-from sandpost.model.ends import End
+from sandpost.model.ends import NAMED, End
 from sandpost.model.errors import EngineError
 from sandpost.model.host import SANDBOX_PORT, Host
 
@@ -24,6 +24,8 @@ log = get_logger()
 
 _STATUS_WITHIN = 0.1
 """Seconds after a process's end within which the supervisor, its parent, has told the status."""
+_NAMED_WITHIN = 0.02
+"""Seconds after a shared sandbox's end within which a proxy has told, if one can, that the guilty call was named."""
 _RETRY = 0.2
 _RETRY_MAX = 5.0
 _MAX_STATUSES = 4096
@@ -45,6 +47,8 @@ class Maker:
         self._removals: set[asyncio.Task[None]] = set()
         self.parent_tells: Callable[[], bool] = lambda: False
         """Whether there is a supervisor that will tell wait statuses."""
+        self.is_shared: Callable[[Sandbox], bool] = lambda _sandbox: False
+        """Whether calls of several proxies may be in it."""
         self.ready: Callable[[Sandbox, float], None]
         self.failed: Callable[[Sandbox, str], None]
         self.ended: Callable[[Sandbox, End, str], None]
@@ -103,6 +107,7 @@ class Maker:
                 parent_full=found.parent_full if found else False,
                 peak_memory=found.peak_memory if found else 0,
                 status=status,
+                share=record.exclusive,
             )
         )
 
@@ -227,9 +232,17 @@ class Maker:
                 status=status,
                 peak_memory=sandbox.peak_memory,
                 in_flight=sandbox.calls_in_flight,
+                share=sandbox.record.exclusive,
             )
         )
-        self.ended(sandbox, word, message)
+        if word in NAMED and not sandbox.named and self.is_shared(sandbox):
+            self._loop.call_later(_NAMED_WITHIN, self._end, sandbox, word, message)
+        else:
+            self._end(sandbox, word, message)
+
+    def _end(self, sandbox: Sandbox, word: End, message: str) -> None:
+        if sandbox.phase != "gone":
+            self.ended(sandbox, word, message)
 
     async def _remove(self, sandbox: Sandbox) -> None:
         record, delay = sandbox.record, _RETRY

@@ -45,3 +45,5 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     calls: int = 0
     word: End | None = None
     message: str = ""
+    named: bool = False
+    """The runtime said which call ended it."""

@@ -14,6 +14,12 @@ FATAL: frozenset[str] = frozenset(get_args(FatalEnd))
 ALL: tuple[str, ...] = get_args(End)
 
 
+NAMED: frozenset[str] = frozenset({"exit", "crash"})
+"""Ends of which the runtime can say beforehand which call is guilty."""
+LIMITS: dict[str, str] = {"memory": "memory"}
+"""Ends that meet one limit of the tenant's, and its name in `Limits`."""
+
+
 def is_fatal(word: End) -> bool:
     """Whether the tenant's code caused this end."""
     return word in FATAL

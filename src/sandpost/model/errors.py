@@ -229,13 +229,17 @@ class DeadlinePassed(SandpostError):
 
 
 class SandboxEnded(SandpostError):
-    """The sandbox ended during the call; `reason` is the end's word."""
+    """The sandbox ended during the call; `reason` is the end's word, `setting` the limit that it met, if it has one."""
 
     status = 500
     fault: ClassVar[Fault] = "code"
 
-    def __init__(self, message: str, *, word: str, shared: bool = False) -> None:
+    def __init__(
+        self, message: str, *, word: str, shared: bool = False, limit: float | None = None, setting: str = ""
+    ) -> None:
         details: dict[str, Any] = {"shared": True} if shared else {}
+        if setting:
+            details |= {"limit": limit, "setting": setting}
         super().__init__(message, **details)
         self.word = word
 

@@ -112,6 +112,12 @@ class Finished(_Message, frozen=True, kw_only=True):
     sandbox_id: str
 
 
+class Named(_Message, frozen=True, kw_only=True):
+    """The runtime said which call ends this sandbox now: the calls of every other worker are its neighbours."""
+
+    sandbox_id: str
+
+
 class Replace(_Message, frozen=True, kw_only=True):
     """The runtime asks for a successor (memory of unloaded programs not freed): make it, then drain this."""
 
@@ -155,13 +161,20 @@ class Leaving(_Message, frozen=True, kw_only=True):
 
 
 class Gone(_Message, frozen=True, kw_only=True):
-    """The sandbox has ended; `message` says which limit and how much. Proxies answer `Ack(seq)`."""
+    """The sandbox has ended; `message` says which limit and how much. Proxies answer `Ack(seq)`.
+
+    `setting` and `limit`: which limit of the tenant's it met and what that was, where the end has one. `named`: as
+    `Named` says.
+    """
 
     seq: int
     sandbox_id: str
     tenant: str
     word: End
     message: str
+    setting: str = ""
+    limit: float = 0
+    named: bool = False
 
 
 # --- api <-> controller ----------------------------------------------------------------------------------
@@ -365,7 +378,7 @@ class Stopped(_Message, frozen=True, kw_only=True):
 
 
 ToController = (
-    Hello | Ask | Ack | Report | Suspect | Finished | Replace
+    Hello | Ask | Ack | Report | Suspect | Finished | Named | Replace
     | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken
 )  # fmt: skip
 FromController = (

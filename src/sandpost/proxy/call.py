@@ -7,7 +7,7 @@ connect, write, read. Until a byte of it is written it may be sent to another sa
 import random
 from typing import TYPE_CHECKING
 
-from sandpost.model.ends import FATAL, End
+from sandpost.model.ends import FATAL, NAMED
 from sandpost.model.errors import (
     BadGateway,
     DeadlinePassed,
@@ -18,7 +18,7 @@ from sandpost.model.errors import (
     Unavailable,
     UnknownCode,
 )
-from sandpost.model.messages import Finished, Replace
+from sandpost.model.messages import Finished, Gone, Replace
 from sandpost.model.units import format_duration
 from sandpost.proxy import cors
 from sandpost.proxy.exchange import Exchange
@@ -46,7 +46,6 @@ MAX_PAUSE = 0.5
 MAX_LAST_WORDS = 256 * 1024
 """Bytes of an answer that are held until the end of its sandbox is known."""
 _OURS = frozenset({b"x-wt-response-source"})
-_NAMED_ENDS = frozenset({"exit", "crash"})
 
 
 class Call(Exchange):
@@ -344,8 +343,8 @@ class Call(Exchange):
         if unknown is not None and head.status == 404:
             self._reload()
             return
-        if end is not None and not sandbox.guilty_named:
-            sandbox.guilty_named = True
+        if end is not None and not sandbox.named:
+            sandbox.name()
             self.worker.routes.ending(sandbox)
             # The caller may call again at once, through another worker: that one must not send it to this sandbox.
             self._last_words = [self._last_head + rest]
@@ -477,8 +476,9 @@ class Call(Exchange):
             )
         )
 
-    def sandbox_gone(self, word: End, message: str, *, shared: bool, guilty_named: bool) -> None:
+    def sandbox_gone(self, gone: Gone, *, shared: bool, named: bool) -> None:
         """The sandbox has ended. A call of which nothing was written goes to another one."""
+        word = gone.word
         self._tell_last_words()
         if self.done:
             return
@@ -492,12 +492,14 @@ class Call(Exchange):
             self.sandbox = None
             self._choose()
             return
-        if guilty_named and word in _NAMED_ENDS:
+        if named and word in NAMED:
             self.fail(NeighbourCall(f"another call ended the sandbox ({word}) that this one shared with it"))
         elif word in FATAL:
-            self.fail(SandboxEnded(message, word=word, shared=shared))
+            self.fail(
+                SandboxEnded(gone.message, word=word, shared=shared, limit=gone.limit or None, setting=gone.setting)
+            )
         else:
-            self.fail(SandboxLost(f"{message}; the call was not run again", word=word))
+            self.fail(SandboxLost(f"{gone.message}; the call was not run again", word=word))
 
     def timed_out(self) -> None:
         """The deadline."""

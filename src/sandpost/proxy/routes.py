@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from sandpost.logs.setup import get_logger
-from sandpost.model.ends import End
 from sandpost.model.errors import SandpostError, Unavailable
 from sandpost.model.messages import (
     Ack,
@@ -167,7 +166,9 @@ class Routes:
         listed, self._table = self._table, {}
         for sandbox_id in list(self.sandboxes):
             if sandbox_id not in listed:
-                self._end(sandbox_id, "platform", "the sandbox ended while the controller was away", None)
+                tenant = self.sandboxes[sandbox_id].tenant
+                message = "the sandbox ended while the controller was away"
+                self._end(Gone(seq=0, sandbox_id=sandbox_id, tenant=tenant, word="platform", message=message), None)
         for route in listed.values():
             self._add(route)
         for question in self._questions.values():
@@ -215,7 +216,7 @@ class Routes:
             if connection == self._connection:
                 self._send(Ack(seq=message.seq))
 
-        self._end(message.sandbox_id, message.word, message.message, acknowledge)
+        self._end(message, acknowledge)
 
     def give_up_waiting(self, now: float) -> None:
         """Refuse calls that have waited for a controller that is away (called four times a second)."""
@@ -274,24 +275,24 @@ class Routes:
             self._current[sandbox.tenant] = sandbox
         self._serve(self._held.pop(sandbox.tenant, []), self._current[sandbox.tenant])
 
-    def _end(self, sandbox_id: str, word: End, message: str, then: Callable[[], None] | None) -> None:
-        sandbox = self.sandboxes.pop(sandbox_id, None)
+    def _end(self, gone: Gone, then: Callable[[], None] | None) -> None:
+        sandbox = self.sandboxes.pop(gone.sandbox_id, None)
         if sandbox is None:
             if then is not None:
                 then()
             return
         sandbox.leaving = True
         self._drop_current(sandbox)
-        self._counts.ends[word] += 1
-        self._loop.call_later(_SETTLE, self._close, sandbox, word, message, then)
+        self._counts.ends[gone.word] += 1
+        self._loop.call_later(_SETTLE, self._close, sandbox, gone, then)
 
-    def _close(self, sandbox: Sandbox, word: End, message: str, then: Callable[[], None] | None) -> None:
+    def _close(self, sandbox: Sandbox, gone: Gone, then: Callable[[], None] | None) -> None:
         if sandbox.touched:
             # What it did since the last report is still to be counted.
             self._touched.remove(sandbox)
             self._touched.append(sandbox)
         others = self._in_flight(sandbox.tenant) - len(sandbox.calls) if not sandbox.route.exclusive else 0
-        sandbox.end(word, message, others_in_flight=max(others, 0), on_empty=then if then is not None else lambda: None)
+        sandbox.end(gone, others_in_flight=max(others, 0), on_empty=then if then is not None else lambda: None)
         held = self._held.pop(sandbox.tenant, [])
         for call in held:
             if not call.done:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandpost.logs.setup import get_logger
-from sandpost.model.ends import End
-from sandpost.model.messages import Activity, Route, Suspect
+from sandpost.model.messages import Activity, Gone, Named, Route, Suspect
 from sandpost.proxy.figures import Counts
 from sandpost.proxy.load import Waiter
 from sandpost.proxy.loads import Loads
@@ -15,6 +14,7 @@ from sandpost.proxy.probe import Probe
 from sandpost.proxy.upstream import Pool
 
 if TYPE_CHECKING:
+    from sandpost.model.ends import End
     from sandpost.proxy.call import Call
 
 log = get_logger()
@@ -30,7 +30,7 @@ _SUSPECT_AGAIN = 1.0
 class Tell(Protocol):
     """Sends a message to the controller."""
 
-    def __call__(self, message: Suspect) -> object:
+    def __call__(self, message: Suspect | Named) -> object:
         """Send if connected."""
 
 
@@ -56,8 +56,7 @@ class Sandbox:
         """Takes no new calls."""
         self.word: End | None = None
         """Why it ended; None while it lives."""
-        self.message = ""
-        self.guilty_named = False
+        self.named = False
         """The runtime said which call ends it (what it says decides bodies alone)."""
         self.replace_asked = False
         # For the controller: since the last report.
@@ -92,15 +91,16 @@ class Sandbox:
         """`waiter` waits no more, or its load has ended."""
         self._loads.forget(code_hash, waiter)
 
-    def end(self, word: End, message: str, *, others_in_flight: int, on_empty: Callable[[], None]) -> None:
+    def end(self, gone: Gone, *, others_in_flight: int, on_empty: Callable[[], None]) -> None:
         """The sandbox has ended: tell its calls, close its connections; `on_empty` runs when none is left."""
-        self.word, self.message, self.leaving = word, message, True
+        self.word, self.leaving = gone.word, True
+        named = self.named or gone.named
         self.probe.close()
         self._loads.close()
         calls = list(self.calls)
         shared = others_in_flight + sum(call.written for call in calls) > 1
         for call in calls:
-            call.sandbox_gone(word, message, shared=shared, guilty_named=self.guilty_named)
+            call.sandbox_gone(gone, shared=shared, named=named)
         self.pool.close(on_empty)
 
     def watch(self, now: float) -> None:
@@ -129,6 +129,11 @@ class Sandbox:
         if self.word is None and not self._deadline_at:
             self._deadline_at = now
             self.probe.ask(now)
+
+    def name(self) -> None:
+        """The runtime said which call ends it: calls that came through other workers must know, too."""
+        self.named = True
+        self._tell(Named(sandbox_id=self.sandbox_id))
 
     def suspect_broken(self, detail: str) -> None:
         """Report that the sandbox does not speak the wire."""
