@@ -243,7 +243,7 @@ def make_host(state_dir: str, run_dir: str, output: int) -> Host:
         listen_host="127.0.0.1",
         listen_port=1,
         workers=1,
-        users=Users(proxy=1, api=1, collector=UID, gid=UID),
+        users=Users(proxy=1, api=1, collector=UID, egress=1, gid=UID),
         sandbox_network="198.18.0.0/19",
         sandbox_uids=1_000_000,
         runtime_command="runc",

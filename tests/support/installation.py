@@ -42,7 +42,7 @@ from sandpost.model.messages import (
 )
 
 API = [sys.executable, "-c", "import sys; from sandpost.api.main import main; sys.exit(main(sys.argv[1:]))"]
-USERS = Users(proxy=720_001, api=720_002, collector=720_003, gid=720_004)
+USERS = Users(proxy=720_001, api=720_002, collector=720_003, egress=720_005, gid=720_004)
 KEY = "installation-test-key"
 
 

@@ -75,7 +75,7 @@ def _network(values: Mapping[str, Any]) -> str | None:
         return f"`network.block` {block} is too large: its user ids would not fit; use a /10 or smaller"
     if block.is_loopback or block.is_multicast or block.is_link_local:
         return f"`network.block` {block} has a meaning of its own: use private addresses such as 198.18.0.0/15"
-    slots = block.num_addresses // INSTANCES // 2
+    slots = block.num_addresses // INSTANCES // 2 - 1
     if values["pool_size"] > slots // 2:
         return f"`pool_size` {values['pool_size']} is too much for `network.block` {block}: it has {slots} sandboxes"
     base, needed = values["uids.base"], INSTANCES * ids_each(block)

@@ -27,6 +27,7 @@ class Users(msgspec.Struct, frozen=True, kw_only=True):
     proxy: int
     api: int
     collector: int
+    egress: int
     gid: int
 
 
@@ -95,8 +96,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slots(self) -> int:
-        """How many sandboxes the address block has room for, a /31 each."""
-        return IPv4Network(self.sandbox_network).num_addresses // 2
+        """How many sandboxes the address block has room for, a /31 each; the last /31 holds `platform_address`."""
+        return IPv4Network(self.sandbox_network).num_addresses // 2 - 1
+
+    @property
+    def platform_address(self) -> IPv4Address:
+        """The one address of the host that a sandbox reaches: its resolver. It is on the host's loopback interface."""
+        return IPv4Network(self.sandbox_network).broadcast_address
 
     def slot_addresses(self, slot: int) -> tuple[IPv4Address, IPv4Address]:
         """Return the host's and the sandbox's address of `slot`."""

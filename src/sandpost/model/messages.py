@@ -16,7 +16,7 @@ from sandpost.model.limits import Tenant
 
 VERSION = 1
 
-Part = Literal["supervisor", "controller", "proxy", "api", "collector", "cli"]
+Part = Literal["supervisor", "controller", "proxy", "api", "collector", "egress", "cli"]
 Phase = Literal["starting", "pooled", "assigned", "draining", "gone"]
 
 
@@ -175,6 +175,43 @@ class Gone(_Message, frozen=True, kw_only=True):
     setting: str = ""
     limit: float = 0
     named: bool = False
+
+
+# --- controller <-> egress -------------------------------------------------------------------------------
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sandbox's way out. `address` is its own inside address; `egress` its tenant's policy (`model.egress`)."""
+
+    sandbox_id: str
+    tenant: str
+    address: str
+    egress: str
+
+
+class Ways(_Message, frozen=True, kw_only=True):
+    """Part of all ways, sent after `Hello`; `last` ends it. Sandboxes not in it are gone."""
+
+    ways: list[Way]
+    last: bool
+
+
+class WayOpened(_Message, frozen=True, kw_only=True):
+    """A way begins, or its policy has changed. It ends by `Gone`, which egress answers by `Ack` like a proxy."""
+
+    way: Way
+
+
+class Noted(_Message, frozen=True, kw_only=True):
+    """Egress to controller, controller to collector: something for the tenant's own log.
+
+    `kind` is one word for figures (such as `name_refused`); `times` how often it happened since the last such note.
+    """
+
+    sandbox_id: str
+    kind: str
+    text: str
+    times: int = 1
 
 
 # --- api <-> controller ----------------------------------------------------------------------------------
@@ -379,10 +416,10 @@ class Stopped(_Message, frozen=True, kw_only=True):
 
 ToController = (
     Hello | Ask | Ack | Report | Suspect | Finished | Named | Replace
-    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken
+    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken | Noted
 )  # fmt: skip
 FromController = (
-    Table | Assigned | Granted | Refused | Leaving | Gone
+    Table | Assigned | Granted | Refused | Leaving | Gone | Ways | WayOpened | Noted
     | Sandboxes | Status | Done | Usage
 )  # fmt: skip
 ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart
