@@ -48,7 +48,7 @@ def bench_host(instance: int, run_dir: str) -> Host:
         listen_host="127.0.0.1",
         listen_port=0,
         workers=1,
-        users=Users(proxy=65001, api=65002, collector=65003, gid=65001),
+        users=Users(proxy=65001, api=65002, collector=65003, egress=65005, gid=65001),
         sandbox_network=f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         sandbox_uids=1_000_000_000 + instance * 65536,
         runtime_command=shutil.which("runc") or "/usr/sbin/runc",

@@ -27,6 +27,7 @@ from sandpost.model.messages import (
     Ask,
     AskStatus,
     Assigned,
+    Done,
     FromController,
     Gone,
     Granted,
@@ -183,6 +184,7 @@ class Client:
         self.answers: dict[int, Granted | Refused] = {}
         self.gone: dict[str, Gone] = {}
         self.left: set[str] = set()
+        self.told: list[FromController] = []
         self.unacknowledged: list[Gone] = []
         self.clings_to: set[str] = set()
         """Tenants whose routes it does not let go of."""
@@ -300,8 +302,10 @@ class Client:
                     for item in message.items:
                         self._add(item)
                 channel.send(UsageTaken(batch=message.batch))
-            case _:
+            case Done():
                 self.done.add(message.seq)
+            case _:
+                self.told.append(message)
         self._heard.set()
 
     def _add(self, item: UsageItem) -> None:

@@ -55,7 +55,7 @@ class Client:
                 base_url=url,
                 headers=headers,
                 timeout=TIMEOUT,
-                verify=_trust(url, certificate, authorities),
+                verify=trust(url, certificate, authorities),
                 trust_env=False,
             )
 
@@ -227,7 +227,8 @@ def _distrust(error: BaseException | None) -> str:
     return ""
 
 
-def _trust(url: str, certificate: str, authorities: str) -> ssl.SSLContext | bool:
+def trust(url: str, certificate: str, authorities: str) -> ssl.SSLContext | bool:
+    """Return whose certificates are believed at `url`; False without TLS. Arguments as of `Client`; `ConfigError`."""
     if not url.startswith("https"):
         # Building the machine's list of authorities takes longer than the request.
         return False

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -51,6 +52,7 @@ from sandpost.model.messages import (
     Hello,
     ListSandboxes,
     Named,
+    Noted,
     Ready,
     Reload,
     Replace,
@@ -92,6 +94,7 @@ class Controller:
         self._fleet = Fleet(self, self, host_port=lambda slot: (address(host, slot), SANDBOX_PORT))
         self._desk = Desk(self._fleet, self, _policy(host))
         self._meter = Meter(self._fleet, engine, Ledger())
+        self._hits: Counter[str] = Counter()
         self._maker = Maker(host, engine, self._fifos, self._meter)
         self._memory = MemoryWatch(self._desk, engine, self._meter, host.memory_reserve, self._pump_soon)
         self._suspicion = Suspicion(self._desk, self._meter)
@@ -443,9 +446,13 @@ class Controller:
         now = time.monotonic()
         self._desk.tick(now)
         self._meter.prune(now)
+        for sandbox, hit in self._meter.hits(now):
+            self._hits[hit.kind] += hit.times
+            text = hit.text + (f", {hit.times} times" if hit.times > 1 else "")
+            self._clients.tell_collector(Noted(sandbox_id=sandbox.sandbox_id, kind=hit.kind, text=text))
         shown = figures.figures(
             self._desk, self._memory.measure(), self._start_seconds,
-            proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, now=now,
+            proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, hits=self._hits, now=now,
         )  # fmt: skip
         with contextlib.suppress(FileNotFoundError):
             figures_file.write(self._host.metrics_dir, shown)

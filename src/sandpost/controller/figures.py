@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections.abc import Mapping
 
 from sandpost.controller.desk import Desk
+from sandpost.controller.hits import KINDS
 from sandpost.controller.room import Memory
 from sandpost.model import ends
 from sandpost.model.figures import Figures, Histogram, counter, gauge
@@ -12,7 +14,16 @@ START_BOUNDS = (0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0,
 """Seconds that the starts of sandboxes are sorted by."""
 
 
-def figures(desk: Desk, memory: Memory, starts: Histogram, *, proxies: int, lost_usage: int, now: float) -> Figures:
+def figures(
+    desk: Desk,
+    memory: Memory,
+    starts: Histogram,
+    *,
+    proxies: int,
+    lost_usage: int,
+    hits: Mapping[str, int],
+    now: float,
+) -> Figures:
     """Return all of them; no label names a tenant."""
     samples = [
         gauge("sandpost_pool_sandboxes", "Sandboxes ready in the pool.", desk.fleet.counts["pooled"]),
@@ -35,6 +46,10 @@ def figures(desk: Desk, memory: Memory, starts: Histogram, *, proxies: int, lost
         # All words from the start: the first of a kind is an increase too.
         counter("sandpost_sandbox_ends_total", "Ends of sandboxes by word.", desk.ends.get(word, 0), word=word)
         for word in ends.ALL
+    ]
+    samples += [
+        counter("sandpost_limits_hit_total", "Limits met that end nothing, by kind.", hits.get(kind, 0), kind=kind)
+        for kind in KINDS
     ]
     samples += [
         counter("sandpost_sandboxes_refused_total", "Asks for a sandbox refused, by reason.", count, reason=reason)

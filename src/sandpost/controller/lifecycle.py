@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from sandpost.controller.hits import Hits
 from sandpost.controller.record import ProxyKey, Record
 from sandpost.model.ends import LIMITS, End
 from sandpost.model.errors import EngineError
@@ -98,6 +99,7 @@ class Sandbox:
     peak_memory: int = 0
     cpu_seconds: float = 0.0
     pids: int = 0
+    hits: Hits = field(default_factory=Hits)
 
     @property
     def sandbox_id(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandpost.model.limits import Limits
+from sandpost.walls.pressure import Pressure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,8 @@ class Consumption:
     """The memory that was wanting was that of all sandboxes together, not the tenant's."""
     peak_memory: int = 0
     """Most memory seen in use, bytes."""
+    pids_refused: int = 0
+    """Processes and threads that `limits.pids` did not let be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,9 @@ class Engine(Protocol):
 
     def consumption(self, sandbox_id: str, group_id: str) -> Consumption | None:
         """Read what it has used; None if it is gone."""
+
+    def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> Pressure | None:
+        """Look which limits that end nothing are met now; None if it is gone. `pid` is its first process."""
 
     def memory(self) -> tuple[int, int]:
         """Return bytes used by all sandboxes together, and their bound."""

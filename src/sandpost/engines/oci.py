@@ -21,7 +21,7 @@ from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES
 from sandpost.model.limits import Limits
 from sandpost.network import addresses, firewall, namespaces
-from sandpost.walls import cgroups, oci_config
+from sandpost.walls import cgroups, oci_config, pressure
 from sandpost.walls.identity import identity
 
 _START_PATIENCE = 10.0
@@ -89,7 +89,12 @@ class OciEngine:
             oom_kills=usage.oom_kills,
             parent_full=usage.parent_full,
             peak_memory=usage.peak_memory,
+            pids_refused=usage.pids_refused,
         )
+
+    def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> pressure.Pressure | None:
+        usage = self._groups.usage(group_id, sandbox_id)
+        return pressure.look(pid, limits, usage.pids_refused) if usage is not None else None
 
     def memory(self) -> tuple[int, int]:
         return self._groups.parent_memory()

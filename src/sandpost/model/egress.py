@@ -3,7 +3,8 @@
 `public` (the default): the public internet. `none`: nothing, no name either. `allow:ENTRY,ENTRY..`: what an entry
 names and nothing else. An entry is `DOMAIN[:PORT]`, `*.DOMAIN[:PORT]` (one or more labels before it) or
 `ADDRESS[/BITS][:PORT]`; PORT is a number or a range `8000-8010`. A domain without a port means 80 and 443, and goes
-through the gate, which reads names of TLS (SNI) and HTTP (Host); an address without a port means all of them, TCP and UDP.
+through the gate, which reads names of TLS (SNI) and HTTP (Host); an address without a port means all of them, TCP and
+UDP.
 """
 
 import re
@@ -30,7 +31,7 @@ _LONGEST_DOMAIN = 253
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A name, in lower case without a final dot, that may be reached at some ports. `wildcard`: names below it alone."""
+    """A name, in lower case without a final dot, that may be reached at some ports. `wildcard`: names below it."""
 
     name: str
     wildcard: bool
@@ -98,7 +99,7 @@ def _entry(entry: str) -> Domain | Block:
 def _ports(entry: str, text: str) -> tuple[tuple[int, int], ...]:
     match = _PORTS.fullmatch(text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= first <= last <= 65535:  # noqa: PLR2004 - all ports there are
+    if not 1 <= first <= last <= 65535:
         raise InvalidValue(
             f"`{_shown(entry)}` in the allow-list has no port from 1 to 65535: write one, or a range like 8000-8010"
         )

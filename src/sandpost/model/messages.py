@@ -173,7 +173,7 @@ class Gone(_Message, frozen=True, kw_only=True):
     word: End
     message: str
     setting: str = ""
-    limit: float = 0
+    limit: int | float = 0
     named: bool = False
 
 
