@@ -292,6 +292,30 @@ def test_doctor_says_what_is_there(made: Installation) -> None:
     assert "is not running" in runner(made)("doctor").stdout
 
 
+def test_doctor_and_serve_say_the_same_of_a_state_folder_that_is_no_good(made: Installation) -> None:
+    def doctor() -> dict[str, str]:
+        done = runner(made)("doctor", "--json")
+        return {one["name"]: one["message"] for one in json.loads(done.stdout) if one["level"] == "fatal"}
+
+    def refused() -> str:
+        done = runner(made)("serve", "--listen", "127.0.0.1:1")
+        assert done.returncode == 1
+        return done.stderr.removeprefix("sandpost: ").strip()
+
+    state = made.host.state_dir
+    assert "state" not in doctor()
+    os.chown(state, 1000, 1000)
+    assert "belongs to user 1000" in doctor()["state"]
+    assert doctor()["state"] in refused()
+    os.chown(state, 0, 0)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711,ro,size=128M", "tmpfs", state], check=True, timeout=10)
+    try:
+        assert "read-only file system" in doctor()["state"]
+        assert doctor()["state"] in refused()
+    finally:
+        subprocess.run(["umount", state], check=True, timeout=10)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_is_printed_and_completes(made: Installation, shell: str) -> None:
     sandpost = runner(made)

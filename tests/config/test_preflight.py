@@ -1,5 +1,9 @@
 """Each thing that a machine may lack is told in a sentence that says how to get it."""
 
+import os
+import stat
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.config import load, machine, preflight
-from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB
+from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.model.errors import HostUnfit
+
+STATE = "/var/lib/sandpost"
+
+
+def state(**changes: Any) -> StateFolder:
+    values: dict[str, Any] = {
+        "path": STATE,
+        "found": STATE,
+        "mode": stat.S_IFDIR | 0o711,
+        "uid": 0,
+        "read_only": False,
+        "writable": True,
+        "foreign": "",
+        **changes,
+    }
+    return StateFolder(**values)
 
 
 def good(**changes: Any) -> Machine:
@@ -26,7 +46,8 @@ def good(**changes: Any) -> Machine:
         "memory": 8 * GiB,
         "memory_available": 6 * GiB,
         "swap": 0,
-        "disk_free": {"/var/lib/sandpost": 50 * GiB},
+        "state": state(),
+        "disk_free": {STATE: 50 * GiB},
         "pid_max": 4194304,
         "open_files": 1048576,
         "lowers_oom_score": True,
@@ -61,6 +82,17 @@ def test_a_good_machine_is_told_so() -> None:
         ({"namespaces": {"pid": 999, "net": 999, "mnt": 999}}, "namespaces", ["no user namespaces"]),
         ({"unreadable": ("/opt/sandpost/src",)}, "program", ["/opt/sandpost/src", "chmod -R go+rX"]),
         ({"memory": 256 * MiB}, "memory", ["512 MiB"]),
+        ({"state": state(uid=1000)}, "state", [STATE, "user 1000", f"chown root {STATE}", "state_dir"]),
+        ({"state": state(mode=stat.S_IFDIR | 0o775)}, "state", [STATE, "writable by others", f"chmod 711 {STATE}"]),
+        ({"state": state(mode=stat.S_IFREG | 0o644)}, "state", [STATE, "not a folder", "state_dir"]),
+        ({"state": state(read_only=True, writable=False)}, "state", [STATE, "read-only file system", "remount"]),
+        ({"state": state(writable=False)}, "state", [STATE, "not even by root", f"lsattr -d {STATE}", "state_dir"]),
+        ({"state": state(foreign="x.txt")}, "state", [STATE, "not Sandpost's (x.txt)", "state_dir"]),
+        (
+            {"state": state(found="/var", read_only=True, writable=False)},
+            "state",
+            ["/var is on a read-only", "remount"],
+        ),
         ({"disk_free": {"/var": 10 * MiB}}, "disk", ["/var", "10 MiB", "make room"]),
         ({"port_error": "127.0.0.1:1 is in use: look"}, "port", ["in use"]),
     ],
@@ -124,6 +156,34 @@ def test_this_machine_is_read() -> None:
     assert seen.binaries["nft"].endswith("/nft")
     assert preflight.cgroup_version(seen) in {1, 2}
     preflight.require(preflight.judge(seen))
+
+
+def test_the_state_folder_is_read_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    assert machine.state_folder(str(folder / "a" / "b")).found == str(tmp_path)
+    folder.mkdir(mode=0o711)
+    seen = machine.state_folder(str(folder))
+    assert preflight.state_problem(seen) == ""
+    assert not os.listdir(folder), "looking changes nothing"
+    os.chown(folder, 1000, 1000)
+    assert machine.state_folder(str(folder)).uid == 1000
+    os.chown(folder, 0, 0)
+    (folder / "thesis.txt").write_text("mine")
+    assert machine.state_folder(str(folder)).foreign == "thesis.txt"
+    (folder / "lock").write_text("somebody else's")
+    assert machine.state_folder(str(folder)).foreign == "lock"
+    assert not stat.S_ISDIR(machine.state_folder(str(folder / "lock")).mode)
+    assert "not a folder" in preflight.state_problem(machine.state_folder(str(folder / "lock" / "below")))
+
+
+def test_a_state_folder_that_takes_nothing_is_seen_without_trying(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711,ro", "tmpfs", tmp_path], check=True, timeout=10)
+    try:
+        for path in (tmp_path, tmp_path / "below"):
+            seen = machine.state_folder(str(path))
+            assert (seen.found, seen.read_only, seen.writable) == (str(tmp_path), True, False)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True, timeout=10)
 
 
 def test_a_missing_runtime_is_found_missing() -> None:

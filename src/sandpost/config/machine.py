@@ -6,12 +6,16 @@ import platform
 import resource
 import shutil
 import socket
+import stat
 import subprocess
 
 from sandpost.config import program
-from sandpost.config.preflight import BINARIES, Machine
+from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 
+STATE_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
+"""What the file `lock` of a state folder holds."""
+_STATE = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
 _CAP_SYS_RESOURCE = 24
 _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 
@@ -38,6 +42,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         memory=memory.get("MemTotal", 0),
         memory_available=memory.get("MemAvailable", 0),
         swap=memory.get("SwapTotal", 0),
+        state=state_folder(settings["state_dir"]),
         disk_free={path: _free(path) for path in dict.fromkeys((settings["state_dir"], settings["image_dir"]))},
         pid_max=int(_text("/proc/sys/kernel/pid_max") or 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] % (1 << 63),
@@ -45,6 +50,26 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         listen=settings["listen"],
         port_error=port_error,
         unreadable=tuple(program.unreadable(program.program_folders())),
+    )
+
+
+def state_folder(path: str) -> StateFolder:
+    """Look at the state folder `path`, or at what is nearest above it."""
+    found, seen = path, None
+    while seen is None:
+        try:
+            seen = os.stat(found, follow_symlinks=found != path)
+        except OSError:
+            found = os.path.dirname(found)
+    return StateFolder(
+        path=path,
+        found=found,
+        mode=seen.st_mode,
+        uid=seen.st_uid,
+        read_only=bool(os.statvfs(found).f_flag & os.ST_RDONLY),
+        # Asks the kernel, who knows of mounts and attributes what modes do not tell.
+        writable=os.access(found, os.W_OK | os.X_OK),
+        foreign=_foreign(path) if found == path and stat.S_ISDIR(seen.st_mode) else "",
     )
 
 
@@ -93,6 +118,22 @@ def place_in_use(k: int) -> bool:
     if any(os.path.isdir(os.path.join(root, f"sandpost-{k:x}")) for root in cgroup_roots()):
         return True
     return any(name.startswith(f"sp{k:x}-") for name in os.listdir("/sys/class/net"))
+
+
+def _foreign(state_dir: str) -> str:
+    """Return the name of something in the state folder that is not ours, if there is anything."""
+    try:
+        names = set(os.listdir(state_dir))
+        if "lock" not in names:
+            # A stranger's name, for a terminal.
+            return ascii(min(names - _STATE))[1:-1] if names - _STATE else ""
+        with open(os.path.join(state_dir, "lock"), "rb") as file:
+            return "" if file.read(len(STATE_MARK)) in {b"", STATE_MARK} else "lock"
+    except PermissionError:
+        # Another user than root.
+        return ""
+    except OSError:
+        return "lock"
 
 
 def _namespaces() -> dict[str, int]:

@@ -4,6 +4,7 @@
 """
 
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,6 +18,24 @@ BINARIES: Mapping[str, str] = {"nft": "nftables", "mmdebstrap": "mmdebstrap"}
 """Programs that are called by name, and the Debian package of each."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _RUNC = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateFolder:
+    """What was seen of the state folder `path`, or of what is nearest above it where it is still to be made."""
+
+    path: str
+    found: str
+    """`path` itself if it is there, else the nearest one above it."""
+    mode: int
+    """st_mode of `found`; of `path` itself no link is followed."""
+    uid: int
+    read_only: bool
+    """Whether the file system of `found` is mounted so."""
+    writable: bool
+    """Whether root may make something in `found`."""
+    foreign: str
+    """Name of something in it that is not ours; empty if there is nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +61,7 @@ class Machine:
     memory: int
     memory_available: int
     swap: int
+    state: StateFolder
     disk_free: Mapping[str, int]
     """Free bytes at the folders that we write to."""
     pid_max: int
@@ -68,7 +88,7 @@ def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
     findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
-    findings += [_nft(machine), _namespaces(machine), _program(machine), _memory(machine)]
+    findings += [_nft(machine), _namespaces(machine), _program(machine), _memory(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -86,6 +106,28 @@ def cgroup_version(machine: Machine) -> int:
     if machine.cgroup2 >= CONTROLLERS:
         return 2
     return 1 if machine.cgroup1 >= CONTROLLERS else 0
+
+
+def state_problem(seen: StateFolder) -> str:
+    """Return why no state can be kept in the folder, and what to do; empty if it can."""
+    elsewhere = "set state_dir to another folder"
+    if not stat.S_ISDIR(seen.mode):
+        return f"{seen.found} is not a folder: set state_dir to a folder of Sandpost's own"
+    if seen.found == seen.path and (seen.uid != 0 or seen.mode & 0o022):
+        whose = f"belongs to user {seen.uid}" if seen.uid != 0 else "is open to others"
+        return (
+            f"{seen.path} {whose}: it must belong to root and not be writable by others: `chown root {seen.path}` and "
+            f"`chmod 711 {seen.path}`, or {elsewhere}"
+        )
+    if seen.foreign:
+        return (
+            f"{seen.path} holds files that are not Sandpost's ({seen.foreign}): set state_dir to an empty or new folder"
+        )
+    if seen.read_only:
+        return f"{seen.found} is on a read-only file system: remount it, or {elsewhere}"
+    if not seen.writable:
+        return f"{seen.found} may not be written, not even by root: see `lsattr -d {seen.found}`, or {elsewhere}"
+    return ""
 
 
 def _root(machine: Machine) -> Finding:
@@ -183,6 +225,15 @@ def _memory(machine: Machine) -> Finding:
     if machine.memory_available < 512 * MiB:
         return Finding("memory", "warn", f"{shown}: few sandboxes will fit; a sandbox takes some 11 MiB")
     return Finding("memory", "ok", shown)
+
+
+def _state(machine: Machine) -> Finding:
+    seen = machine.state
+    if machine.uid != 0:
+        return Finding("state", "ok", "not looked at: others than root do not see into it")
+    if problem := state_problem(seen):
+        return Finding("state", "fatal", problem)
+    return Finding("state", "ok", f"{seen.path} can be written" if seen.found == seen.path else f"{seen.path} is new")
 
 
 def _disk(folder: str, free: int) -> Finding:
