@@ -136,6 +136,28 @@ def test_a_missing_runc_is_told_with_the_package(top: Path) -> None:
     assert "apt-get install runc" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("mode", "text", "words"),
+    [
+        (None, "", "no such file"),
+        (0o644, "#!/bin/sh\n", "chmod 755"),
+        (0o755, "no program at all", "no OCI runtime"),
+    ],
+)
+def test_a_wrong_oci_runtime_is_told_by_its_setting_and_path(
+    top: Path, mode: int | None, text: str, words: str
+) -> None:
+    path = top / "runtime"
+    if mode is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    done = serve(top, OCI_RUNTIME=str(path))
+    assert done.returncode == 1
+    assert f"`oci.runtime` is {path}" in done.stderr
+    assert words in done.stderr
+    assert "runc is missing" not in done.stderr
+
+
 def test_a_missing_firewall_program_is_told_with_the_package(top: Path) -> None:
     bare = top / "bin"
     bare.mkdir()

@@ -23,7 +23,8 @@ _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 def read(settings: Settings, *, port_error: str = "") -> Machine:
     """Look at the machine as `settings` would use it. Takes some 30 ms, most of it two programs' start."""
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
-    runtime = shutil.which(settings["oci.runtime"]) or ""
+    given = settings["oci.runtime"]
+    runtime = shutil.which(given) or ""
     version = _start([runtime, "--version"]) if runtime else None
     tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
     memory = _meminfo()
@@ -35,7 +36,9 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         cgroup1=cgroup1,
         cgroup2=cgroup2,
         binaries=binaries,
+        runtime_given=given,
         runtime=runtime,
+        runtime_mode=_mode(given),
         runtime_version=_finish(version)[0] if version else "",
         nft_error=_finish(tables)[1] if tables else "",
         namespaces=_namespaces(),
@@ -134,6 +137,12 @@ def _foreign(state_dir: str) -> str:
         return ""
     except OSError:
         return "lock"
+
+
+def _mode(path: str) -> int:
+    with contextlib.suppress(OSError):
+        return os.stat(path).st_mode
+    return 0
 
 
 def _namespaces() -> dict[str, int]:

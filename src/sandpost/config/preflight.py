@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sandpost.config.table import DEFAULTS
 from sandpost.model.errors import HostUnfit
 
 Level = Literal["ok", "warn", "fatal"]
@@ -16,8 +17,11 @@ MiB, GiB = 1 << 20, 1 << 30
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 BINARIES: Mapping[str, str] = {"nft": "nftables", "mmdebstrap": "mmdebstrap"}
 """Programs that are called by name, and the Debian package of each."""
+_OTHER_RUNTIME = "name an OCI runtime's path, or leave the setting out and `apt-get install runc`"
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
-_RUNC = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_RUNC = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
+_SPEC = re.compile(r"^spec: \d", re.MULTILINE)
+"""In what `--version` of an OCI runtime prints: the version of the specification that it keeps to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +55,12 @@ class Machine:
     """Controllers of the v2 tree, wherever it is mounted."""
     binaries: Mapping[str, str]
     """Paths of `BINARIES` that were found."""
+    runtime_given: str
+    """The setting `oci.runtime`."""
     runtime: str
-    """Path of the OCI runtime."""
+    """Path of the OCI runtime; empty if what was given is no program that can be run."""
+    runtime_mode: int
+    """st_mode of what was given as a path; 0: there is nothing."""
     runtime_version: str
     nft_error: str
     """What `nft list tables` said, if it failed."""
@@ -162,19 +170,36 @@ def _cgroups(machine: Machine) -> Finding:
 
 def _runtime(machine: Machine) -> Finding:
     if not machine.runtime:
-        return Finding(
-            "runtime", "fatal", "runc is missing: `apt-get install runc`, or name an OCI runtime with oci.runtime"
-        )
+        return Finding("runtime", "fatal", _no_runtime(machine.runtime_given, machine.runtime_mode))
     match = _RUNC.search(machine.runtime_version)
-    if match is None:
-        return Finding("runtime", "fatal", f"{machine.runtime} --version says nothing useful: reinstall runc")
+    if match is None or not _SPEC.search(machine.runtime_version):
+        said = f"`{machine.runtime} --version` shows no OCI runtime"
+        if machine.runtime_given == DEFAULTS["oci.runtime"]:
+            return Finding("runtime", "fatal", f"{said}: reinstall runc")
+        return Finding("runtime", "fatal", f"`oci.runtime` is {machine.runtime_given}, but {said}: {_OTHER_RUNTIME}")
     version = tuple(int(part) for part in match.groups())
+    shown = ".".join(match.groups())
     if version < (1, 1, 0):
-        return Finding("runtime", "fatal", f"{machine.runtime} is {match[0]}: 1.1 or newer is needed")
+        return Finding("runtime", "fatal", f"{machine.runtime} is {shown}: 1.1 or newer is needed")
     if version < (1, 2, 8):
         # CVE-2025-31133, -52565, -52881; they need mounts shared with a hostile container, which there are not here.
-        return Finding("runtime", "warn", f"{machine.runtime} {match[0]} works; 1.2.8 has fixes that it lacks")
-    return Finding("runtime", "ok", f"{machine.runtime} {match[0]}")
+        return Finding("runtime", "warn", f"{machine.runtime} {shown} works; 1.2.8 has fixes that it lacks")
+    return Finding("runtime", "ok", f"{machine.runtime} {shown}")
+
+
+def _no_runtime(given: str, mode: int) -> str:
+    """Return why `given`, a name or a path to what has `mode`, is no program that can be run."""
+    if given == DEFAULTS["oci.runtime"]:
+        return "runc is missing: `apt-get install runc`, or name an OCI runtime with oci.runtime"
+    if "/" not in given:
+        why = f"which is in no folder of PATH: {_OTHER_RUNTIME}"
+    elif mode == 0:
+        why = f"and there is no such file: {_OTHER_RUNTIME}"
+    elif not stat.S_ISREG(mode):
+        why = f"which is not a file: {_OTHER_RUNTIME}"
+    else:
+        why = f"which may not be run: `chmod 755 {given}`, or {_OTHER_RUNTIME}"
+    return f"`oci.runtime` is {given}, {why}"
 
 
 def _binary(machine: Machine, name: str, package: str) -> Finding:
