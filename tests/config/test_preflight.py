@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sandpost.config import load, machine, preflight
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.model.errors import HostUnfit
+from sandpost.model.inside import DEVICES
 
 STATE = "/var/lib/sandpost"
 
@@ -29,6 +30,12 @@ def state(**changes: Any) -> StateFolder:
         **changes,
     }
     return StateFolder(**values)
+
+
+def devices(**changes: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    minors = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+    good = {name: (stat.S_IFCHR | 0o666, os.makedev(1, minor)) for name, minor in minors.items()}
+    return good | changes
 
 
 def good(**changes: Any) -> Machine:
@@ -48,6 +55,7 @@ def good(**changes: Any) -> Machine:
         "memory": 8 * GiB,
         "memory_available": 6 * GiB,
         "swap": 0,
+        "devices": devices(),
         "state": state(),
         "disk_free": {STATE: 50 * GiB},
         "pid_max": 4194304,
@@ -108,6 +116,21 @@ def test_a_good_machine_is_told_so() -> None:
         ({"namespaces": {"user": 0, "pid": 9, "net": 9, "mnt": 9}}, "namespaces", ["user", "sysctl -w user.max_user"]),
         ({"namespaces": {"pid": 999, "net": 999, "mnt": 999}}, "namespaces", ["no user namespaces"]),
         ({"unreadable": ("/opt/sandpost/src",)}, "program", ["/opt/sandpost/src", "chmod -R go+rX"]),
+        (
+            {"devices": devices(null=(stat.S_IFREG | 0o644, 0))},
+            "devices",
+            ["/dev/null is not the device", "rm /dev/null", "mknod -m 666 /dev/null c 1 3"],
+        ),
+        (
+            {"devices": devices(zero=(stat.S_IFCHR | 0o666, os.makedev(1, 3)))},
+            "devices",
+            ["/dev/zero is not the device", "mknod -m 666 /dev/zero c 1 5"],
+        ),
+        (
+            {"devices": devices(full=(0, 0), urandom=(stat.S_IFCHR | 0o600, os.makedev(1, 9)))},
+            "devices",
+            ["there is no /dev/full", "mknod -m 666 /dev/full c 1 7", "/dev/urandom", "mode 0600", "chmod 666 /dev/ur"],
+        ),
         ({"memory": 256 * MiB}, "memory", ["512 MiB"]),
         ({"state": state(uid=1000)}, "state", [STATE, "user 1000", f"chown root {STATE}", "state_dir"]),
         ({"state": state(mode=stat.S_IFDIR | 0o775)}, "state", [STATE, "writable by others", f"chmod 711 {STATE}"]),
@@ -183,6 +206,12 @@ def test_this_machine_is_read() -> None:
     assert seen.binaries["nft"].endswith("/nft")
     assert preflight.cgroup_version(seen) in {1, 2}
     preflight.require(preflight.judge(seen))
+
+
+def test_the_devices_that_sandboxes_get_are_read() -> None:
+    seen = machine.read(load({})).devices
+    assert set(seen) == set(DEVICES)
+    assert seen["null"] == (os.stat("/dev/null").st_mode, os.makedev(1, 3))
 
 
 def test_the_state_folder_is_read_as_it_is(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 from sandpost.config import program
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
+from sandpost.model.inside import DEVICES
 
 STATE_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
 """What the file `lock` of a state folder holds."""
@@ -38,10 +39,11 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         binaries=binaries,
         runtime_given=given,
         runtime=runtime,
-        runtime_mode=_mode(given),
+        runtime_mode=_mode_and_device(given)[0],
         runtime_version=_finish(version)[0] if version else "",
         nft_error=_finish(tables)[1] if tables else "",
         namespaces=_namespaces(),
+        devices={name: _mode_and_device(f"/dev/{name}") for name in DEVICES},
         memory=memory.get("MemTotal", 0),
         memory_available=memory.get("MemAvailable", 0),
         swap=memory.get("SwapTotal", 0),
@@ -139,10 +141,12 @@ def _foreign(state_dir: str) -> str:
         return "lock"
 
 
-def _mode(path: str) -> int:
+def _mode_and_device(path: str) -> tuple[int, int]:
+    """Return st_mode and st_rdev of what is at `path`; (0, 0): nothing."""
     with contextlib.suppress(OSError):
-        return os.stat(path).st_mode
-    return 0
+        found = os.stat(path)
+        return found.st_mode, found.st_rdev
+    return 0, 0
 
 
 def _namespaces() -> dict[str, int]:

@@ -3,6 +3,7 @@
 `serve` starts only where nothing is fatal; `sandpost doctor` shows everything.
 """
 
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Literal
 
 from sandpost.config.table import DEFAULTS
 from sandpost.model.errors import HostUnfit
+from sandpost.model.inside import DEVICES
 
 Level = Literal["ok", "warn", "fatal"]
 MiB, GiB = 1 << 20, 1 << 30
@@ -18,6 +20,9 @@ CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 BINARIES: Mapping[str, str] = {"nft": "nftables", "mmdebstrap": "mmdebstrap"}
 """Programs that are called by name, and the Debian package of each."""
 _OTHER_RUNTIME = "name an OCI runtime's path, or leave the setting out and `apt-get install runc`"
+_MEMORY_DEVICES = 1
+_MINORS = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
+"""Linux, Documentation/admin-guide/devices.txt, major 1."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _RUNC = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
 _SPEC = re.compile(r"^spec: \d", re.MULTILINE)
@@ -66,6 +71,8 @@ class Machine:
     """What `nft list tables` said, if it failed."""
     namespaces: Mapping[str, int]
     """/proc/sys/user/max_<name>_namespaces."""
+    devices: Mapping[str, tuple[int, int]]
+    """st_mode and st_rdev of `/dev/<name>`, which sandboxes get, by name; (0, 0): not there."""
     memory: int
     memory_available: int
     swap: int
@@ -96,7 +103,8 @@ def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
     findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
-    findings += [_nft(machine), _namespaces(machine), _program(machine), _memory(machine), _state(machine)]
+    findings += [_nft(machine), _namespaces(machine), _devices(machine), _program(machine)]
+    findings += [_memory(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -231,6 +239,26 @@ def _namespaces(machine: Machine) -> Finding:
     if lacking:
         return Finding("namespaces", "fatal", f"the kernel has no {', '.join(lacking)} namespaces: use Debian's kernel")
     return Finding("namespaces", "ok", f"{min(machine.namespaces.values())} user namespaces and more")
+
+
+def _devices(machine: Machine) -> Finding:
+    # What is bound over a sandbox's own /dev: what is wrong with it there, programs meet.
+    wrong = [text for name in DEVICES if (text := _device(f"/dev/{name}", _MINORS[name], *machine.devices[name]))]
+    if wrong:
+        return Finding("devices", "fatal", "; ".join(wrong))
+    return Finding("devices", "ok", f"/dev has {', '.join(DEVICES)}")
+
+
+def _device(path: str, minor: int, mode: int, device: int) -> str:
+    """Return what is wrong with the memory device (mem(4), null(4), random(4)) at `path`, and what to do."""
+    make = f"mknod -m 666 {path} c {_MEMORY_DEVICES} {minor}"
+    if mode == 0:
+        return f"there is no {path}, which sandboxes need: `{make}`"
+    if not stat.S_ISCHR(mode) or device != os.makedev(_MEMORY_DEVICES, minor):
+        return f"{path} is not the device of that name, which sandboxes need: `rm {path} && {make}`"
+    if mode & 0o666 != 0o666:
+        return f"{path} has mode {stat.S_IMODE(mode):04o}, and programs in sandboxes need 0666: `chmod 666 {path}`"
+    return ""
 
 
 def _program(machine: Machine) -> Finding:
