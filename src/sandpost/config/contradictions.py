@@ -17,7 +17,14 @@ _LOOPBACK_NAMES = frozenset({"localhost"})
 
 def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | None:
     """Return what is wrong with `values` together; None if nothing is. `given` names those that are no defaults."""
-    return _listener(values) or _folders(values) or _network(values) or _limits(values, given) or _secrets(values)
+    return (
+        _listener(values)
+        or _folders(values)
+        or _network(values)
+        or _runtime(values)
+        or _limits(values, given)
+        or _secrets(values)
+    )
 
 
 def limits_of(values: Mapping[str, Any]) -> Limits:
@@ -81,6 +88,12 @@ def _network(values: Mapping[str, Any]) -> str | None:
     base, needed = values["uids.base"], INSTANCES * ids_each(block)
     if base + needed > END:
         return f"`uids.base` {base} leaves no room for the {needed} ids of `network.block` {block}: lower one of them"
+    return None
+
+
+def _runtime(values: Mapping[str, Any]) -> str | None:
+    if not values["oci.runtime"]:
+        return "`oci.runtime` is empty: write a path or a name on PATH, such as runc, or leave it out"
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from typing import Any
 
+from sandpost.auth.keys import MIN_CHOSEN
 from sandpost.model.errors import ConfigError
 from sandpost.model.units import format_duration, format_size, parse_duration, parse_size
 
@@ -53,6 +54,18 @@ def _text(raw: Any) -> str:
         raise ConfigError(f"`{raw}` is not a text: write it in quotes")
     if "\0" in raw or "\n" in raw:
         raise ConfigError("a text has no line breaks and no zeros")
+    return raw
+
+
+def _key(raw: Any) -> str:
+    # Never in the message, whatever is wrong with it.
+    if not isinstance(raw, str) or (
+        raw and (len(raw) < MIN_CHOSEN or not raw.isascii() or not raw.isprintable() or " " in raw)
+    ):
+        raise ConfigError(
+            f"a key must have at least {MIN_CHOSEN} printable ASCII characters and no space: choose a longer one, or "
+            "leave it out and use the key that is printed"
+        )
     return raw
 
 
@@ -149,6 +162,7 @@ def _instance(raw: Any) -> int | None:
 
 
 TEXT = Kind("text", _text)
+KEY = Kind("key", _key)
 PATH = Kind("path", _path)
 ADDRESS = Kind("address", _address)
 COUNT = Kind("count", _count)

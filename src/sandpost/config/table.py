@@ -188,7 +188,7 @@ _HOST = (
     ),
     Setting(
         name="admin_key",
-        kind=kinds.TEXT,
+        kind=kinds.KEY,
         default="",
         secret=True,
         help="the operator's key; without one a key is made at the first start",
