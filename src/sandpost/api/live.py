@@ -107,7 +107,6 @@ ROUTES = (
         work=list_sandboxes,
         gives={200: SandboxesView},
         tenant_may=True,
-        errors=(503,),
     ),
     Route(
         method="GET",
@@ -116,7 +115,6 @@ ROUTES = (
         summary="List all sandboxes, those of the pool among them.",
         work=list_sandboxes,
         gives={200: SandboxesView},
-        errors=(503,),
     ),
     Route(
         method="GET",

@@ -97,7 +97,6 @@ ROUTES = (
         work=put_tenant,
         gives={200: TenantPut, 201: TenantPut},
         takes=TenantChange,
-        errors=(413, 503),
     ),
     Route(
         method="DELETE",
@@ -106,6 +105,6 @@ ROUTES = (
         summary="Remove a tenant: its keys are revoked, its sandboxes end, its usage is forgotten.",
         work=delete_tenant,
         gives={204: None},
-        errors=(404, 503),
+        errors=(404,),
     ),
 )

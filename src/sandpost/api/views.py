@@ -240,7 +240,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Every error: `code` is the status, `reason` one word, `fault` whose it is, `message` says what to do.
 
-    Some carry further members.
+    `limit` is what a limit allows (bytes, seconds, calls) and `setting` the limit's name; `allow` are a path's methods;
+    `component` is the part that is away. Only the errors that they say something of have them.
     """
 
     code: int
@@ -249,3 +250,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool
     message: str
     req_id: str
+    limit: float | UnsetType = UNSET
+    setting: str | UnsetType = UNSET
+    allow: list[str] | UnsetType = UNSET
+    component: str | UnsetType = UNSET
