@@ -212,6 +212,7 @@ _OF_TENANTS = (
     _limit("rate", "calls begun a second; 0: no limit"),
     _limit("deadline", "time for a call's complete answer"),
     _limit("blocked_after", "how long a busy loop may not answer its probe"),
+    _limit("cpu_seconds", "CPU time that a call may use; 0: no limit"),
     _limit("upgrade_idle", "how long an upgraded connection may be silent"),
     _limit("idle", "a sandbox without a call for so long is ended; 0: never"),
     _limit("age", "a sandbox this old is replaced; 0: never"),

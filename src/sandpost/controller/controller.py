@@ -14,9 +14,10 @@ from dataclasses import replace
 
 import msgspec
 
-from sandpost.controller import figures
+from sandpost.controller import cpu, figures
 from sandpost.controller.adoption import adopt
 from sandpost.controller.clients import Client, Clients
+from sandpost.controller.cpu import CpuHistory
 from sandpost.controller.desk import Desk, Policy
 from sandpost.controller.disk import Disk, ended
 from sandpost.controller.fifos import Fifos
@@ -50,6 +51,7 @@ from sandpost.model.messages import (
     FromSupervisor,
     Held,
     Hello,
+    Hit,
     ListSandboxes,
     Named,
     Noted,
@@ -97,7 +99,8 @@ class Controller:
         self._hits: Counter[str] = Counter()
         self._maker = Maker(host, engine, self._fifos, self._meter)
         self._memory = MemoryWatch(self._desk, engine, self._meter, host.memory_reserve, self._pump_soon)
-        self._suspicion = Suspicion(self._desk, self._meter)
+        self._cpu = CpuHistory(self._fleet, self._meter)
+        self._suspicion = Suspicion(self._desk, self._meter, self._cpu)
         self._start_seconds = Histogram(figures.START_BOUNDS)
         self._clients = Clients(
             host, joined=self._joined, message=self._on_message, left=self._left, proxy_dead=self._proxy_dead
@@ -132,6 +135,7 @@ class Controller:
         self._timers = [
             self._loop.create_task(self._every(1.0, self._second)),
             self._loop.create_task(self._every(ROUND / STEPS, self._measure)),
+            self._loop.create_task(self._every(cpu.EVERY, lambda: self._cpu.step(time.monotonic()))),
             self._loop.create_task(self._every(_FLUSH, self._flush)),
         ]
         log.info("the controller serves", sandboxes=len(self._fleet.sandboxes), supervisor=self._maker.parent_tells())
@@ -450,6 +454,7 @@ class Controller:
             self._hits[hit.kind] += hit.times
             text = hit.text + (f", {hit.times} times" if hit.times > 1 else "")
             self._clients.tell_collector(Noted(sandbox_id=sandbox.sandbox_id, kind=hit.kind, text=text))
+            self._clients.tell(None, Hit(sandbox_id=sandbox.sandbox_id, text=hit.text))
         shown = figures.figures(
             self._desk, self._memory.measure(), self._start_seconds,
             proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, hits=self._hits, now=now,

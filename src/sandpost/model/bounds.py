@@ -43,6 +43,7 @@ BOUNDS: Mapping[str, Bound] = {
     "rate": Bound("count", 1, 1_000_000, off=True),
     "deadline": Bound("duration", 1, 3600),
     "blocked_after": Bound("duration", 1, 3600),
+    "cpu_seconds": Bound("duration", 0.1, 3600, off=True),
     "upgrade_idle": Bound("duration", 1, 86400),
     "idle": Bound("duration", 1, 365 * 86400, off=True),
     "age": Bound("duration", 10, 365 * 86400, off=True),

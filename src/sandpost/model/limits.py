@@ -39,6 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """From the first byte handed to the sandbox to the end of the answer, 1 s to 1 h (proxy)."""
     blocked_after: float = 15.0
     """A loop that does not answer its probe for so long while it burns CPU is ended (proxy and controller)."""
+    cpu_seconds: float = 0.0
+    """CPU time that a call may use, children and work after earlier answers included; 0 is off (controller)."""
     upgrade_idle: float = 60.0
     """An upgraded connection without a byte for so long is ended (proxy)."""
     idle: float = 300.0

@@ -98,12 +98,15 @@ class Suspect(_Message, frozen=True, kw_only=True):
 
     `deadline`: silent for a second after a call's deadline, to be ended now. `loop`: silent for
     `blocked_after`; ended if its CPU time grew. `broken`: its framing or wire version is not ours.
+    `cpu`: a call has run for `silent_for`, longer than its CPU seconds take at full speed; ended if it and those beside
+    it (`calls` in all) used theirs.
     """
 
     sandbox_id: str
-    kind: Literal["deadline", "loop", "broken"]
+    kind: Literal["deadline", "loop", "broken", "cpu"]
     silent_for: float
     detail: str = ""
+    calls: int = 1
 
 
 class Finished(_Message, frozen=True, kw_only=True):
@@ -158,6 +161,13 @@ class Leaving(_Message, frozen=True, kw_only=True):
     """The sandbox takes no new calls; those in flight finish."""
 
     sandbox_id: str
+
+
+class Hit(_Message, frozen=True, kw_only=True):
+    """A limit was met that ends nothing; calls of this sandbox that fail now are told so."""
+
+    sandbox_id: str
+    text: str
 
 
 class Gone(_Message, frozen=True, kw_only=True):
@@ -419,7 +429,7 @@ ToController = (
     | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken | Noted
 )  # fmt: skip
 FromController = (
-    Table | Assigned | Granted | Refused | Leaving | Gone | Ways | WayOpened | Noted
+    Table | Assigned | Granted | Refused | Leaving | Gone | Hit | Ways | WayOpened | Noted
     | Sandboxes | Status | Done | Usage
 )  # fmt: skip
 ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart

@@ -53,7 +53,7 @@ class Call(Exchange):
 
     __slots__ = (
         "_asked", "_code", "_connecting", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries",
-        "code_hash", "exclusive", "limits", "sandbox", "seat", "settings", "waited", "written",
+        "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -79,6 +79,8 @@ class Call(Exchange):
         """The sandbox that a connection is being made to for this call."""
         self._tries = 0
         self._reloads = 0
+        self.place = 0
+        """Of its sandbox: how many calls had come and gone when it came."""
         self._last_words: list[bytes] | None = None
         """The answer of the call that ends its sandbox, held until every worker has heard of the end."""
 
@@ -137,7 +139,7 @@ class Call(Exchange):
         """A sandbox is there."""
         self.sandbox = sandbox
         self._asked = False
-        sandbox.calls.add(self)
+        sandbox.join(self)
         if self.code_hash in sandbox.loaded:
             if not self._storing:
                 self._connect()
@@ -500,6 +502,13 @@ class Call(Exchange):
             )
         else:
             self.fail(SandboxLost(f"{gone.message}; the call was not run again", word=word))
+
+    def fail(self, error: SandpostError) -> None:
+        """Tell the caller, with the limits that were met meanwhile."""
+        sandbox = self.sandbox
+        if sandbox is not None and sandbox.hits and (met := [text for at, text in sandbox.hits if at >= self.began]):
+            error.details["limits_met"] = met
+        super().fail(error)
 
     def timed_out(self) -> None:
         """The deadline."""

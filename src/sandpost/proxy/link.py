@@ -20,6 +20,7 @@ from sandpost.model.messages import (
     Gone,
     Granted,
     Hello,
+    Hit,
     Leaving,
     Listen,
     Listeners,
@@ -111,6 +112,8 @@ class ControllerLink:
             routes.assigned(message)
         elif isinstance(message, Gone):
             routes.gone(message)
+        elif isinstance(message, Hit):
+            routes.hit(message)
         elif isinstance(message, Refused):
             routes.refused(message)
         elif isinstance(message, Leaving):
