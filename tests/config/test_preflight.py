@@ -37,6 +37,8 @@ def devices(**changes: tuple[int, int]) -> dict[str, tuple[int, int]]:
     good = {name: (stat.S_IFCHR | 0o666, os.makedev(1, minor)) for name, minor in minors.items()}
     return good | changes
 
+FILTERS = "kill_process kill_thread trap errno user_notif trace log allow"
+
 
 def good(**changes: Any) -> Machine:
     values: dict[str, Any] = {
@@ -49,7 +51,8 @@ def good(**changes: Any) -> Machine:
         "runtime": "/usr/sbin/runc",
         "runtime_given": "runc",
         "runtime_mode": stat.S_IFREG | 0o755,
-        "runtime_version": "runc version 1.3.4\nspec: 1.2.1",
+        "runtime_version": "runc version 1.3.4\nspec: 1.2.1\ngo: go1.25.3\nlibseccomp: 2.5.4\n",
+        "filters": frozenset(FILTERS.split()),
         "nft_error": "",
         "namespaces": dict.fromkeys(("user", "pid", "net", "mnt", "ipc", "uts", "cgroup"), 15000),
         "memory": 8 * GiB,
@@ -103,13 +106,20 @@ def test_a_good_machine_is_told_so() -> None:
             "runtime",
             ["`oci.runtime` is /opt", "not a file", "apt-get install runc"],
         ),
-        ({"runtime_version": "runc version 1.0.0\nspec: 1.0.2"}, "runtime", ["1.0.0", "1.1"]),
+        ({"runtime_version": "runc version 1.0.0\nspec: 1.0.2\nlibseccomp: 2.5.4"}, "runtime", ["1.0.0", "1.1"]),
         ({"runtime_version": "hello"}, "runtime", ["/usr/sbin/runc --version", "reinstall runc"]),
         (
             {"runtime": "/usr/bin/git", "runtime_given": "/usr/bin/git", "runtime_version": "git version 2.39.5"},
             "runtime",
             ["`oci.runtime` is /usr/bin/git", "no OCI runtime", "apt-get install runc"],
         ),
+        ({"filters": frozenset()}, "seccomp", ["6.1.0-18-amd64", "CONFIG_SECCOMP_FILTER", "Debian's kernel"]),
+        (
+            {"runtime_version": "runc version 1.3.4\nspec: 1.2.1"},
+            "seccomp",
+            ["/usr/sbin/runc", "without seccomp", "apt-get install"],
+        ),
+        ({"runtime_version": "runc version 1.3.4\nspec: 1.2.1\nlibseccomp: 2.4.1"}, "seccomp", ["libseccomp 2.4.1", "2.5"]),
         ({"binaries": {"nft": "/usr/sbin/nft"}}, "mmdebstrap", ["apt-get install mmdebstrap"]),
         ({"binaries": {"mmdebstrap": "/usr/bin/mmdebstrap"}}, "nft", ["apt-get install nftables"]),
         ({"nft_error": "Operation not permitted"}, "nftables", ["Operation not permitted", "CAP_NET_ADMIN"]),
@@ -161,7 +171,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"runtime_version": "runc version 1.1.5+ds1\nspec: 1.0.2-dev"}, "runtime"),
+        ({"runtime_version": "runc version 1.1.5+ds1\nspec: 1.0.2-dev\nlibseccomp: 2.5.4"}, "runtime"),
         ({"memory_available": 100 * MiB}, "memory"),
         ({"disk_free": {"/var": 500 * MiB}}, "disk"),
         ({"pid_max": 4096}, "pids"),

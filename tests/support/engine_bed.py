@@ -95,9 +95,18 @@ class Sandbox:
         """List the host pids of its processes, by uid."""
         return processes_of(range(self.uid() - 1, self.uid() + 7))
 
-    def call(self, body: str, *, patience: float = 10.0) -> Any:
-        """Run JavaScript inside, the body of an async function with `require`, and return its JSON value."""
-        program = f"module.exports = (cb) => (async () => {{ {body} }})().then((v) => cb(null, v), cb);".encode()
+    def call(self, body: str, *, sent: bytes = b"", patience: float = 10.0) -> Any:
+        """Run JavaScript inside, the body of an async function with `require`, and return its JSON value.
+
+        What is `sent` as the call's body is a Buffer of that name inside.
+        """
+        program = (
+            "module.exports = (context, req, res) => (async () => { const chunks = []; for await (const chunk of req)"
+            f" chunks.push(chunk); const sent = Buffer.concat(chunks); {body} }})()"
+            ".then((v) => res.end(JSON.stringify(v) ?? '{}'), (e) => { res.statusCode = 400; res.end(String(e?.stack)) })"
+            if sent
+            else f"module.exports = (cb) => (async () => {{ {body} }})().then((v) => cb(null, v), cb);"
+        ).encode()
         code = {"x-sandpost-code": hashlib.sha256(program).hexdigest(), "x-sandpost-req": "r1"}
         connection = self.connect(patience)
         with contextlib.closing(connection):
@@ -105,7 +114,8 @@ class Sandbox:
             answer = connection.getresponse()
             assert answer.status == 204, answer.read()
             answer.read()
-            connection.request("GET", "/", headers={"x-sandpost-op": "call", **code})
+            method = "POST" if sent else "GET"
+            connection.request(method, "/", sent or None, {"x-sandpost-op": "call", **code})
             answer = connection.getresponse()
             said = answer.read()
             assert answer.status == 200, said

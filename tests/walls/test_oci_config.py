@@ -2,18 +2,19 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.model.inside import DEVICES
 from sandpost.model.limits import Limits
-from sandpost.walls import oci_config
+from sandpost.walls import oci_config, seccomp
 from sandpost.walls.identity import Identity
 
 
 def rendered(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "walls": oci_config.Walls(),
+        "walls": oci_config.standing("x86_64"),
         "program": oci_config.Program(runtime="node", flags=("--x",), programs=7, ready=4),
         "limits": Limits(),
         "identity": Identity(root=5000, user=5001),
@@ -86,10 +87,11 @@ def test_the_root_is_read_only_and_proc_is_masked() -> None:
     assert {"/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/sysrq-trigger"} <= set(config["linux"]["maskedPaths"])
 
 
-def test_seccomp_is_there_when_the_walls_have_it() -> None:
-    assert "seccomp" not in rendered()["linux"]
-    table = {"defaultAction": "SCMP_ACT_ERRNO"}
-    assert rendered(walls=oci_config.Walls(seccomp=table))["linux"]["seccomp"] == table
+@pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
+def test_system_calls_are_always_filtered(machine: str) -> None:
+    assert rendered(walls=oci_config.standing(machine))["linux"]["seccomp"] == seccomp.render(machine)
+    with pytest.raises(TypeError):
+        oci_config.Walls()  # type: ignore[call-arg]
 
 
 def test_ids_of_sandbox_and_tenant_are_not_in_what_a_program_can_read() -> None:

@@ -41,6 +41,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         runtime=runtime,
         runtime_mode=_mode_and_device(given)[0],
         runtime_version=_finish(version)[0] if version else "",
+        filters=frozenset(_text("/proc/sys/kernel/seccomp/actions_avail").split()),
         nft_error=_finish(tables)[1] if tables else "",
         namespaces=_namespaces(),
         devices={name: _mode_and_device(f"/dev/{name}") for name in DEVICES},

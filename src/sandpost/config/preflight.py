@@ -25,6 +25,7 @@ _MINORS = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 """Linux, Documentation/admin-guide/devices.txt, major 1."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _RUNC = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
+_LIBSECCOMP = re.compile(r"^libseccomp: (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 _SPEC = re.compile(r"^spec: \d", re.MULTILINE)
 """In what `--version` of an OCI runtime prints: the version of the specification that it keeps to."""
 
@@ -67,6 +68,9 @@ class Machine:
     runtime_mode: int
     """st_mode of what was given as a path; 0: there is nothing."""
     runtime_version: str
+    """All that it prints for `--version`."""
+    filters: frozenset[str]
+    """What a system call filter can answer (/proc/sys/kernel/seccomp/actions_avail)."""
     nft_error: str
     """What `nft list tables` said, if it failed."""
     namespaces: Mapping[str, int]
@@ -101,7 +105,7 @@ class Finding:
 
 def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
-    findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine)]
+    findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine), _seccomp(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), _namespaces(machine), _devices(machine), _program(machine)]
     findings += [_memory(machine), _state(machine)]
@@ -208,6 +212,36 @@ def _no_runtime(given: str, mode: int) -> str:
     else:
         why = f"which may not be run: `chmod 755 {given}`, or {_OTHER_RUNTIME}"
     return f"`oci.runtime` is {given}, {why}"
+
+
+def _seccomp(machine: Machine) -> Finding:
+    if not machine.filters >= {"allow", "errno", "kill_thread"}:
+        return Finding(
+            "seccomp",
+            "fatal",
+            f"Linux {machine.kernel} cannot filter system calls: use Debian's kernel, or another one with "
+            "CONFIG_SECCOMP_FILTER",
+        )
+    if not _RUNC.search(machine.runtime_version) or not _SPEC.search(machine.runtime_version):
+        # Said of the runtime already.
+        return Finding("seccomp", "ok", "the kernel can filter system calls")
+    match = _LIBSECCOMP.search(machine.runtime_version)
+    if match is None:
+        return Finding(
+            "seccomp",
+            "fatal",
+            f"{machine.runtime} was built without seccomp, so it cannot filter system calls: `apt-get install runc`, "
+            "or build it with `-tags seccomp`",
+        )
+    version = tuple(int(part) for part in match.groups())
+    if version < (2, 5, 0):
+        return Finding(
+            "seccomp",
+            "fatal",
+            f"libseccomp {'.'.join(match.groups())} does not know the system calls of this table: 2.5 or newer is "
+            "needed (Debian 12 has 2.5.4)",
+        )
+    return Finding("seccomp", "ok", f"system calls are filtered (libseccomp {'.'.join(match.groups())})")
 
 
 def _binary(machine: Machine, name: str, package: str) -> Finding:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sandpost.model.inside import DEVICES, INIT, NODE, RUNTIMES, USER
 from sandpost.model.limits import Limits
+from sandpost.walls import seccomp
 from sandpost.walls.identity import Identity
 
 _MASKED = (
@@ -52,7 +53,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 class Walls:
     """The walls that are the same for every sandbox of an installation. `seccomp` is the OCI `linux.seccomp`."""
 
-    seccomp: Mapping[str, Any] | None = None
+    seccomp: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,11 @@ class Program:
     flags: tuple[str, ...] = ()
     programs: int
     ready: int | None = None
+
+
+def standing(machine: str) -> Walls:
+    """Return the walls of every installation on a `machine`, as uname(2) calls it. There are no others."""
+    return Walls(seccomp=seccomp.render(machine))
 
 
 def render(
@@ -95,9 +101,8 @@ def render(
         "maskedPaths": list(_MASKED),
         "readonlyPaths": list(_READ_ONLY),
         "rootfsPropagation": "private",
+        "seccomp": walls.seccomp,
     }
-    if walls.seccomp is not None:
-        linux["seccomp"] = walls.seccomp
     return {
         "ociVersion": "1.0.2",
         "hostname": "sandbox",
