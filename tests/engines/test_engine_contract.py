@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -82,7 +81,7 @@ def test_a_program_sees_nothing_of_the_host(bed: Bed) -> None:
         seen = box.call(
             """const fs = require('fs'), os = require('os');
             return {dev: fs.readdirSync('/dev').sort(), sys: fs.readdirSync('/sys'), uid: process.getuid(),
-              interfaces: fs.readdirSync('/proc/sys/net/ipv4/conf').sort(), keys: fs.readFileSync('/proc/keys', 'utf8'),
+              interfaces: Object.keys(os.networkInterfaces()).sort(), keys: fs.readFileSync('/proc/keys', 'utf8'),
               processes: fs.readdirSync('/proc').filter((n) => /^[0-9]+$/.test(n)).length,
               hostname: os.hostname(), cgroup: fs.readFileSync('/proc/self/cgroup', 'utf8'),
               modules: fs.readFileSync('/proc/kallsyms', 'utf8'), cwd: process.cwd(), env: Object.keys(process.env).sort()};"""
@@ -90,7 +89,7 @@ def test_a_program_sees_nothing_of_the_host(bed: Bed) -> None:
         assert seen["dev"] == ["fd", "full", "null", "random", "stderr", "stdin", "stdout", "urandom", "zero"]
         assert seen["sys"] == []
         assert seen["uid"] == 1000
-        assert seen["interfaces"] == ["all", "default", "eth0", "lo"]
+        assert seen["interfaces"] == ["eth0", "lo"]
         assert seen["keys"] == seen["modules"] == ""
         assert seen["processes"] == 2
         assert seen["hostname"] == "sandbox"
@@ -119,15 +118,6 @@ def test_the_root_is_read_only_and_devices_work(bed: Bed) -> None:
         assert seen["zero"] == "00000000"
         assert seen["full"] == "ENOSPC"
         assert seen["none"] == seen["tmp"] == "done"
-
-    asyncio.run(body())
-
-
-def test_limits_of_a_process_are_those_of_the_tenant(bed: Bed) -> None:
-    async def body() -> None:
-        box = await bed.make(limits=Limits(files=777))
-        assert resource.prlimit(box.started.pid, resource.RLIMIT_NOFILE) == (777, 777)
-        assert resource.prlimit(box.started.pid, resource.RLIMIT_CORE) == (0, 0)
 
     asyncio.run(body())
 

@@ -187,7 +187,7 @@ class Bed:
 
     def _fifo(self, name: str, kind: str) -> int:
         path = self._folder / f"{name}-{kind}"
-        os.mkfifo(path)
+        os.mkfifo(path, 0o600)
         # Both ways, so that it opens without a reader and never breaks.
         self._fds.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))
         return self._fds[-1]

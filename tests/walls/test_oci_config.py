@@ -77,13 +77,19 @@ def test_limits_are_in_it(tmp: int, inodes: int, files: int) -> None:
     assert f"nr_inodes={inodes}" in options
     limits = {item["type"]: (item["soft"], item["hard"]) for item in config["process"]["rlimits"]}
     assert limits["RLIMIT_NOFILE"] == (files, files)
-    assert limits["RLIMIT_CORE"] == (0, 0)
+    assert limits["RLIMIT_FSIZE"] == (tmp + 65536, tmp + 65536)
+    assert {name for name, values in limits.items() if values == (0, 0)} == {
+        "RLIMIT_CORE",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_RTPRIO",
+    }
 
 
 def test_the_root_is_read_only_and_proc_is_masked() -> None:
     config = rendered()
     assert config["root"] == {"path": "/images/d/rootfs", "readonly": True}
-    assert "/proc/sys" in config["linux"]["readonlyPaths"]
+    assert config["linux"]["readonlyPaths"] == ["/proc/sys"]
     assert {"/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/sysrq-trigger"} <= set(config["linux"]["maskedPaths"])
 
 

@@ -6,43 +6,18 @@ from typing import Any
 
 from sandpost.model.inside import DEVICES, INIT, NODE, RUNTIMES, USER
 from sandpost.model.limits import Limits
-from sandpost.walls import seccomp
+from sandpost.walls import procfs, seccomp
 from sandpost.walls.identity import Identity
 
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/bus",
-    "/proc/config.gz",
-    "/proc/diskstats",
-    "/proc/fs",
-    "/proc/interrupts",
-    "/proc/irq",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecgroup",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
-    "/proc/latency_stats",
-    "/proc/mdstat",
-    "/proc/modules",
-    "/proc/pagetypeinfo",
-    "/proc/partitions",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/slabinfo",
-    "/proc/sysrq-trigger",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/vmallocinfo",
-    "/proc/zoneinfo",
-)
-_READ_ONLY = ("/proc/sys",)
 _PROCESSES_A_USER = 4096
 """Far above any tenant's limit of pids, which the control group holds and which can change while it runs."""
+_SIGNALS_A_USER = 1024
+"""Queued signals and POSIX timers (sigqueue(3), timer_create(2)), which are memory of the kernel: its own default
+grows with the machine."""
+_MEMORY_LOCKED = 64 << 10
+"""Bytes: secrets of OpenSSL fit, and what is locked cannot be reclaimed."""
+_BEYOND_TMP = 64 << 10
+"""A file may be a page longer than /tmp is large, so that a full /tmp says ENOSPC and only a hole says EFBIG."""
 _OOM_SCORE = 500
 """Added to a sandbox's badness (proc(5)): it would inherit the platform's score, far below zero, and outlive whatever
 else runs on the host. A program cannot lower it again, or to 0 at most where the platform has no CAP_SYS_RESOURCE."""
@@ -98,8 +73,8 @@ def render(
         "uidMappings": _mappings(identity),
         "gidMappings": _mappings(identity),
         "cgroupsPath": group_path,
-        "maskedPaths": list(_MASKED),
-        "readonlyPaths": list(_READ_ONLY),
+        "maskedPaths": list(procfs.MASKED),
+        "readonlyPaths": list(procfs.READ_ONLY),
         "rootfsPropagation": "private",
         "seccomp": walls.seccomp,
     }
@@ -126,9 +101,10 @@ def render(
             "rlimits": [
                 _rlimit("RLIMIT_NOFILE", limits.files),
                 _rlimit("RLIMIT_NPROC", _PROCESSES_A_USER),
-                _rlimit("RLIMIT_CORE", 0),
-                _rlimit("RLIMIT_MSGQUEUE", 0),
-                _rlimit("RLIMIT_MEMLOCK", 65536),
+                _rlimit("RLIMIT_FSIZE", limits.tmp + _BEYOND_TMP),
+                _rlimit("RLIMIT_SIGPENDING", _SIGNALS_A_USER),
+                _rlimit("RLIMIT_MEMLOCK", _MEMORY_LOCKED),
+                *(_rlimit(f"RLIMIT_{name}", 0) for name in ("CORE", "MSGQUEUE", "NICE", "RTPRIO")),
             ],
             "noNewPrivileges": True,
             "oomScoreAdj": _OOM_SCORE,
