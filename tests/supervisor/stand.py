@@ -54,9 +54,9 @@ class Stand:
         self.log = open(top / "log", "a+b")  # noqa: SIM115  (closed by the fixture)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, release: str = "1", pass_fds: Sequence[int] = ()) -> None:
+    def start(self, release: str = "1", pass_fds: Sequence[int] = (), words: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, STAND_IN, "supervise", "--host", self.path],
+            [sys.executable, STAND_IN, "supervise", "--host", self.path, *words],
             stdout=subprocess.PIPE,
             stderr=self.log,
             env={**os.environ, "RELEASE": release},

@@ -135,6 +135,8 @@ async def supervise(host: Host, host_file: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+    if "reload" in sys.argv:
+        supervisor.reload()
     try:
         await supervisor.run(living(host))
     except SandpostError as error:

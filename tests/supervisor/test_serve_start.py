@@ -246,6 +246,17 @@ except Stopped:
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 7
 
 
+def test_a_reload_in_the_first_moment_is_noted_and_ends_nothing() -> None:
+    program = """
+import os, signal, sys
+from sandpost.supervisor.wish import WISH
+WISH.listen()
+os.kill(os.getpid(), signal.SIGHUP)
+sys.exit(7 if WISH.asked_reload and not WISH.asked else 1)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 7
+
+
 def test_detached_it_tells_what_went_wrong_on_the_terminal(top: Path) -> None:
     (top / "state").mkdir(mode=0o711)
     (top / "state" / "thesis.txt").write_text("mine")

@@ -95,6 +95,7 @@ class Supervisor:
         self._launched = False
         """Listening sockets are there and every part has been started or adopted."""
         self._running = False
+        self._reload_asked = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._renewal: asyncio.Task[None] | None = None
         self._talk = Talk(self)
@@ -130,6 +131,8 @@ class Supervisor:
             if not self.stop_asked.is_set():
                 self.plan.on_ready()
                 log.info("ready", children=len(self.current), adopted=len(previous), fifos=len(self.fifos))
+                if self._reload_asked:
+                    self.reload()
                 self._renew_strangers()
             await self.stop_asked.wait()
         # A start that failed ends no sandbox that an earlier one left.
@@ -147,6 +150,10 @@ class Supervisor:
 
     def reload(self) -> None:
         """Take up settings that can change (SIGHUP)."""
+        if not self._running:
+            # Parts that have yet to say hello, as all do that are adopted, would not hear of it.
+            self._reload_asked = True
+            return
         try:
             self.host = self.plan.reread(self.host)
         except SandpostError as error:
