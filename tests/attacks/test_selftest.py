@@ -39,8 +39,13 @@ WALLS = {
     "the namespace of queues": ("walls/oci_config.py", '            {"type": "ipc"},\n', "", "namespaces"),
     "the namespace of control groups": ("walls/oci_config.py", '            {"type": "cgroup"},\n', "", "control_groups"),
     "no capabilities": ("walls/oci_config.py", '"capabilities": {name: []', '"capabilities": {name: ["CAP_NET_RAW"]', "privileges"),
-    "no_new_privs": ("walls/oci_config.py", '"noNewPrivileges": True', '"noNewPrivileges": False', "privileges"),
-    "masked paths": ("walls/oci_config.py", '"maskedPaths": list(_MASKED)', '"maskedPaths": []', "proc_secrets"),
+    "the filter of system calls": (
+        "walls/oci_config.py",
+        '"seccomp": walls.seccomp,',
+        '"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"},',
+        "system_calls",
+    ),
+    "masked paths": ("walls/oci_config.py", '"maskedPaths": list(procfs.MASKED)', '"maskedPaths": []', "proc_secrets"),
     "the devices": (
         "walls/oci_config.py",
         '_mount("/dev", "bind", f"{rootfs}/dev", ["bind", "ro", "nosuid", "noexec"])',

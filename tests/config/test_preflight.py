@@ -37,6 +37,7 @@ def devices(**changes: tuple[int, int]) -> dict[str, tuple[int, int]]:
     good = {name: (stat.S_IFCHR | 0o666, os.makedev(1, minor)) for name, minor in minors.items()}
     return good | changes
 
+
 FILTERS = "kill_process kill_thread trap errno user_notif trace log allow"
 
 
@@ -119,7 +120,11 @@ def test_a_good_machine_is_told_so() -> None:
             "seccomp",
             ["/usr/sbin/runc", "without seccomp", "apt-get install"],
         ),
-        ({"runtime_version": "runc version 1.3.4\nspec: 1.2.1\nlibseccomp: 2.4.1"}, "seccomp", ["libseccomp 2.4.1", "2.5"]),
+        (
+            {"runtime_version": "runc version 1.3.4\nspec: 1.2.1\nlibseccomp: 2.4.1"},
+            "seccomp",
+            ["libseccomp 2.4.1", "2.5"],
+        ),
         ({"binaries": {"nft": "/usr/sbin/nft"}}, "mmdebstrap", ["apt-get install mmdebstrap"]),
         ({"binaries": {"mmdebstrap": "/usr/bin/mmdebstrap"}}, "nft", ["apt-get install nftables"]),
         ({"nft_error": "Operation not permitted"}, "nftables", ["Operation not permitted", "CAP_NET_ADMIN"]),

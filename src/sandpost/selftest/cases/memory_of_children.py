@@ -16,7 +16,7 @@ CASE = Case(
     part="resources",
     title="Memory of children",
     attack=ends(PROGRAM, "memory", "limits.memory"),
-    limits={"deadline": "20s", "blocked_after": "15s"},
+    limits={"pids": 256, "deadline": "20s", "blocked_after": "15s"},
     log="memory:",
     quick=False,
 )

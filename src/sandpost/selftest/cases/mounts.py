@@ -1,7 +1,7 @@
-"""Mounts and new namespaces: `mount`, `unshare`, `nsenter`, `chroot`, a namespace of users of its own.
+"""Programs that make namespaces, mounts and device nodes, as far as the root has any.
 
-Weaker: a namespace of users gives every capability inside it, and the kernel's rarely used code with them.
-Must: each is refused.
+Weaker: root in the container may, and `mknod` of a disk is all that it takes.
+Must: each is refused, or is not there. What needs no program of the root is tried as `system_calls`.
 """
 
 from sandpost.selftest.case import Attacker, Case, expect
