@@ -63,6 +63,7 @@ def bench_host(instance: int, run_dir: str) -> Host:
         keep_alive=1,
         max_head=1,
         max_connections=1,
+        max_programs=1 << 27,
         defaults=Limits(),
     )
 

@@ -258,6 +258,7 @@ def make_host(state_dir: str, run_dir: str, output: int) -> Host:
         keep_alive=1,
         max_head=1,
         max_connections=1,
+        max_programs=1 << 27,
         defaults=Limits(output=output),
     )
 

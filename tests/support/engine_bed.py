@@ -69,6 +69,7 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "keep_alive": 1.0,
         "max_head": 1024,
         "max_connections": 1,
+        "max_programs": 1 << 27,
         "defaults": Limits(),
     }
     return Host(**{**values, **changes})

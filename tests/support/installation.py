@@ -72,6 +72,7 @@ def host_in(root: str, **changes: Any) -> Host:
         keep_alive=5.0,
         max_head=32768,
         max_connections=100,
+        max_programs=1 << 27,
         defaults=Limits(),
     )
     return msgspec.structs.replace(host, **changes)

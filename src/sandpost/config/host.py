@@ -23,6 +23,7 @@ LIVE = (
     "keep_alive",
     "max_head",
     "max_connections",
+    "max_programs",
     "defaults",
 )
 """Fields that change while an installation runs."""
@@ -63,6 +64,7 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         keep_alive=settings["http.keep_alive"],
         max_head=settings["http.max_head"],
         max_connections=settings["http.max_connections"],
+        max_programs=settings["http.max_programs"],
         defaults=limits,
     )
 

@@ -187,6 +187,15 @@ _HOST = (
         help="connections of clients that one worker holds",
     ),
     Setting(
+        name="http.max_programs",
+        kind=kinds.SIZE,
+        default=128 * MiB,
+        low=4 * MiB,
+        high=1 << 40,
+        live=True,
+        help="bytes of programs that one worker holds while they come or wait for their sandbox",
+    ),
+    Setting(
         name="admin_key",
         kind=kinds.KEY,
         default="",

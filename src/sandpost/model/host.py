@@ -71,6 +71,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: float
     max_head: int
     max_connections: int
+    max_programs: int
+    """Bytes of programs that a proxy worker holds while they come or wait for their sandbox."""
     defaults: Limits
     """Limits of tenants that set none."""
 

@@ -22,6 +22,7 @@ from sandpost.model.messages import Finished, Gone, Replace
 from sandpost.model.units import format_duration
 from sandpost.proxy import cors
 from sandpost.proxy.exchange import Exchange
+from sandpost.proxy.holding import disk_behind, too_many_programs
 from sandpost.proxy.http1.body import Kind
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.render import CONTINUE
@@ -52,8 +53,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_connecting", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries",
-        "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings", "waited", "written",
+        "_asked", "_code", "_connecting", "_fetching", "_holds", "_last_words", "_posted", "_reloads", "_storing",
+        "_tries", "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -73,6 +74,7 @@ class Call(Exchange):
         self._code = code
         self._posted = 0 if code is None else len(code)
         self._fetching = False
+        self._holds = False
         self._storing = False
         self._asked = False
         self._connecting: Sandbox | None = None
@@ -98,10 +100,14 @@ class Call(Exchange):
         self.due = self.began + self.limits.deadline
         code = self._code
         if code is not None and not worker.codes.stored(plan.name, self.code_hash):
+            if worker.codes.behind:
+                self.fail(disk_behind())
+                return
             self._storing = True
             worker.codes.put(plan.name, self.code_hash, code, self.limits.stored_code, self._stored)
             if self.done:
                 return
+            self._hold(code)
         if code is None and not self._at_hand():
             # Known before a sandbox is asked for: a wrong hash costs none.
             self._fetch()
@@ -158,7 +164,25 @@ class Call(Exchange):
         if self._code is None:
             self._fetch()
             return
+        self._hold(self._code)
         sandbox.load(self.code_hash, self._code, self)
+
+    def _hold(self, code: bytes) -> None:
+        """The program stays in memory until the call is under way."""
+        if not self._holds:
+            self._holds = True
+            self.worker.holding.add(self.plan.name, self, len(code))
+
+    def _let_go(self) -> None:
+        """What is needed again is found among the kept ones."""
+        if self._holds:
+            self._holds = False
+            self.worker.holding.drop(self.plan.name, self)
+        self._code = None
+
+    def give_up(self) -> None:
+        """The worker holds too many programs: end it with a 503; nothing of it was run."""
+        self.fail(too_many_programs(self.worker.host.max_programs))
 
     def _fetched(self, code: bytes | None) -> None:
         self._fetching = False
@@ -168,6 +192,7 @@ class Call(Exchange):
             self.fail(unknown_code(self.plan.name, self.code_hash))
             return
         self._code = code
+        self._hold(code)
         if self.sandbox is not None:
             self.sandbox.load(self.code_hash, code, self)
         elif not self._asked:
@@ -180,6 +205,7 @@ class Call(Exchange):
             return
         sandbox.forget_load(self.code_hash, self)
         if failure is None:
+            self._let_go()
             if not self._storing:
                 self._connect()
             return
@@ -559,6 +585,7 @@ class Call(Exchange):
         """Give back the connection, the sandbox and the seat."""
         worker, sandbox, up = self.worker, self.sandbox, self.up
         self.up = None
+        self._let_go()
         if sandbox is None:
             if self.waited:
                 worker.routes.forget(self)
