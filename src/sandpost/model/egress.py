@@ -83,6 +83,12 @@ def parse_egress(text: str) -> Egress:
 
 
 def _entry(entry: str) -> Domain | Block:
+    if "//" in entry:
+        raise InvalidValue(
+            f"`{_shown(entry)}` in the allow-list is a URL: write its domain alone, like `api.example.com`"
+        )
+    if entry.count(":") > 1:
+        raise InvalidValue(f"`{_shown(entry)}` in the allow-list is IPv6, which sandboxes do not have")
     place, _, tail = entry.partition(":")
     ports = _ports(entry, tail) if ":" in entry else None
     if _ADDRESS.fullmatch(place):
