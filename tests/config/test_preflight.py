@@ -65,6 +65,7 @@ def good(**changes: Any) -> Machine:
         "pid_max": 4194304,
         "open_files": 1048576,
         "lowers_oom_score": True,
+        "resolvers": {"192.0.2.53:53": ""},
         **changes,
     }
     return Machine(**values)
@@ -182,6 +183,8 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
         ({"pid_max": 4096}, "pids"),
         ({"open_files": 1024}, "files"),
         ({"lowers_oom_score": False}, "oom"),
+        ({"resolvers": {}}, "resolvers"),
+        ({"resolvers": {"192.0.2.53:53": "", "[2001:db8::53]:53": "Network is unreachable"}}, "resolvers"),
     ],
 )
 def test_what_is_merely_bad_is_a_warning(changes: dict[str, Any], name: str) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from sandpost.config.claims import folder
 from sandpost.config.ids import OWN_IDS, ids_each
 from sandpost.config.kinds import split_address
+from sandpost.config.names import NO_NAMES, Names
 from sandpost.config.resolve import Settings
 from sandpost.kernel import files
 from sandpost.model.host import INSTANCES, Host, Users
@@ -25,11 +26,23 @@ LIVE = (
     "max_connections",
     "max_programs",
     "defaults",
+    "resolvers",
+    "own_names",
+    "egress_rate",
 )
 """Fields that change while an installation runs."""
 
 
-def make(settings: Settings, *, instance: int, image: str, runtime_command: str, cgroups: int, cores: int) -> Host:
+def make(
+    settings: Settings,
+    *,
+    instance: int,
+    image: str,
+    runtime_command: str,
+    cgroups: int,
+    cores: int,
+    names: Names = NO_NAMES,
+) -> Host:
     """Return the installation that `settings` describe at place `instance`. Pure."""
     block = IPv4Network(settings["network.block"])
     network = list(block.subnets(INSTANCES.bit_length() - 1))[instance]
@@ -66,6 +79,9 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         max_connections=settings["http.max_connections"],
         max_programs=settings["http.max_programs"],
         defaults=limits,
+        resolvers=settings["egress.resolvers"] or list(names.resolvers),
+        own_names=list(names.own),
+        egress_rate=settings["egress.rate"],
     )
 
 

@@ -8,8 +8,10 @@ import shutil
 import socket
 import stat
 import subprocess
+from collections.abc import Sequence
 
-from sandpost.config import program
+from sandpost.config import names, program
+from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 from sandpost.model.inside import DEVICES
@@ -55,6 +57,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         lowers_oom_score=_has_capability(_CAP_SYS_RESOURCE),
         listen=settings["listen"],
         port_error=port_error,
+        resolvers=_resolvers(settings["egress.resolvers"] or names.read().resolvers),
         unreadable=tuple(program.unreadable(program.program_folders())),
     )
 
@@ -129,10 +132,10 @@ def place_in_use(k: int) -> bool:
 def _foreign(state_dir: str) -> str:
     """Return the name of something in the state folder that is not ours, if there is anything."""
     try:
-        names = set(os.listdir(state_dir))
-        if "lock" not in names:
+        present = set(os.listdir(state_dir))
+        if "lock" not in present:
             # A stranger's name, for a terminal.
-            return ascii(min(names - _STATE))[1:-1] if names - _STATE else ""
+            return ascii(min(present - _STATE))[1:-1] if present - _STATE else ""
         with open(os.path.join(state_dir, "lock"), "rb") as file:
             return "" if file.read(len(STATE_MARK)) in {b"", STATE_MARK} else "lock"
     except PermissionError:
@@ -148,6 +151,21 @@ def _mode_and_device(path: str) -> tuple[int, int]:
         found = os.stat(path)
         return found.st_mode, found.st_rdev
     return 0, 0
+
+
+def _resolvers(addresses: Sequence[str]) -> dict[str, str]:
+    """Map each address to why there is no way to it. Sends nothing: connecting such a socket only looks at routes."""
+    found = {}
+    for shown in addresses:
+        host, port = split_address(shown)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.connect((host, port))
+            except OSError as error:
+                found[shown] = error.strerror or str(error)
+            else:
+                found[shown] = ""
+    return found
 
 
 def _namespaces() -> dict[str, int]:

@@ -90,6 +90,8 @@ class Machine:
     port_error: str = ""
     """Why the listening address cannot be bound."""
     listen: str = ""
+    resolvers: Mapping[str, str] = field(default_factory=dict)
+    """Where sandboxes' questions for names go, and why there is no way there (empty: there is one)."""
     unreadable: tuple[str, ...] = field(default=())
     """Places of our own program that other users cannot read."""
 
@@ -110,7 +112,7 @@ def judge(machine: Machine) -> list[Finding]:
     findings += [_nft(machine), _namespaces(machine), _devices(machine), _program(machine)]
     findings += [_memory(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
-    findings += [_port(machine), _pids(machine), _files(machine), _oom(machine)]
+    findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
 
 
@@ -335,6 +337,22 @@ def _port(machine: Machine) -> Finding:
     if machine.port_error:
         return Finding("port", "fatal", machine.port_error)
     return Finding("port", "ok", f"{machine.listen} is free" if machine.listen else "not looked at")
+
+
+def _resolvers(machine: Machine) -> Finding:
+    if not machine.resolvers:
+        return Finding(
+            "resolvers",
+            "warn",
+            "this host knows no resolver: sandboxes will find no names; set egress.resolvers, or name one in "
+            "/etc/resolv.conf",
+        )
+    lost = [f"{shown} ({why})" for shown, why in machine.resolvers.items() if why]
+    if lost:
+        return Finding(
+            "resolvers", "warn", f"there is no way to the resolver {', '.join(lost)}: sandboxes' names go to the others"
+        )
+    return Finding("resolvers", "ok", f"sandboxes' names are asked of {', '.join(machine.resolvers)}")
 
 
 def _pids(machine: Machine) -> Finding:

@@ -196,6 +196,22 @@ _HOST = (
         help="bytes of programs that one worker holds while they come or wait for their sandbox",
     ),
     Setting(
+        name="egress.resolvers",
+        kind=kinds.RESOLVERS,
+        default=[],
+        live=True,
+        help="resolvers that sandboxes' questions are passed to; none: those of /etc/resolv.conf",
+    ),
+    Setting(
+        name="egress.rate",
+        kind=kinds.COUNT,
+        default=100,
+        low=1,
+        high=100_000,
+        live=True,
+        help="questions for names that a tenant may ask a second, twice as many at once",
+    ),
+    Setting(
         name="admin_key",
         kind=kinds.KEY,
         default="",

@@ -15,6 +15,10 @@ SANDBOX_PORT = 8000
 """TCP port of the runtime inside every sandbox."""
 IDS_PER_SANDBOX = 8
 """Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
+GATE_PORT = 8443
+"""TCP port at `platform_address` where the firewall sends connections of tenants with an allow-list."""
+PLATFORM_PORTS = (("udp", 53), ("tcp", 53), ("tcp", GATE_PORT))
+"""What listens at `platform_address`, in the order in which `egress` inherits the sockets."""
 FIFOS = ("out", "err", "log")
 """The three FIFOs of a sandbox, stdout, stderr and frames: their order in its folder and in messages."""
 INSTANCES = 16
@@ -73,6 +77,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int
     max_programs: int
     """Bytes of programs that a proxy worker holds while they come or wait for their sandbox."""
+    resolvers: list[str] = []
+    """`host:port` of the resolvers that egress asks, `[host]:port` for IPv6."""
+    own_names: list[str] = []
+    """Names of this machine, in lower case, which egress passes to no resolver."""
+    egress_rate: float = 100
+    """Questions a second that a tenant may ask the resolver."""
     defaults: Limits
     """Limits of tenants that set none."""
 
@@ -125,8 +135,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def controller_socket(self) -> str:
-        """Where proxies, api and collector find the controller."""
+        """Where proxies, api, collector and egress find the controller."""
         return self.path("controller.sock")
+
+    @property
+    def resolv_conf(self) -> str:
+        """What sandboxes have as `/etc/resolv.conf`."""
+        return self.path("resolv.conf")
 
     @property
     def supervisor_socket(self) -> str:
