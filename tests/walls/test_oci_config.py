@@ -21,6 +21,7 @@ def rendered(**changes: Any) -> dict[str, Any]:
         "rootfs": "/images/d/rootfs",
         "namespace": "/proc/1/fd/9",
         "group_path": "/sandpost-f/t-a/s-b",
+        "resolv_conf": "/run/sandpost/f/resolv.conf",
     }
     return oci_config.render(**{**values, **changes})
 
@@ -60,12 +61,14 @@ def test_an_init_runs_the_runtime_with_its_flags() -> None:
     assert "SANDPOST_READY=4" in process["env"]
 
 
-def test_what_is_mounted_is_proc_five_devices_and_tmp() -> None:
+def test_what_is_mounted_is_proc_five_devices_tmp_and_the_resolvers_name() -> None:
     mounts = {item["destination"]: item for item in rendered()["mounts"]}
-    assert set(mounts) == {"/proc", "/dev", "/tmp", *(f"/dev/{name}" for name in DEVICES)}
+    assert set(mounts) == {"/proc", "/dev", "/tmp", "/etc/resolv.conf", *(f"/dev/{name}" for name in DEVICES)}
     assert {"nosuid", "nodev", "noexec"} <= set(mounts["/proc"]["options"])
     assert {"ro", "nosuid", "noexec"} <= set(mounts["/dev"]["options"])
     assert {"nosuid", "nodev"} <= set(mounts["/tmp"]["options"])
+    assert mounts["/etc/resolv.conf"]["source"] == "/run/sandpost/f/resolv.conf"
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(mounts["/etc/resolv.conf"]["options"])
     assert list(mounts).index("/dev") < list(mounts).index("/dev/null")
 
 

@@ -22,7 +22,7 @@ from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES
 from sandpost.model.limits import Limits
 from sandpost.network import addresses, firewall, namespaces
-from sandpost.walls import cgroups, oci_config, pressure
+from sandpost.walls import cgroups, names, oci_config, pressure
 from sandpost.walls.identity import identity
 
 _START_PATIENCE = 10.0
@@ -141,6 +141,7 @@ class OciEngine:
             self._image = use.hold(host.image_dir, host.image)
         os.makedirs(self._states, mode=0o700, exist_ok=True)
         self._bundles.open()
+        names.write(host)
         self._groups.open()
         firewall.install(host)
         # The group that first touches a page is charged for it: that must be none of a tenant's.
@@ -207,6 +208,7 @@ class OciEngine:
             rootfs=self._host.rootfs,
             namespace=f"/proc/{os.getpid()}/fd/{namespace}",
             group_path=self._groups.path(spec.group_id, spec.sandbox_id),
+            resolv_conf=self._host.resolv_conf,
         )
 
     def _runtime_flags(self, runtime: str) -> tuple[str, ...]:
@@ -251,6 +253,7 @@ class OciEngine:
         if purge:
             firewall.remove(self._host)
             self._bundles.purge()
+            names.remove(self._host)
             shutil.rmtree(self._states, ignore_errors=True)
         if self._image >= 0:
             os.close(self._image)

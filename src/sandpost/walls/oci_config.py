@@ -58,8 +58,12 @@ def render(
     rootfs: str,
     namespace: str,
     group_path: str,
+    resolv_conf: str,
 ) -> dict[str, Any]:
-    """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace."""
+    """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace.
+
+    `resolv_conf` is the host's file that names the resolver.
+    """
     linux: dict[str, Any] = {
         "namespaces": [
             {"type": "pid"},
@@ -109,7 +113,7 @@ def render(
             "noNewPrivileges": True,
             "oomScoreAdj": _OOM_SCORE,
         },
-        "mounts": _mounts(limits, rootfs),
+        "mounts": _mounts(limits, rootfs, resolv_conf),
         "linux": linux,
     }
 
@@ -130,13 +134,15 @@ def _rlimit(kind: str, value: int) -> dict[str, Any]:
     return {"type": kind, "soft": value, "hard": value}
 
 
-def _mounts(limits: Limits, rootfs: str) -> Sequence[dict[str, Any]]:
+def _mounts(limits: Limits, rootfs: str, resolv_conf: str) -> Sequence[dict[str, Any]]:
     # /dev is the root's own folder, bound so that the runtime adds no devices of its choice; over its empty files
     # go the host's nodes. There is no /sys, no /dev/pts, no /dev/shm, no /dev/mqueue.
     return [
         _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         _mount("/dev", "bind", f"{rootfs}/dev", ["bind", "ro", "nosuid", "noexec"]),
         *(_mount(f"/dev/{name}", "bind", f"/dev/{name}", ["bind"]) for name in DEVICES),
+        # Its address is the installation's, and the root is shared by all on the machine.
+        _mount("/etc/resolv.conf", "bind", resolv_conf, ["bind", "ro", "nosuid", "nodev", "noexec"]),
         _mount(
             "/tmp",  # noqa: S108 - the sandbox's own
             "tmpfs",
