@@ -114,7 +114,7 @@ def test_parts_that_are_away_are_problems(api: Installation, controller: Scripte
     def problems() -> list[str]:
         return [each.partition(":")[0] for each in api.call("GET", "/api/status").json()["problems"]]
 
-    for part in ("supervisor", "collector"):
+    for part in ("supervisor", "collector", "egress"):
         leave(part, os.getpid(), 1)
     assert problems() == []
     # One that is being renewed is no problem yet.
@@ -122,8 +122,9 @@ def test_parts_that_are_away_are_problems(api: Installation, controller: Scripte
     assert problems() == []
     leave("supervisor", ended.pid, 5)
     leave("collector", os.getpid(), 15)
-    assert problems() == ["collector", "supervisor"]
-    for part in ("supervisor", "collector"):
+    leave("egress", ended.pid, 5)
+    assert problems() == ["collector", "egress", "supervisor"]
+    for part in ("supervisor", "collector", "egress"):
         leave(part, os.getpid(), 0)
     controller.proxies = 0
     try:

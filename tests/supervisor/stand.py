@@ -41,7 +41,12 @@ class Stand:
         settings = load({"SANDPOST_LISTEN": f"127.0.0.1:{self.port}", "SANDPOST_WORKERS": "2"})
         made = host_file.make(settings, instance=13, image="none", runtime_command="/usr/sbin/runc", cgroups=1, cores=2)
         self.host = msgspec.structs.replace(
-            made, run_dir=str(top / "run"), state_dir=str(top / "state"), drain_timeout=2.0
+            made,
+            run_dir=str(top / "run"),
+            state_dir=str(top / "state"),
+            drain_timeout=2.0,
+            # A platform address of this process's own: other test runs on the machine have instance 13 too.
+            sandbox_network=f"198.19.{200 + os.getpid() // 64 % 16}.{os.getpid() % 64 * 4}/30",
         )
         for folder in (self.host.run_dir, self.host.state_dir):
             os.mkdir(folder)

@@ -128,15 +128,17 @@ class Platform:
     def host(self) -> Host:
         """The host file of the running installation."""
         for path in Path("/run/sandpost").glob("?/host.json"):
-            # Those of other releases may read differently.
-            with contextlib.suppress(msgspec.ValidationError):
+            try:
                 host = load(str(path))
-                if host.state_dir == str(self.state_dir):
-                    return host
+            except msgspec.ValidationError:
+                # Another release's, which runs beside.
+                continue
+            if host.state_dir == str(self.state_dir):
+                return host
         raise AssertionError("the installation has no host file under /run/sandpost")
 
     def pids(self, part: str) -> list[int]:
-        """Host pids of one part's processes (`supervisor`, `controller`, `proxy`, `api`, `collector`)."""
+        """Host pids of one part's processes (`supervisor`, `controller`, `proxy`, `api`, `collector`, `egress`)."""
         if part == "supervisor":
             assert self.process is not None
             return [self.process.pid]

@@ -99,7 +99,7 @@ def test_a_kill_on_a_full_disk_loses_no_sandbox(small_disk: Platform) -> None:
     running = small_disk
     assert running.call("settled", COUNT).json == 1
     filler = fill(running.state_dir)
-    for part in ("controller", "api", "collector"):
+    for part in ("controller", "api", "collector", "egress"):
         for pid in running.pids(part):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10

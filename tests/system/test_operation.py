@@ -14,7 +14,7 @@ from support.command import as_nobody
 from support.platform import SANDPOST, Platform, free_port, platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
-PARTS = ("supervisor", "controller", "proxy", "api", "collector")
+PARTS = ("supervisor", "controller", "proxy", "api", "collector", "egress")
 CORE = {"name", "hostname", "pid", "level", "msg", "time", "v", "component"}
 
 
@@ -113,7 +113,7 @@ def test_a_stop_by_another_user_or_without_a_supervisor_is_none_and_says_so() ->
         assert running.call("acme", HELLO).status == 200
         running.start()
         deadline = time.monotonic() + 20
-        while "adopted 5" not in running.output():
+        while "adopted 6" not in running.output():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert running.command("stop").returncode == 0

@@ -20,6 +20,7 @@ _RENEWAL = 3.0
 """Seconds that a part may be away while it is renewed."""
 _RESTARTED = {
     "collector": "it hangs or has ended: output of sandboxes is not kept; its log lines say why",
+    "egress": "it hangs or has ended: programs find no names, and allow-lists let nothing pass; its log lines say why",
     "supervisor": "it has ended, and what ends after it stays away: start `sandpost serve` again, it adopts what runs",
 }
 

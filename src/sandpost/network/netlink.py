@@ -21,7 +21,7 @@ _NDMSG = struct.Struct("=BxxxiHBB")
 _INT = struct.Struct("=i")
 
 _NLMSG_ERROR = 2
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWNEIGH = 16, 17, 20, 28
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWNEIGH = 16, 17, 20, 21, 28
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 _NESTED = 0x8000
 _IFF_UP = 0x1
@@ -32,6 +32,7 @@ _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
+_LOOPBACK = 1
 _RECEIVE = 65536
 
 
@@ -95,6 +96,12 @@ def address(index: int, ours: IPv4Address) -> Message:
     payload = _IFADDR.pack(socket.AF_INET, 31, 0, 0, index)
     payload += _attribute(_IFA_LOCAL, ours.packed) + _attribute(_IFA_ADDRESS, ours.packed)
     return Message(_RTM_NEWADDR, _CREATE | _EXCL, payload)
+
+
+def loopback_address(ours: IPv4Address, *, remove: bool = False) -> Message:
+    """Give the loopback interface an address of its own, or take it away."""
+    payload = _IFADDR.pack(socket.AF_INET, 32, 0, 0, _LOOPBACK) + _attribute(_IFA_LOCAL, ours.packed)
+    return Message(_RTM_DELADDR, 0, payload) if remove else Message(_RTM_NEWADDR, _CREATE | _EXCL, payload)
 
 
 def neighbour(index: int, theirs: IPv4Address, mac: bytes) -> Message:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sandpost import config
-from sandpost.config import Settings, claims, machine, preflight
+from sandpost.config import Settings, claims, machine, names, preflight
 from sandpost.config import host as host_file
 from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
@@ -106,7 +106,13 @@ def _claimed(
         runtime = shutil.which(now["oci.runtime"]) or seen.runtime
         cores = os.cpu_count() or 1
         return host_file.make(
-            now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores
+            now,
+            instance=instance,
+            image=digest,
+            runtime_command=runtime,
+            cgroups=cgroups,
+            cores=cores,
+            names=names.read(),
         )
 
     try:

@@ -18,7 +18,7 @@ from sandpost.kernel import calls
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
-from sandpost.model.host import Host
+from sandpost.model.host import PLATFORM_PORTS, Host
 from sandpost.model.messages import (
     Exited,
     Held,
@@ -32,7 +32,7 @@ from sandpost.model.messages import (
     ToSupervisor,
     Unlisten,
 )
-from sandpost.supervisor import adoption, family, listening, renewal, shutdown, spawn
+from sandpost.supervisor import adoption, family, listening, platform, renewal, shutdown, spawn
 from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
@@ -79,6 +79,8 @@ class Supervisor:
         self.plan = plan
         self.host = plan.host
         self.sockets: dict[int, socket.socket] = {}
+        self.platform: list[socket.socket] = []
+        """What egress listens with, in the order of `PLATFORM_PORTS`."""
         self.current: dict[Role, Child] = {}
         self.successors: dict[Role, Child] = {}
         self.stop_asked = asyncio.Event()
@@ -104,7 +106,7 @@ class Supervisor:
     def roles(self) -> list[Role]:
         """Every part that must run, in the order in which they are started."""
         proxies: list[Role] = [("proxy", index) for index in range(self.host.workers)]
-        return [("controller", 0), *proxies, ("api", 0), ("collector", 0)]
+        return [("controller", 0), ("egress", 0), *proxies, ("api", 0), ("collector", 0)]
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -177,6 +179,7 @@ class Supervisor:
         last = Stopped(error="it broke off as it never should: the log says why; start again and stop")
         try:
             await shutdown.end_children(self)
+            platform.remove_address(self.host)
             if purge:
                 await shutdown.purge(self)
                 self.fifos.close()
@@ -204,7 +207,7 @@ class Supervisor:
             uid=uid,
             gid=gid,
             output=self.plan.output,
-            listener=self.sockets[index].fileno() if part == "proxy" else None,
+            listeners=self._listeners(part, index),
             closed=self.plan.closed,
         )
         self._starts[role] = self._starts.get(role, 0) + 1
@@ -217,6 +220,11 @@ class Supervisor:
             return None
         (self.successors if successor else self.current)[role] = child
         return child
+
+    def _listeners(self, part: Part, index: int) -> list[int]:
+        if part == "proxy":
+            return [self.sockets[index].fileno()]
+        return [sock.fileno() for sock in self.platform] if part == "egress" else []
 
     def succeed(self, role: Role) -> Child:
         """Put a part's successor into its place; return the former one, which is now to be retired."""
@@ -269,6 +277,8 @@ class Supervisor:
         for index in range(self.host.workers):
             if index not in self.sockets:
                 self.sockets[index] = listening.make(self.host)
+        if not self.platform:
+            self.platform = platform.open_sockets(self.host)
         self._launched = True
         for role in self.roles:
             if role not in self.current:
@@ -365,6 +375,14 @@ class Supervisor:
             else:
                 self.sockets[index] = socket.socket(fileno=fd)
         close_all(fds[len(indices) :])
+        self.changed.set()
+
+    def take_platform(self, fds: list[int]) -> None:
+        """Take back the sockets of a living egress; `fds` are ours from now on."""
+        if self.platform or len(fds) != len(PLATFORM_PORTS):
+            close_all(fds)
+            return
+        self.platform = [socket.socket(fileno=fd) for fd in fds]
         self.changed.set()
 
     def renew(self, roles: Sequence[Role], channel: Channel[ToSupervisor] | None) -> None:
