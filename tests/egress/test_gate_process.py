@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from egress.hellos import hello
+from sandpost.egress.gate import MOST_EACH
 from sandpost.model import messages as m
 from sandpost.model.host import GATE_PORT
 from support.egress_lab import ONE, OTHER, PLATFORM, SERVER, TWO, Lab, in_lab, sock_in, texts, zone
@@ -399,5 +400,26 @@ def test_retired_it_takes_nothing_new_and_lets_connections_end() -> None:
         await lab.start()
         assert texts(await asking) == ["203.0.113.5"]
         await server.close()
+
+    in_lab(body)
+
+
+def test_connections_of_a_tenant_are_bounded_and_others_pass() -> None:
+    async def body(lab: Lab) -> None:
+        lab.way(ONE, "allow:www.example.com")
+        lab.way(TWO, "allow:www.example.com", "other")
+        lab.resolver(WORLD)
+        plain = Server(lab)
+        silent = [await lab.connect(SERVER, 80) for _ in range(MOST_EACH)]
+        await lab.until(lambda: lab.figure("sandpost_gate_connections") == MOST_EACH, 5)
+        with pytest.raises(ConnectionResetError):
+            await exchange(lab, GET)
+        assert (await exchange(lab, GET, source=TWO)).endswith(b"yes")
+        await lab.until(lambda: lab.said("too_many_connections"))
+        for sock in silent:
+            sock.close()
+        await lab.until(lambda: lab.figure("sandpost_gate_connections") == 0, 5)
+        assert (await exchange(lab, GET)).endswith(b"yes")
+        await plain.close()
 
     in_lab(body)

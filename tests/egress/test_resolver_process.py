@@ -439,3 +439,28 @@ def test_settings_are_taken_up_while_it_runs() -> None:
         assert (await lab.ask("www.example.com")).rcode() == dns.rcode.NXDOMAIN
 
     in_lab(body)
+
+
+def test_questions_that_wait_and_connections_are_bounded_and_others_are_served() -> None:
+    async def body(lab: Lab) -> None:
+        lab.way()
+        lab.way(TWO, "public", "other")
+        outside = lab.resolver(lambda _: None)
+        waiting = [asyncio.create_task(lab.ask(f"a{n}.example.com", within=2)) for n in range(70)]
+        await lab.until(lambda: lab.said("too_many_questions"))
+        assert len({name for name, _ in outside.asked}) == 64
+        refused = [task for task in waiting if task.done()]
+        assert [task.result().rcode() for task in refused] == [dns.rcode.REFUSED] * 6
+        outside.script = WORLD
+        assert texts(await lab.ask("www.example.com", source=TWO)) == ["203.0.113.5"]
+        await asyncio.gather(*waiting, return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        held = [await lab.connect(PLATFORM, 53) for _ in range(16)]
+        with await lab.connect(PLATFORM, 53) as one_more:
+            assert await asyncio.wait_for(loop.sock_recv(one_more, 10), 2) == b""
+        # Who says nothing is let go, and makes room.
+        assert await asyncio.wait_for(loop.sock_recv(held[0], 10), 8) == b""
+        for sock in held:
+            sock.close()
+
+    in_lab(body)
