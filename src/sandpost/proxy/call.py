@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 WORD_WAIT = 1.5
 """Seconds that a call whose connection broke waits to hear why its sandbox ended."""
+AWAY_WAIT = 6.0
+"""The same while there is no controller that could know."""
+_LOOK_AGAIN = 0.25
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
 MAX_PAUSE = 0.5
@@ -491,8 +494,12 @@ class Call(Exchange):
         if not self.done and self.up is None:
             self.fail(BadGateway("the program closed the connection before it answered", fault="code"))
 
-    def _no_word(self) -> None:
+    def _no_word(self, waited: float = WORD_WAIT) -> None:
         if self.done:
+            return
+        if not self.worker.link.table_known and waited < AWAY_WAIT:
+            # The next controller finds out why.
+            self.worker.later(_LOOK_AGAIN, self._no_word, waited + _LOOK_AGAIN)
             return
         sandbox = self.sandbox
         if sandbox is not None:
