@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from sandpost.config import claims
+from sandpost.config import claims, machine
 from sandpost.engines import launch
 from sandpost.engines.contract import SandboxSpec
 from sandpost.engines.oci import OciEngine
@@ -51,7 +51,7 @@ def bench_host(instance: int, run_dir: str) -> Host:
         users=Users(proxy=65001, api=65002, collector=65003, egress=65005, gid=65001),
         sandbox_network=f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         sandbox_uids=1_000_000_000 + instance * 65536,
-        runtime_command=shutil.which("runc") or "/usr/sbin/runc",
+        runtime_command=machine.oci_runtime(),
         cgroups=2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         pool_size=0,
         parallel_starts=CREATORS,

@@ -1,6 +1,7 @@
 """Each thing that a machine may lack is told in a sentence that says how to get it."""
 
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.config import load, machine, preflight
+from sandpost.config import load, machine, preflight, program
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
@@ -38,6 +39,7 @@ def devices(**changes: tuple[int, int]) -> dict[str, tuple[int, int]]:
     return good | changes
 
 
+DEBIANS = "runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1+deb12u1\nspec: 1.0.2-dev\ngo: go1.19.8\nlibseccomp: 2.5.4\n"
 FILTERS = "kill_process kill_thread trap errno user_notif trace log allow"
 
 
@@ -177,7 +179,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"runtime_version": "runc version 1.1.5+ds1\nspec: 1.0.2-dev\nlibseccomp: 2.5.4"}, "runtime"),
+        ({"runtime_version": DEBIANS}, "runtime"),
         ({"memory_available": 100 * MiB}, "memory"),
         ({"disk_free": {"/var": 500 * MiB}}, "disk"),
         ({"pid_max": 4096}, "pids"),
@@ -191,6 +193,27 @@ def test_what_is_merely_bad_is_a_warning(changes: dict[str, Any], name: str) -> 
     findings = preflight.judge(good(**changes))
     assert [finding.name for finding in findings if finding.level != "ok"] == [name]
     preflight.require(findings)
+
+
+def test_the_fixes_that_a_runtime_lacks_are_named_with_the_way_to_them() -> None:
+    (said,) = [one.message for one in preflight.judge(good(runtime_version=DEBIANS)) if one.name == "runtime"]
+    assert said == (
+        "/usr/sbin/runc 1.1.5 works, without the fixes of CVE-2025-31133, CVE-2025-52565, CVE-2025-52881: "
+        "`scripts/install --build-runc` makes a current one"
+    )
+
+
+def test_the_runc_that_was_built_stands_before_the_one_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "source_folder", lambda: str(tmp_path / "src"))
+    built = tmp_path / ".tools" / "bin" / "runc"
+    assert machine.oci_runtime() == (shutil.which("runc") or "")
+    built.parent.mkdir(parents=True)
+    shutil.copy("/bin/true", built)
+    assert machine.oci_runtime() == str(built)
+    assert machine.oci_runtime("/bin/true") == "/bin/true"
+    assert machine.oci_runtime("/nowhere/runc") == ""
 
 
 def test_several_lacks_are_told_at_once() -> None:

@@ -1,18 +1,28 @@
-"""One opened engine a module and driver; every test must leave the host as it found it."""
+"""One opened engine a module, driver and OCI runtime; every test must leave the host as it found it.
+
+With the runtime that an installation takes by default each test runs always, with another one by `scripts/test --all`.
+"""
 
 import asyncio
 from collections.abc import Iterator
 
 import pytest
 
-from support.engine_bed import ENGINES, Bed, claimed_host, traces, until
+from support.engine_bed import ENGINES, RUNTIMES, Bed, claimed_host, traces, until
+
+DRIVERS = [
+    pytest.param((engine, runtime), id=f"{engine}-{runtime}", marks=[pytest.mark.long] if number else [])
+    for engine in sorted(ENGINES)
+    for number, runtime in enumerate(RUNTIMES)
+]
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=DRIVERS)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """An engine with what all sandboxes share."""
-    with claimed_host() as host:
-        engine = ENGINES[request.param](host)
+    driver, runtime = request.param
+    with claimed_host(runtime_command=runtime) as host:
+        engine = ENGINES[driver](host)
         asyncio.run(engine.open())
         yield Bed(host, engine, tmp_path_factory.mktemp("fifos"))
         asyncio.run(engine.close(purge=True))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandpost.config import claims
+from sandpost.config import claims, machine
 from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.engines.oci import OciEngine
 from sandpost.image.build import ensure
@@ -28,16 +28,19 @@ IMAGES = "/var/lib/sandpost/image"
 RUN_ROOT = "/run/sandpost"
 MiB = 1 << 20
 
+RUNTIMES = tuple(dict.fromkeys(filter(None, (machine.oci_runtime(), shutil.which("runc")))))
+"""The OCI runtimes of this machine: first the one that an installation takes, then another, if there is one."""
+
 ENGINES: dict[str, Callable[[Host], Engine]] = {"oci": OciEngine}
 
 
 @contextlib.contextmanager
-def claimed_host() -> Iterator[Host]:
+def claimed_host(**changes: Any) -> Iterator[Host]:
     """An installation on a place that no other, and no other run of the tests, has meanwhile."""
     state_dir = tempfile.mkdtemp(prefix="sandpost-test-")
     instance = claims.claim(RUN_ROOT, state_dir, None, _in_use, layout.make_run_dir)
     try:
-        yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir)
+        yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir, **changes)
     finally:
         claims.release(RUN_ROOT, instance, state_dir, layout.remove_run_dir)
         shutil.rmtree(state_dir)
@@ -57,7 +60,7 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "users": Users(proxy=65001, api=65002, collector=65003, egress=65005, gid=65001),
         "sandbox_network": f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         "sandbox_uids": 1_900_000_000 + instance * 65536,
-        "runtime_command": shutil.which("runc") or "/usr/sbin/runc",
+        "runtime_command": machine.oci_runtime(),
         "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "pool_size": 0,
         "parallel_starts": 3,

@@ -124,7 +124,7 @@ def test_a_program_that_is_not_on_the_path_is_told_with_its_package(tmp_path: Pa
     try:
         for command in ("serve", "doctor"):
             done = subprocess.run(
-                [SANDPOST, command], env={**made.environment(), "PATH": str(bare)},
+                [SANDPOST, command], env={**made.environment(), "PATH": str(bare), "SANDPOST_OCI_RUNTIME": str(bare / "runc")},
                 capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             assert done.returncode == 1

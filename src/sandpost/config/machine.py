@@ -14,8 +14,11 @@ from sandpost.config import names, program
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
+from sandpost.config.table import DEFAULTS
 from sandpost.model.inside import DEVICES
 
+_BUILT_RUNC = ".tools/bin/runc"
+"""What `scripts/install --build-runc` makes."""
 STATE_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
 """What the file `lock` of a state folder holds."""
 _STATE = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
@@ -27,7 +30,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     """Look at the machine as `settings` would use it. Takes some 30 ms, most of it two programs' start."""
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
     given = settings["oci.runtime"]
-    runtime = shutil.which(given) or ""
+    runtime = oci_runtime(given)
     version = _start([runtime, "--version"]) if runtime else None
     tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
     memory = _meminfo()
@@ -80,6 +83,17 @@ def state_folder(path: str) -> StateFolder:
         writable=os.access(found, os.W_OK | os.X_OK),
         foreign=_foreign(path) if found == path and stat.S_ISDIR(seen.st_mode) else "",
     )
+
+
+def oci_runtime(setting: str = DEFAULTS["oci.runtime"]) -> str:
+    """Return the path of the OCI runtime that the setting `oci.runtime` names; empty if there is none.
+
+    Its default is the runc that was built beside our sources, where there is one, else the first on PATH.
+    """
+    built = os.path.join(os.path.dirname(program.source_folder()), _BUILT_RUNC)
+    if setting == DEFAULTS["oci.runtime"] and os.access(built, os.X_OK):
+        return built
+    return shutil.which(setting) or ""
 
 
 def port_error(address: tuple[str, int], setting: str = "listen") -> str:

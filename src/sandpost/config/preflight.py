@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sandpost.config import runtime_fixes
 from sandpost.config.table import DEFAULTS
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
@@ -24,7 +25,7 @@ _MEMORY_DEVICES = 1
 _MINORS = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 """Linux, Documentation/admin-guide/devices.txt, major 1."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
-_RUNC = re.compile(r"version (\d+)\.(\d+)\.(\d+)")
+_LEAST_RUNC = runtime_fixes.Version(1, 1, 0)
 _LIBSECCOMP = re.compile(r"^libseccomp: (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 _SPEC = re.compile(r"^spec: \d", re.MULTILINE)
 """In what `--version` of an OCI runtime prints: the version of the specification that it keeps to."""
@@ -185,26 +186,33 @@ def _cgroups(machine: Machine) -> Finding:
 def _runtime(machine: Machine) -> Finding:
     if not machine.runtime:
         return Finding("runtime", "fatal", _no_runtime(machine.runtime_given, machine.runtime_mode))
-    match = _RUNC.search(machine.runtime_version)
-    if match is None or not _SPEC.search(machine.runtime_version):
+    version = runtime_fixes.parse(machine.runtime_version)
+    if version is None or not _SPEC.search(machine.runtime_version):
         said = f"`{machine.runtime} --version` shows no OCI runtime"
         if machine.runtime_given == DEFAULTS["oci.runtime"]:
             return Finding("runtime", "fatal", f"{said}: reinstall runc")
         return Finding("runtime", "fatal", f"`oci.runtime` is {machine.runtime_given}, but {said}: {_OTHER_RUNTIME}")
-    version = tuple(int(part) for part in match.groups())
-    shown = ".".join(match.groups())
-    if version < (1, 1, 0):
-        return Finding("runtime", "fatal", f"{machine.runtime} is {shown}: 1.1 or newer is needed")
-    if version < (1, 2, 8):
-        # CVE-2025-31133, -52565, -52881; they need mounts shared with a hostile container, which there are not here.
-        return Finding("runtime", "warn", f"{machine.runtime} {shown} works; 1.2.8 has fixes that it lacks")
-    return Finding("runtime", "ok", f"{machine.runtime} {shown}")
+    if version < _LEAST_RUNC:
+        return Finding("runtime", "fatal", f"{machine.runtime} is {version}: 1.1 or newer is needed")
+    lacking = runtime_fixes.lacks(version)
+    if lacking:
+        # They need mounts shared with a hostile container, which there are not here.
+        return Finding(
+            "runtime",
+            "warn",
+            f"{machine.runtime} {version} works, without the fixes of {', '.join(lacking)}: "
+            "`scripts/install --build-runc` makes a current one",
+        )
+    return Finding("runtime", "ok", f"{machine.runtime} {version}")
 
 
 def _no_runtime(given: str, mode: int) -> str:
     """Return why `given`, a name or a path to what has `mode`, is no program that can be run."""
     if given == DEFAULTS["oci.runtime"]:
-        return "runc is missing: `apt-get install runc`, or name an OCI runtime with oci.runtime"
+        return (
+            "runc is missing: `apt-get install runc` or `scripts/install --build-runc`, or name an OCI runtime with "
+            "oci.runtime"
+        )
     if "/" not in given:
         why = f"which is in no folder of PATH: {_OTHER_RUNTIME}"
     elif mode == 0:
@@ -224,7 +232,7 @@ def _seccomp(machine: Machine) -> Finding:
             f"Linux {machine.kernel} cannot filter system calls: use Debian's kernel, or another one with "
             "CONFIG_SECCOMP_FILTER",
         )
-    if not _RUNC.search(machine.runtime_version) or not _SPEC.search(machine.runtime_version):
+    if runtime_fixes.parse(machine.runtime_version) is None or not _SPEC.search(machine.runtime_version):
         # Said of the runtime already.
         return Finding("seccomp", "ok", "the kernel can filter system calls")
     match = _LIBSECCOMP.search(machine.runtime_version)
@@ -232,8 +240,8 @@ def _seccomp(machine: Machine) -> Finding:
         return Finding(
             "seccomp",
             "fatal",
-            f"{machine.runtime} was built without seccomp, so it cannot filter system calls: `apt-get install runc`, "
-            "or build it with `-tags seccomp`",
+            f"{machine.runtime} was built without seccomp, so it cannot filter system calls: `apt-get install runc` "
+            "or `scripts/install --build-runc`",
         )
     version = tuple(int(part) for part in match.groups())
     if version < (2, 5, 0):

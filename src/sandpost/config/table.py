@@ -101,7 +101,13 @@ _PLACE = (
         # systemd's UIDS-GIDS.md lists 1879048192..2147483647 as unused.
         help="first of the user ids of all installations",
     ),
-    Setting(name="oci.runtime", kind=kinds.TEXT, default="runc", help="the OCI runtime, a path or a name on PATH"),
+    Setting(
+        name="oci.runtime",
+        kind=kinds.TEXT,
+        default="runc",
+        help="the OCI runtime, a path or a name on PATH; `runc` is the one that `scripts/install --build-runc` built, "
+        "where it did",
+    ),
 )
 
 _HOST = (

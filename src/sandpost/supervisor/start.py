@@ -1,7 +1,6 @@
 """The start of an installation, up to the moment where its parts are started."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def _claimed(
     cgroups = preflight.cgroup_version(seen)
 
     def make(now: Settings, digest: str) -> Host:
-        runtime = shutil.which(now["oci.runtime"]) or seen.runtime
+        runtime = machine.oci_runtime(now["oci.runtime"]) or seen.runtime
         cores = os.cpu_count() or 1
         return host_file.make(
             now,
