@@ -59,7 +59,12 @@ def test_every_documented_route_answers_as_documented(api: Installation, control
 
     tenant = "/api/tenants/{tenant}"
     call("PUT", tenant, {"limits": {"memory": "64MiB", "deadline": 5, "cpu": 0.5}}, 201, tenant="doc")
-    call("PUT", tenant, {"state": "active", "isolation": "per_request", "limits": {"cpu": None}}, tenant="doc")
+    call(
+        "PUT",
+        tenant,
+        {"state": "active", "isolation": "per_request", "egress": "none", "limits": {"cpu": None}},
+        tenant="doc",
+    )
     call("GET", tenant, tenant="doc")
     call("GET", "/api/tenants")
     made = call("POST", tenant + "/keys", {"label": "a"}, 201, tenant="doc")

@@ -27,6 +27,19 @@ def test_a_put_sets_what_it_names_and_keeps_the_rest(api: Installation) -> None:
     assert third["created_at"] == first.json()["created_at"]
 
 
+def test_an_egress_policy_is_set_shown_and_told_to_the_controller(
+    api: Installation, controller: ScriptedController
+) -> None:
+    policy = "allow:api.example.com:443,*.example.org,203.0.113.0/24"
+    made = api.call("PUT", "/api/tenants/listed", {"egress": policy, "limits": {"connections": 8, "bandwidth_out": 0}})
+    assert (made.status_code, made.json()["egress"], made.json()["applied"]) == (201, policy, True)
+    told = controller.told[-1]
+    assert isinstance(told, TenantChanged)
+    assert (told.tenant.egress, told.tenant.limits.connections, told.tenant.limits.bandwidth_out) == (policy, 8, 0)
+    api.call("PUT", "/api/tenants/listed", {"limits": {"pids": 32}})
+    assert api.call("GET", "/api/tenants/listed").json()["egress"] == policy
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -43,6 +56,14 @@ def test_a_put_sets_what_it_names_and_keeps_the_rest(api: Installation) -> None:
         ({"limits": {"memory_guaranteed": "1GiB"}}, "above limits.memory"),
         ({"isolation": "per_request", "limits": {"memory": "48MiB"}}, "per_request_at_once"),
         ({"isolation": "per_planet"}, "isolation"),
+        ({"egress": "everything"}, "write `public`, `none` or `allow:`"),
+        ({"egress": "allow:10.0.0.5:443"}, "private"),
+        ({"egress": "allow:api.example.com:0"}, "no port from 1 to 65535"),
+        ({"egress": "allow:localhost"}, "no domain, address or block"),
+        ({"egress": "allow:" + ",".join(["a.example.com"] * 257)}, "256 entries"),
+        ({"egress": "allow:" + "a" * 20_000}, "egress"),
+        ({"egress": None}, "egress"),
+        ({"limits": {"bandwidth_in": "100B"}}, "choose 1KiB"),
         ({"state": "asleep"}, "state"),
         ({"state": None}, "state"),
         ([], "JSON object"),

@@ -149,6 +149,11 @@ class Rig:
         for channel in self.controller.channels:
             channel.send(m.Assigned(route=route(fifos.id, tenant, output)))
 
+    def tell(self, message: msgspec.Struct) -> None:
+        """Say something as the controller."""
+        for channel in self.controller.channels:
+            channel.send(message)
+
     def release(self, fifos: Fifos) -> None:
         """The sandbox's end as supervisor and controller tell it."""
         fifos.end()

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -208,7 +209,7 @@ def traces(host: Host) -> dict[str, list[str]]:
     return {
         "processes": [str(pid) for pid in processes_of(uids)],
         "groups": sorted(groups),
-        "interfaces": sorted(name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)),
+        "interfaces": sorted(name for _, name in socket.if_nameindex() if name.startswith(host.interface_prefix)),
         "mounts": mounted,
         "namespaces held": [held for held in _descriptors() if held.startswith("net:")],
         "files": sorted(str(path) for path in Path(host.run_dir).rglob("*") if path.name != "claim"),

@@ -44,7 +44,10 @@ async def put_tenant(service: Service, asked: Asked) -> Answer:
         return known is None, record
 
     is_new, record = await service.store(work)
-    log.info("tenant set", tenant=name, state=record.state, isolation=record.isolation, own=sorted(record.limits))
+    log.info(
+        "tenant set", tenant=name, state=record.state, isolation=record.isolation, egress=record.egress,
+        own=sorted(record.limits),
+    )  # fmt: skip
     applied = await service.tell(record)
     view = TenantView.of(record, defaults)
     put = TenantPut(**{field: getattr(view, field) for field in view.__struct_fields__}, applied=applied)

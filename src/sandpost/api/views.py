@@ -21,6 +21,11 @@ _WRITTEN = {
     "count": "A whole number; null: the default again.",
     "share": "A number such as 0.5; null: the default again.",
 }
+MAX_EGRESS = 16384
+_EGRESS = (
+    "What the tenant's code reaches outside: `public`, `none`, or `allow:` and up to 256 domains, addresses and blocks "
+    "such as `allow:api.example.com:443,*.example.org,203.0.113.0/24`."
+)
 LimitsChange: Any = msgspec.defstruct(
     "LimitsChange",
     [
@@ -38,6 +43,7 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     state: TenantState | UnsetType = UNSET
     isolation: Isolation | UnsetType = UNSET
+    egress: Annotated[str, Meta(max_length=MAX_EGRESS, description=_EGRESS)] | UnsetType = UNSET
     limits: LimitsChange | UnsetType = UNSET
 
 
@@ -47,6 +53,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: TenantState
     isolation: Isolation
+    egress: str
     limits: Limits
     own: list[str]
     created_at: float
@@ -60,6 +67,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
             name=record.name,
             state=record.state,
             isolation=record.isolation,
+            egress=record.egress,
             limits=tenant.limits,
             own=own,
             created_at=record.created_at,

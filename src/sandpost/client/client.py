@@ -88,7 +88,7 @@ class Client:
         return self._get(_tenant_path(name), TenantView)
 
     def put_tenant(self, name: str, change: Mapping[str, Any]) -> tuple[TenantPut, bool]:
-        """Set what `change` names (`state`, `isolation`, `limits`); return the tenant, and whether it is new."""
+        """Set what `change` names (`state`, `isolation`, `egress`, `limits`); return the tenant, and if it is new."""
         response = self._send("PUT", _tenant_path(name), change)
         return _decode(response, TenantPut), response.status_code == 201
 

@@ -140,7 +140,7 @@ class Drain:
         if tenant is None:
             return
         record = records.notice(
-            text, hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(), level=level,
+            safe_text(text.encode()), hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(), level=level,
             sandbox_id=sandbox_id,
         )  # fmt: skip
         self._append(self._tenancy(tenant), [records.encode(record)])

@@ -140,7 +140,7 @@ def place_in_use(k: int) -> bool:
     """Whether anything on this machine carries the name of place `k`: a cgroup, or an interface of a sandbox."""
     if any(os.path.isdir(os.path.join(root, f"sandpost-{k:x}")) for root in cgroup_roots()):
         return True
-    return any(name.startswith(f"sp{k:x}-") for name in os.listdir("/sys/class/net"))
+    return any(name.startswith(f"sp{k:x}-") for _, name in socket.if_nameindex())
 
 
 def _foreign(state_dir: str) -> str:

@@ -30,6 +30,7 @@ from sandpost.controller.record import ProxyKey, Record
 from sandpost.controller.room import fits
 from sandpost.controller.suspicion import Suspicion
 from sandpost.controller.watch import MemoryWatch
+from sandpost.controller.ways import Ways
 from sandpost.engines.contract import Engine
 from sandpost.ipc import Channel, Connector
 from sandpost.kernel.descriptors import close_all
@@ -105,6 +106,11 @@ class Controller:
         self._clients = Clients(
             host, joined=self._joined, message=self._on_message, left=self._left, proxy_dead=self._proxy_dead
         )
+        self._ways = Ways(
+            host, self._fleet,
+            tell_egress=lambda message: self._clients.tell_part("egress", message),
+            tell_collector=lambda message: self._clients.tell_part("collector", message),
+        )  # fmt: skip
         self._pump_timer: asyncio.TimerHandle | None = None
         self._pump_at = 0.0
         self._timers: list[asyncio.Task[None]] = []
@@ -115,6 +121,7 @@ class Controller:
         self._maker.ended = self._on_ended
         self._maker.removed = self._on_removed
         self._maker.is_shared = lambda sandbox: not sandbox.record.exclusive and len(self._fleet.proxies) > 1
+        self._maker.forget = self._ways.forget
         self._maker.parent_tells = lambda: self._supervisor is not None and self._supervisor.connected
         self._desk.on_end = self._on_end
 
@@ -171,6 +178,7 @@ class Controller:
         await self._maker.settle(max(0.1, patience / 2))
         self._disk.write_usage(self._meter.ledger.snapshot())
         await self._maker.close()
+        self._ways.close()
         if self._supervisor is not None:
             self._supervisor.close()
         self._fifos.close()
@@ -206,6 +214,7 @@ class Controller:
                 records[found.sandbox_id] = record
         latest = max(records.values(), key=lambda record: record.started_at, default=None)
         self._slots = SlotRing(self._host.slots, first=(latest.slot + 1) % self._host.slots if latest else 0)
+        self._ways.begin(records.values())
         alive = {key: runs(record.pid, record.start_time) for key, record in records.items()}
         answering = await self._probe(
             [one for one in records.values() if one.phase == "pooled" and alive[one.sandbox_id]]
@@ -247,6 +256,12 @@ class Controller:
 
     def set_limits(self, group_id: str, limits: Limits) -> None:
         self._engine.set_limits(group_id, limits)
+
+    def open_way(self, sandbox: Sandbox) -> None:
+        self._ways.open(sandbox)
+
+    def close_way(self, sandbox: Sandbox) -> None:
+        self._ways.shut(sandbox)
 
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
         self._clients.tell(proxy, message)
@@ -319,7 +334,9 @@ class Controller:
 
     def _on_message(self, client: Client, message: ToController) -> None:
         try:
-            if client.proxy is not None:
+            if client.part == "egress" and client.proxy is not None:
+                self._from_egress(client.proxy, message)
+            elif client.proxy is not None:
                 self._from_proxy(client.proxy, message)
             else:
                 self._from_api(client, message)
@@ -351,6 +368,15 @@ class Controller:
                     self._suspicion.raised(sandbox, message)
             case _:
                 log.warning("a proxy said what is not a proxy's to say", kind=type(message).__name__)
+
+    def _from_egress(self, egress: ProxyKey, message: ToController) -> None:
+        match message:
+            case Ack():
+                self._fleet.ack(egress, message.seq)
+            case Noted():
+                self._ways.noted(message)
+            case _:
+                log.warning("egress said what is not egress's to say", kind=type(message).__name__)
 
     def _report(self, proxy: ProxyKey, report: Report, now: float) -> None:
         for activity in report.activities:
@@ -450,13 +476,14 @@ class Controller:
         now = time.monotonic()
         self._desk.tick(now)
         self._meter.prune(now)
+        self._ways.second(now)
         for sandbox, hit in self._meter.hits(now):
             self._hits[hit.kind] += hit.times
             text = hit.text + (f", {hit.times} times" if hit.times > 1 else "")
             self._clients.tell_collector(Noted(sandbox_id=sandbox.sandbox_id, kind=hit.kind, text=text))
             self._clients.tell(None, Hit(sandbox_id=sandbox.sandbox_id, text=hit.text))
         shown = figures.figures(
-            self._desk, self._memory.measure(), self._start_seconds,
+            self._desk, self._memory.measure(), self._start_seconds, self._ways,
             proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, hits=self._hits, now=now,
         )  # fmt: skip
         with contextlib.suppress(FileNotFoundError):

@@ -143,7 +143,7 @@ class OciEngine:
         self._bundles.open()
         names.write(host)
         self._groups.open()
-        firewall.install(host)
+        firewall.ensure(host)
         # The group that first touches a page is charged for it: that must be none of a tenant's.
         use.warm(host.rootfs)
 

@@ -13,6 +13,11 @@ from sandpost.model.limits import Limits
 
 SANDBOX_PORT = 8000
 """TCP port of the runtime inside every sandbox."""
+RESOLVER_PORT = 53
+"""UDP and TCP port of the sandboxes' resolver, on `Host.platform_address`."""
+GATE_PORT = 8443
+"""TCP port on `Host.platform_address` where egress takes connections of tenants with an allow-list. No sandbox
+reaches it by its own name: the firewall leads connections there."""
 IDS_PER_SANDBOX = 8
 """Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
 GATE_PORT = 8443

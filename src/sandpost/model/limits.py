@@ -51,6 +51,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox that served so many calls is replaced; 0 is off (controller)."""
     output: int = 1 * MiB
     """Bytes a second of output that are kept; the rest is dropped and counted; 0 is off (collector)."""
+    bandwidth_in: int = 12_500_000
+    """Bytes a second from the internet, over all the tenant's sandboxes: 100 Mbit/s; 0 is off (firewall)."""
+    bandwidth_out: int = 12_500_000
+    """Bytes a second to the internet; 0 is off (firewall)."""
+    connections: int = 256
+    """Connections to the internet at once, UDP and ICMP counted as the kernel tracks them; 0 is off (firewall)."""
+    connection_rate: int = 50
+    """Connections to the internet begun a second; 0 is off (firewall)."""
     programs: int = 256
     """Programs that stay loaded in a sandbox (runtime)."""
     stored_code: int = 64 * MiB
@@ -66,4 +74,6 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     state: TenantState = "active"
     isolation: Isolation = "per_tenant"
     limits: Limits = Limits()
+    egress: str = "public"
+    """What it may reach outside, as `model.egress` reads it."""
     registered: bool = False

@@ -175,8 +175,11 @@ class SqliteReader:
                 return False
             since = self._rev if known else 0
             removed = db.execute("SELECT kind, name FROM tombstones WHERE rev > ?", (since,)).fetchall()
+            # A store that the api of this release has not opened yet knows no policies.
+            egress = "egress" if db.execute("PRAGMA user_version").fetchone()[0] > 1 else "'public'"
             tenants = db.execute(
-                "SELECT name, state, isolation, limits FROM tenants WHERE rev > ?", (since,)
+                f"SELECT name, state, isolation, limits, {egress} FROM tenants WHERE rev > ?",  # noqa: S608 - one of two
+                (since,),
             ).fetchall()
             keys = db.execute(
                 "SELECT id, digest, tenant, label, created_at FROM keys WHERE rev > ?", (since,)
@@ -208,9 +211,10 @@ class SqliteReader:
             if digest is not None:
                 self._keys.pop(digest, None)
 
-    def _put_tenant(self, name: str, state: str, isolation: str, limits: str) -> None:
+    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, egress: str) -> None:
+        own = _DECODE_LIMITS(limits)
         record = msgspec.convert(
-            {"name": name, "state": state, "isolation": isolation, "limits": _DECODE_LIMITS(limits)}, TenantRecord
+            {"name": name, "state": state, "isolation": isolation, "limits": own, "egress": egress}, TenantRecord
         )
         self._records[name] = record
         self._tenants[name] = record.tenant(self._defaults)

@@ -17,6 +17,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation = "per_tenant"
     limits: dict[str, Any] = {}
     created_at: float = 0.0
+    egress: str = "public"
 
     def tenant(self, defaults: Limits) -> Tenant:
         """Return the tenant with its limits complete."""
@@ -25,6 +26,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
             state=self.state,
             isolation=self.isolation,
             limits=merge(defaults, self.limits),
+            egress=self.egress,
             registered=True,
         )
 

@@ -65,5 +65,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE usage_batches (batch TEXT PRIMARY KEY, taken_at REAL NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE INDEX usage_batches_taken_at ON usage_batches (taken_at)",
     ),
+    (
+        # The policy as it is written (`sandpost.model.egress`).
+        "ALTER TABLE tenants ADD COLUMN egress TEXT NOT NULL DEFAULT 'public'",
+    ),
 )
 VERSION = len(MIGRATIONS)

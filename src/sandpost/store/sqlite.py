@@ -25,7 +25,7 @@ BATCH_SECONDS = 86400
 TOMBSTONES = 10_000
 """Removals that a reader may lag behind before it reads everything anew."""
 
-_TENANTS = "SELECT name, state, isolation, limits, created_at FROM tenants"
+_TENANTS = "SELECT name, state, isolation, limits, created_at, egress FROM tenants"
 _KEYS = "SELECT id, digest, tenant, label, created_at FROM keys"
 _WAL_BYTES = 4 << 20
 
@@ -50,10 +50,10 @@ class SqliteWriter:
         limits = msgspec.json.encode(record.limits).decode()
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " state = excluded.state, isolation = excluded.isolation, limits = excluded.limits,"
-                " rev = excluded.rev",
-                (record.name, record.state, record.isolation, limits, record.created_at, _next_rev(db)),
+                " egress = excluded.egress, rev = excluded.rev",
+                (record.name, record.state, record.isolation, limits, record.created_at, _next_rev(db), record.egress),
             )
 
     def remove_tenant(self, name: str) -> bool:
@@ -265,8 +265,8 @@ def _forget_old_tombstones(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM tombstones WHERE rev <= ?", (oldest,))
 
 
-def _record(row: tuple[str, str, str, str, float]) -> TenantRecord:
-    name, state, isolation, limits, created_at = row
+def _record(row: tuple[str, str, str, str, float, str]) -> TenantRecord:
+    name, state, isolation, limits, created_at, egress = row
     return msgspec.convert(
         {
             "name": name,
@@ -274,6 +274,7 @@ def _record(row: tuple[str, str, str, str, float]) -> TenantRecord:
             "isolation": isolation,
             "limits": msgspec.json.decode(limits),
             "created_at": created_at,
+            "egress": egress,
         },
         TenantRecord,
     )
