@@ -68,6 +68,9 @@ def good(**changes: Any) -> Machine:
         "open_files": 1048576,
         "lowers_oom_score": True,
         "resolvers": {"192.0.2.53:53": ""},
+        "connections_room": 262144,
+        "connections": 256,
+        "connection_rate": 50,
         **changes,
     }
     return Machine(**values)
@@ -130,6 +133,7 @@ def test_a_good_machine_is_told_so() -> None:
         ),
         ({"binaries": {"nft": "/usr/sbin/nft"}}, "mmdebstrap", ["apt-get install mmdebstrap"]),
         ({"binaries": {"mmdebstrap": "/usr/bin/mmdebstrap"}}, "nft", ["apt-get install nftables"]),
+        ({"firewall_lacks": ("limits of rate",)}, "nftables", ["limits of rate (nft_limit)", "load those modules"]),
         ({"nft_error": "Operation not permitted"}, "nftables", ["Operation not permitted", "CAP_NET_ADMIN"]),
         ({"namespaces": {"user": 0, "pid": 9, "net": 9, "mnt": 9}}, "namespaces", ["user", "sysctl -w user.max_user"]),
         ({"namespaces": {"pid": 999, "net": 999, "mnt": 999}}, "namespaces", ["no user namespaces"]),
@@ -302,3 +306,47 @@ def test_ports_that_cannot_be_had_are_told() -> None:
     assert machine.port_error(("127.0.0.1", port)) == ""
     assert "no address of this machine" in machine.port_error(("192.0.2.1", 80))
     assert "set `listen`" in machine.port_error(("no-such-host.invalid", 80))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"connections_room": 65536}, ["86 tenants at their limits fill", "65536", "nf_conntrack_max=1048576"]),
+        ({"connections": 0}, ["limits.connections is 0", "262144", "set it"]),
+    ],
+)
+def test_a_table_of_connections_that_tenants_can_fill_is_told(changes: dict[str, Any], words: list[str]) -> None:
+    (finding,) = [one for one in preflight.judge(good(**changes)) if one.name == "connections"]
+    assert finding.level == "warn"
+    assert all(word in finding.message for word in words), finding.message
+
+
+def test_each_firewall_that_cuts_sandboxes_off_is_a_finding_of_its_own() -> None:
+    findings = [one for one in preflight.judge(good(cuts=("a", "b"))) if one.name.startswith("other firewalls")]
+    assert [(one.level, one.message) for one in findings] == [("warn", "a"), ("warn", "b")]
+    assert len({one.name for one in findings}) == 2
+
+
+def test_this_kernels_firewall_can_do_all_that_it_must() -> None:
+    before = subprocess.check_output(["nft", "list", "tables"])
+    assert machine._lacking("nft") == ()
+    assert b"sandpost_probe" not in before + subprocess.check_output(["nft", "list", "tables"])
+
+
+@pytest.mark.parametrize("missing", ["masquerade", "fib", "limit rate", "ct count", "dnat"])
+def test_a_kernel_that_lacks_a_part_of_the_firewall_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """A kernel without it, played by an `nft` that refuses what needs it."""
+    fake = tmp_path / "nft"
+    fake.write_text(
+        '#!/bin/sh\ncase "$*" in *--check*) '
+        f"if grep -q '{missing}'; then echo 'Error: Could not process rule: No such file or directory' >&2; exit 1; fi;; "
+        "*ruleset*) echo '{\"nftables\": []}';; esac\n"
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    seen = machine.read(load({}))
+    assert len(seen.firewall_lacks) == 1
+    with pytest.raises(HostUnfit, match=r"the kernel's firewall lacks .*load those modules"):
+        preflight.require([one for one in preflight.judge(seen) if one.name == "nftables"])

@@ -140,8 +140,8 @@ class Drain:
         if tenant is None:
             return
         record = records.notice(
-            safe_text(text.encode()), hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(), level=level,
-            sandbox_id=sandbox_id,
+            safe_text(text.encode()), hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(),
+            level=level, sandbox_id=sandbox_id,
         )  # fmt: skip
         self._append(self._tenancy(tenant), [records.encode(record)])
 

@@ -1,6 +1,7 @@
 """Looks at this machine: fills what `preflight` judges. Reads, changes nothing."""
 
 import contextlib
+import json
 import os
 import platform
 import resource
@@ -10,7 +11,7 @@ import stat
 import subprocess
 from collections.abc import Sequence
 
-from sandpost.config import names, program
+from sandpost.config import features, foreign, names, program
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
@@ -32,7 +33,10 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     given = settings["oci.runtime"]
     runtime = oci_runtime(given)
     version = _start([runtime, "--version"]) if runtime else None
-    tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
+    nft = binaries.get("nft", "")
+    probe = _start([nft, "--check", "--file", "-"], features.script(*features.FEATURES)) if nft else None
+    rules = _start([nft, "--json", "list", "ruleset"]) if nft else None
+    ruleset, nft_error = _finish(rules) if rules else ("", "")
     memory = _meminfo()
     cgroup1, cgroup2 = cgroup_controllers()
     return Machine(
@@ -47,7 +51,12 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         runtime_mode=_mode_and_device(given)[0],
         runtime_version=_finish(version)[0] if version else "",
         filters=frozenset(_text("/proc/sys/kernel/seccomp/actions_avail").split()),
-        nft_error=_finish(tables)[1] if tables else "",
+        nft_error=nft_error,
+        firewall_lacks=_lacking(nft) if probe and _finish(probe)[1] and not nft_error else (),
+        cuts=tuple(_cuts(ruleset)),
+        connections_room=int(_text("/proc/sys/net/netfilter/nf_conntrack_max") or 0),
+        connections=settings["limits.connections"],
+        connection_rate=settings["limits.connection_rate"],
         namespaces=_namespaces(),
         devices={name: _mode_and_device(f"/dev/{name}") for name in DEVICES},
         memory=memory.get("MemTotal", 0),
@@ -212,11 +221,39 @@ def _text(path: str) -> str:
     return ""
 
 
-def _start(command: list[str]) -> "subprocess.Popen[str] | None":
+def _lacking(nft: str) -> tuple[str, ...]:
+    """Return which features the kernel refuses when it is shown each alone."""
+    shown = {name: _start([nft, "--check", "--file", "-"], features.script(name)) for name in features.FEATURES}
+    return tuple(name for name, process in shown.items() if process is not None and _finish(process)[1])
+
+
+def _cuts(ruleset: str) -> list[str]:
+    """Return what firewalls of others cut off. Tables of the old iptables stand beside those of nftables."""
+    try:
+        rules = json.loads(ruleset or "{}")
+    except ValueError:
+        rules = {}
+    if "filter" not in _text("/proc/net/ip_tables_names").split():
+        return foreign.cuts(rules)
+    reader = shutil.which("iptables-legacy-save")
+    if reader is None:
+        unread = "rules of the old iptables are loaded and cannot be read: `apt-get install iptables`, and look again"
+        return [*foreign.cuts(rules), unread]
+    process = _start([reader])
+    return foreign.cuts(rules, _finish(process)[0] if process is not None else "")
+
+
+def _start(command: list[str], say: str = "") -> "subprocess.Popen[str] | None":
+    """Start a program, and say something to it that a pipe holds."""
     with contextlib.suppress(OSError):
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(say)
+            process.stdin.flush()
+        return process
     return None
 
 

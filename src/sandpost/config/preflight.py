@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sandpost.config import runtime_fixes
+from sandpost.config.features import FEATURES
 from sandpost.config.table import DEFAULTS
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
@@ -24,6 +25,10 @@ _OTHER_RUNTIME = "name an OCI runtime's path, or leave the setting out and `apt-
 _MEMORY_DEVICES = 1
 _MINORS = {"null": 3, "zero": 5, "full": 7, "random": 8, "urandom": 9}
 """Linux, Documentation/admin-guide/devices.txt, major 1."""
+_ENDING = 10
+"""Seconds for which a connection that has ended takes room."""
+_TENANTS = 100
+"""So many tenants at their limits at least the kernel's table of connections should have room for."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 _LEAST_RUNC = runtime_fixes.Version(1, 1, 0)
 _LIBSECCOMP = re.compile(r"^libseccomp: (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
@@ -73,7 +78,16 @@ class Machine:
     filters: frozenset[str]
     """What a system call filter can answer (/proc/sys/kernel/seccomp/actions_avail)."""
     nft_error: str
-    """What `nft list tables` said, if it failed."""
+    """What `nft list ruleset` said, if it failed."""
+    firewall_lacks: tuple[str, ...] = ()
+    """What of `features` the kernel's firewall cannot do."""
+    cuts: tuple[str, ...] = ()
+    """What firewalls of others cut off, a sentence each (`foreign`)."""
+    connections_room: int = 0
+    """How many connections the kernel tracks at most; 0: it does not say yet."""
+    connections: int = 0
+    """`limits.connections`."""
+    connection_rate: int = 0
     namespaces: Mapping[str, int]
     """/proc/sys/user/max_<name>_namespaces."""
     devices: Mapping[str, tuple[int, int]]
@@ -110,8 +124,8 @@ def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
     findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine), _seccomp(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
-    findings += [_nft(machine), _namespaces(machine), _devices(machine), _program(machine)]
-    findings += [_memory(machine), _state(machine)]
+    findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _devices(machine)]
+    findings += [_program(machine), _memory(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -268,7 +282,43 @@ def _nft(machine: Machine) -> Finding:
             "fatal",
             f"nft cannot reach the kernel ({machine.nft_error}): load nf_tables, and in a container give CAP_NET_ADMIN",
         )
-    return Finding("nftables", "ok", "the firewall can be written")
+    if machine.firewall_lacks:
+        lacking = ", ".join(f"{name} ({FEATURES[name].module})" for name in machine.firewall_lacks)
+        return Finding(
+            "nftables", "fatal", f"the kernel's firewall lacks {lacking}: load those modules, or use Debian's kernel"
+        )
+    return Finding("nftables", "ok", "the firewall can be written, and does what it must")
+
+
+def _cuts(machine: Machine) -> list[Finding]:
+    if not machine.cuts:
+        return [Finding("other firewalls", "ok", "none cuts sandboxes off")]
+    names = ("other firewalls", *(f"other firewalls, {n}" for n in range(2, len(machine.cuts) + 1)))
+    return [Finding(name, "warn", sentence) for name, sentence in zip(names, machine.cuts, strict=True)]
+
+
+def _connections(machine: Machine) -> Finding:
+    room = machine.connections_room
+    if not room:
+        return Finding("connections", "ok", "the kernel tracks none yet")
+    raise_it = f"`sysctl -w net.netfilter.nf_conntrack_max={max(1 << 20, 2 * room)}`"
+    if not machine.connections:
+        return Finding(
+            "connections",
+            "warn",
+            f"limits.connections is 0: one tenant can fill the kernel's table of {room} connections, which the whole "
+            "machine shares: set it",
+        )
+    # Those that have just ended are tracked for some seconds more (`network.firewall.render.TIMEOUTS`).
+    tenants = room // (machine.connections + _ENDING * machine.connection_rate)
+    if tenants < _TENANTS:
+        return Finding(
+            "connections",
+            "warn",
+            f"{tenants} tenants at their limits fill the kernel's table of {room} connections, and then nobody on this "
+            f"machine gets a new one: {raise_it}, or lower limits.connections",
+        )
+    return Finding("connections", "ok", f"room for {room}: {tenants} tenants at their limits")
 
 
 def _namespaces(machine: Machine) -> Finding:

@@ -77,6 +77,11 @@ def close_uplinks(host: Host) -> None:
         os.unlink(host.path(_NAME))
 
 
+def _here(name: str) -> str:
+    """Return how an interface is noted: the same name may be another one in another network namespace."""
+    return f"{os.stat('/proc/thread-self/ns/net').st_ino}:{name}"
+
+
 def _others(host: Host) -> set[str]:
     """Return what other installations have switched on."""
     root, own = os.path.split(host.run_dir)
@@ -90,12 +95,13 @@ def _others(host: Host) -> set[str]:
 
 def _switched(run_dir: str) -> list[str]:
     with contextlib.suppress(OSError), open(os.path.join(run_dir, _NAME), encoding="ascii") as file:
-        return file.read().split()
+        noted = (line.partition(":") for line in file.read().split())
+        return [name for place, _, name in noted if _here(name) == f"{place}:{name}"]
     return []
 
 
 def _note(host: Host, names: Iterable[str]) -> None:
-    files.replace(host.path(_NAME), "\n".join(sorted(names)).encode(), 0o600)
+    files.replace(host.path(_NAME), "\n".join(_here(name) for name in sorted(names)).encode(), 0o600)
 
 
 def _forwards(name: str) -> bool:
