@@ -40,6 +40,7 @@ ANYWHERE = 81
 """One that it listens on at whatever other address it may come to have."""
 UPLINK = "up0"
 
+_AT_ONCE = 64
 _NEWNET = 0x40000000
 _SERVER = Path(__file__).with_name("lab_server.py")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,16 +53,16 @@ def enter(namespace: int) -> None:
 
 
 class Place:
-    """A network namespace, and a thread that lives in it."""
+    """A network namespace, and threads that live in it."""
 
     def __init__(self, namespace: int | None = None) -> None:
         self._own = namespace is None
         self.namespace = _new_namespace() if namespace is None else namespace
-        self._thread = ThreadPoolExecutor(1, "lab", initializer=enter, initargs=(self.namespace,))
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "lab", initializer=enter, initargs=(self.namespace,))
 
     def run(self, work: Callable[..., Result], *arguments: Any) -> Result:
         """Call `work` there."""
-        return self._thread.submit(work, *arguments).result()
+        return self._threads.submit(work, *arguments).result()
 
     def command(self, *command: str, check: bool = True) -> str:
         """Run a program there; return what it printed."""
@@ -89,8 +90,8 @@ class Place:
         return self.run(work)
 
     def close(self) -> None:
-        """End the thread; without a process in it the namespace goes."""
-        self._thread.shutdown()
+        """End the threads; without a process in it the namespace goes."""
+        self._threads.shutdown()
         if self._own:
             os.close(self.namespace)
 
