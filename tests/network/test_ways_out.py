@@ -50,6 +50,29 @@ def test_a_tenants_sandbox_reaches_the_public_internet_with_the_hosts_address(wa
         assert place.run(lambda: ask(PUBLIC, 9000, udp=True))["peer"] == HOST
 
 
+def test_of_other_protocols_an_echo_alone_goes_out(walls: Walls) -> None:
+    _, place = walls.sandbox()
+
+    def echo() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as sock:
+            sock.settimeout(1)
+            sock.sendto(bytes([8, 0, 0xF7, 0xFD, 0, 1, 0, 1]), (PUBLIC, 0))
+            with contextlib.suppress(TimeoutError):
+                # Type 0: an answer to an echo; behind the head of 20 bytes.
+                return sock.recv(100)[20] == 0
+            return False
+
+    assert place.run(echo)
+    sctp = 132
+    with walls.lab.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, sctp)) as heard:
+        heard.settimeout(0.3)
+        walls.lab.host.run(lambda: _send_raw(PUBLIC, sctp))
+        assert heard.recv(100), "the host's own goes"
+        place.run(lambda: _send_raw(PUBLIC, sctp))
+        with pytest.raises(TimeoutError):
+            heard.recv(100)
+
+
 def test_ports_that_leave_are_drawn_from_those_where_nothing_listens(walls: Walls) -> None:
     """A program that chose the host's port of some service would get what others send to that service."""
     _, place = walls.sandbox()
@@ -383,6 +406,11 @@ def _outside(walls: Walls) -> list[object]:
 def _listening(walls: Walls, *ports: int) -> Server:
     """What egress does: answer at the platform's address, as its user."""
     return Server(walls.lab.host, ports, address=str(walls.host.platform_address), uid=walls.host.users.egress)
+
+
+def _send_raw(address: str, protocol: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sock, contextlib.suppress(OSError):
+        sock.sendto(bytes(16), (address, 0))
 
 
 def _bound(port: int) -> socket.socket:

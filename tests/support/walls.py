@@ -8,6 +8,7 @@ from sandpost.model.egress import parse_egress
 from sandpost.model.host import Host
 from sandpost.model.limits import Limits
 from sandpost.network import addresses, firewall, namespaces
+from support.installation import host_in
 from support.lab import Lab, Place, until
 
 
@@ -56,3 +57,8 @@ class Walls:
     def close(self) -> None:
         """Remove all slots."""
         self._stack.close()
+
+
+def host(instance: int = 15) -> Host:
+    """An installation of which nothing is there, for what is pure."""
+    return host_in("/nowhere", instance=instance, sandbox_network=f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19")
