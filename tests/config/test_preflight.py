@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.config import load, machine, preflight, program
+from sandpost.config import load, machine, preflight
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
+from sandpost.kernel import program
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
 
@@ -71,6 +72,7 @@ def good(**changes: Any) -> Machine:
         "connections_room": 262144,
         "connections": 256,
         "connection_rate": 50,
+        "landlock": 2,
         **changes,
     }
     return Machine(**values)
@@ -191,6 +193,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
         ({"lowers_oom_score": False}, "oom"),
         ({"resolvers": {}}, "resolvers"),
         ({"resolvers": {"192.0.2.53:53": "", "[2001:db8::53]:53": "Network is unreachable"}}, "resolvers"),
+        ({"landlock": 0}, "landlock"),
     ],
 )
 def test_what_is_merely_bad_is_a_warning(changes: dict[str, Any], name: str) -> None:

@@ -86,8 +86,7 @@ class StandIn:
         elif isinstance(message, m.Streams):
             self.fifos += fds
         if self.part in {"controller", "collector"}:
-            with open(f"/proc/self/fd/{HEARD}", "a") as file:
-                file.write(f"{self.part} {message!r}\n")
+            os.write(HEARD, f"{self.part} {message!r}\n".encode())
 
 
 HEARD = -1
@@ -115,10 +114,15 @@ async def part(name: Part, index: int, host: Host) -> None:
 
 
 async def supervise(host: Host, host_file: str) -> None:
-    from sandpost.config.program import program_folders
     from sandpost.logs.setup import configure
-    from sandpost.supervisor.reach import closed_above
+    from sandpost.supervisor import spawn
+    from sandpost.supervisor.reach import Reach
     from sandpost.supervisor.supervisor import Plan, Supervisor, living
+
+    def reach(part: Part, host: Host) -> Reach | None:
+        real = spawn.reach_of(part, host)
+        # This program, and what the tests leave and look for in the run folder.
+        return real and Reach((*real.read, os.path.dirname(HERE)), (*real.write, host.run_dir))
 
     def on_ended() -> None:
         if os.path.exists(host.path("mounted")):
@@ -129,8 +133,8 @@ async def supervise(host: Host, host_file: str) -> None:
         host=host,
         host_file=host_file,
         release=os.environ.get("RELEASE", "1"),
-        closed=closed_above([*program_folders(), os.path.dirname(HERE), host.run_dir]),
         command=command,
+        reach=reach,
         on_ready=lambda: print("ready", flush=True),
         on_ended=on_ended,
     )

@@ -11,11 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from sandpost.config import DEFAULTS
+from sandpost.config import DEFAULTS, load
+from sandpost.config import host as host_file
 from sandpost.model.errors import HostUnfit
-from sandpost.supervisor import layout, main
+from sandpost.model.host import Host
+from sandpost.supervisor import layout, main, start
+from sandpost.supervisor.aside import Aside
 from supervisor.stand import until
 from support.command import as_nobody
 from support.platform import SANDPOST, free_port
@@ -202,6 +206,26 @@ def test_another_user_is_told_to_be_root(top: Path) -> None:
     )
     assert seen.returncode == 1, seen.stderr
     assert "run as root" in seen.stderr
+
+
+def test_the_first_key_is_made_by_the_apis_user(top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(host: Host, _key: str | None) -> str:
+        lines = Path(host.store_path).with_name("probe")
+        lines.write_text("the folder is its own")
+        return f"{os.getresuid()} {os.getresgid()} {os.getgroups()} {os.path.exists('/etc/passwd')}"
+
+    settings = load({"SANDPOST_WORKERS": "1"})
+    made = host_file.make(settings, instance=13, image="none", runtime_command="/usr/sbin/runc", cgroups=1, cores=1)
+    # Below a folder that only root passes.
+    (top / "closed").mkdir(mode=0o700)
+    host = msgspec.structs.replace(made, run_dir=str(top / "run"), state_dir=str(top / "closed/state"))
+    for folder in (host.run_dir, host.state_dir):
+        os.mkdir(folder)
+    layout.make_folders(host)
+    monkeypatch.setattr("sandpost.store.first_key", look)
+    uid, gid = host.users.api, host.users.gid
+    said = Aside(lambda: start._ensure_key(host, None)).result()
+    assert said == f"{(uid,) * 3} {(gid,) * 3} [] False"
 
 
 def test_a_stop_while_it_starts_ends_it_and_leaves_nothing(top: Path) -> None:

@@ -1,21 +1,32 @@
 """The real command line, each time in a process of its own."""
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
 
+from sandpost.kernel.program import program_folders
+from sandpost.supervisor import reach
+from sandpost.supervisor.reach import Reach
+from sandpost.walls.own.needs import SYSTEM
 from support.installation import Installation
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def as_nobody() -> None:
-    """Become a user without rights, in a child: whatever closes the way to the program is opened for him."""
-    from sandpost.config.program import program_folders
-    from sandpost.supervisor import reach
+def what_everybody_sees() -> Reach:
+    """Return the files that any user of this machine sees, and the program wherever it lies."""
+    entries = [*os.scandir("/"), *os.scandir("/tmp")]
+    shown = {
+        entry.path for entry in entries if entry.is_file() or (entry.is_dir() and entry.stat().st_mode & stat.S_IXOTH)
+    } - {"/dev", "/tmp"}
+    return Reach((sys.executable, *program_folders(), *shown, *SYSTEM), ())
 
-    reach.open_way(reach.closed_above(program_folders()))
+
+def as_nobody() -> None:
+    """Become a user without rights, in a child."""
+    reach.confine(what_everybody_sees())
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)

@@ -55,7 +55,8 @@ async def get_status(service: Service, _asked: Asked) -> Answer:
     if controller is not None and controller.proxies < host.workers:
         problems.append(f"proxy: {controller.proxies} of {host.workers} workers serve: their log lines say why")
     problems += await asyncio.to_thread(_silent_parts, host.metrics_dir)
-    disk = os.statvfs(host.state_dir)
+    # Of the state folder the api sees the store alone.
+    disk = os.statvfs(os.path.dirname(host.store_path))
     free = disk.f_bavail * disk.f_frsize
     if free < _LOW_DISK:
         problems.append(

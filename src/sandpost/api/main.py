@@ -22,6 +22,7 @@ from sandpost.model.figures import Figures
 from sandpost.model.host import Host, load
 from sandpost.model.messages import FromSupervisor, Hello, Ready, Reload, Retire
 from sandpost.store import StoreError, Writer, open_writer
+from sandpost.walls.own.confine import confine
 
 log = get_logger()
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         host = load(path)
         _become(host)
+        confine("api", host)
         asyncio.run(Api(path, host).run())
     except (SandpostError, OSError) as error:
         log.critical("the api cannot run", problem=str(error))
@@ -159,15 +161,12 @@ def _become(host: Host) -> None:
     """Give root up for the api's own user, after making what only root can make for it."""
     if os.geteuid() != 0 or host.users.api == 0:
         return
-    folder = os.path.dirname(host.api_socket)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
     # Proxies look the socket up by the common group; others do not see it.
-    os.chmod(folder, 0o750)  # noqa: S103
-    os.chown(folder, host.users.api, host.users.gid)
-    # A store that cannot be opened is told, and tried again, by the process itself.
-    with contextlib.suppress(StoreError):
-        open_writer(host).close()
+    for path in (os.path.dirname(host.api_socket), os.path.dirname(host.store_path)):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path)
+        os.chmod(path, 0o750)  # noqa: S103
+        os.chown(path, host.users.api, host.users.gid)
     os.setgroups([])
     os.setresgid(host.users.gid, host.users.gid, host.users.gid)
     os.setresuid(host.users.api, host.users.api, host.users.api)

@@ -23,7 +23,10 @@ from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model import messages as m
 from sandpost.model.ends import is_fatal
+from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures, counter, gauge
+from sandpost.model.host import Host
+from sandpost.walls.own.confine import confine
 
 _FIGURES_EVERY = 1.0
 
@@ -37,17 +40,23 @@ def main(argv: list[str]) -> int:
     path = parser.parse_args(argv).host
     configure("collector")
     descriptors.allow_most()
+    try:
+        host = host_file.load(path)
+        confine("collector", host)
+    except SandpostError as error:
+        log.critical("the collector cannot run", reason=error.reason, error=error.message)
+        return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(path))
+        runner.run(_serve(path, host))
     return 0
 
 
-async def _serve(path: str) -> None:
+async def _serve(path: str, host: Host) -> None:
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
-    collector = Collector(path, ended)
+    collector = Collector(path, host, ended)
     log.info("collector ready")
     try:
         while not ended.is_set():
@@ -65,10 +74,10 @@ async def _serve(path: str) -> None:
 class Collector:
     """The process: two connections, the drain, the figures."""
 
-    def __init__(self, path: str, ended: asyncio.Event) -> None:
+    def __init__(self, path: str, host: Host, ended: asyncio.Event) -> None:
         self._path = path
         self._ended = ended
-        self._host = host_file.load(path)
+        self._host = host
         self._sink = TenantFiles(self._host.logs_dir)
         self._drain = Drain(self._sink, rate=self._host.defaults.output, hostname=socket.gethostname(), pid=os.getpid())
         self._table: set[str] = set()

@@ -11,11 +11,12 @@ import stat
 import subprocess
 from collections.abc import Sequence
 
-from sandpost.config import features, foreign, names, program
+from sandpost.config import features, foreign, names
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 from sandpost.config.table import DEFAULTS
+from sandpost.kernel import landlock, program
 from sandpost.model.inside import DEVICES
 
 _BUILT_RUNC = ".tools/bin/runc"
@@ -67,6 +68,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         pid_max=int(_text("/proc/sys/kernel/pid_max") or 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] % (1 << 63),
         lowers_oom_score=_has_capability(_CAP_SYS_RESOURCE),
+        landlock=landlock.version(),
         listen=settings["listen"],
         port_error=port_error,
         resolvers=_resolvers(settings["egress.resolvers"] or names.read().resolvers),

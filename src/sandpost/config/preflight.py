@@ -102,6 +102,8 @@ class Machine:
     open_files: int
     """Hard limit of open files."""
     lowers_oom_score: bool
+    landlock: int
+    """ABI of Landlock, 0 if there is none."""
     port_error: str = ""
     """Why the listening address cannot be bound."""
     listen: str = ""
@@ -124,8 +126,8 @@ def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
     findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine), _seccomp(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
-    findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _devices(machine)]
-    findings += [_program(machine), _memory(machine), _state(machine)]
+    findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
+    findings += [_devices(machine), _program(machine), _memory(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -333,6 +335,17 @@ def _namespaces(machine: Machine) -> Finding:
     if lacking:
         return Finding("namespaces", "fatal", f"the kernel has no {', '.join(lacking)} namespaces: use Debian's kernel")
     return Finding("namespaces", "ok", f"{min(machine.namespaces.values())} user namespaces and more")
+
+
+def _landlock(machine: Machine) -> Finding:
+    if machine.landlock == 0:
+        return Finding(
+            "landlock",
+            "warn",
+            "the kernel has no Landlock: users, modes and mounts alone keep the platform's parts from files; 5.13 or "
+            "newer has it (Debian's from 12 on), and `landlock` must stand in the boot option `lsm=` if that is set",
+        )
+    return Finding("landlock", "ok", f"Landlock, ABI {machine.landlock}")
 
 
 def _devices(machine: Machine) -> Finding:

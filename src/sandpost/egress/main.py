@@ -15,6 +15,8 @@ from sandpost.egress.service import Egress
 from sandpost.kernel import descriptors
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
+from sandpost.model.errors import SandpostError
+from sandpost.walls.own.confine import confine
 
 FIRST = 3
 """The first of the descriptors."""
@@ -29,11 +31,17 @@ def main(argv: list[str]) -> int:
     path = parser.parse_args(argv).host
     configure("egress")
     descriptors.allow_most()
+    host = host_file.load(path)
     try:
         # Before the loop is made, whose own descriptors could be mistaken for them.
         sockets = [socket.socket(fileno=FIRST + offset) for offset in range(len(host_file.PLATFORM_PORTS))]
     except OSError:
         log.critical("egress gets its sockets as descriptors 3, 4 and 5: `sandpost serve` starts it with them")
+        return 1
+    try:
+        confine("egress", host)
+    except SandpostError as error:
+        log.critical("egress cannot run", reason=error.reason, error=error.message)
         return 1
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(path, sockets))

@@ -15,6 +15,7 @@ from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
 from sandpost.proxy.link import listening_socket
 from sandpost.proxy.worker import Worker
+from sandpost.walls.own.confine import confine
 
 LISTENING = 3
 """The descriptor at which a listening socket is handed down."""
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         host = host_file.load(options.host)
         # Before the loop is made, whose own descriptors could be mistaken for it.
         listener = _listener(host.listen_host, host.listen_port)
+        confine("proxy", host)
         uvloop.run(_serve(host, options.index, options.host, listener))
     except SandpostError as error:
         log.critical("proxy cannot start", reason=error.reason, error=error.message)

@@ -183,6 +183,8 @@ class SqliteWriter:
         # FULL: a commit is on the disk before anybody hears of it, also if the power fails.
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
+        # The api has no folder for temporary files.
+        db.execute("PRAGMA temp_store = MEMORY")
         db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         if version < VERSION or not ours:
             self._migrate()

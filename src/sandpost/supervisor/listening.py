@@ -21,6 +21,20 @@ def check_port(host: Host) -> None:
         raise HostUnfit(message)
 
 
+def numeric(address: str) -> str:
+    """Return `address`, host and port, with an IPv4 address for a name: the part that binds it has nobody to ask.
+
+    A name that means nothing now stays one; its part says so.
+    """
+    name, port = split_address(address)
+    if ":" in name:
+        return address
+    try:
+        return f"{socket.gethostbyname(name)}:{port}"
+    except OSError:
+        return address
+
+
 def make(host: Host) -> socket.socket:
     """Return a new listening socket of the installation's address; `HostUnfit` if it cannot be."""
     try:

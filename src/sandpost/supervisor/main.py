@@ -130,7 +130,6 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
         host_file=prepared.host_file,
         release=release(),
         output=outlet.log,
-        closed=prepared.closed,
         on_ready=on_ready,
         on_ended=lambda: start.release(prepared),
         reread=prepared.reread,

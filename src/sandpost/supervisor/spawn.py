@@ -5,14 +5,17 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
-from sandpost.kernel import calls, descriptors
+from sandpost.kernel import calls, capabilities, descriptors
+from sandpost.kernel.program import program_folders
 from sandpost.model.host import Host
 from sandpost.model.messages import Part
 from sandpost.supervisor import reach
+from sandpost.supervisor.reach import Reach
+from sandpost.walls.own import needs
 
 LISTENER_FD = 3
 """Where a part finds its first listening socket; others follow."""
@@ -29,8 +32,8 @@ class Birth:
     gid: int
     output: int
     listeners: Sequence[int] = ()
-    closed: Mapping[str, list[str]] = field(default_factory=dict)
-    """Folders that this user cannot pass, and what it needs below them (`reach.closed_above`)."""
+    reach: Reach | None = None
+    """All that it sees of the files; None: everything, as root."""
 
 
 def part_command(part: Part, index: int, host_file: str) -> list[str]:
@@ -47,6 +50,15 @@ def user_of(part: Part, host: Host) -> tuple[int, int]:
     users = host.users
     uids = {"proxy": users.proxy, "api": users.api, "collector": users.collector, "egress": users.egress}
     return uids[part], users.gid
+
+
+def reach_of(part: Part, host: Host) -> Reach | None:
+    """Return what a part sees of the files; None, everything, for those of root's."""
+    if user_of(part, host)[0] == 0:
+        return None
+    # The program by its name too: links may lead to it through folders that nothing else needs.
+    wanted = needs.of(part, host, [sys.executable, *program_folders()])
+    return Reach(wanted.read, wanted.write)
 
 
 def start(birth: Birth) -> int:
@@ -68,6 +80,22 @@ def start(birth: Birth) -> int:
     return pid
 
 
+def leave_root(uid: int, gid: int, seen: Reach | None) -> None:
+    """Become a user without capabilities, groups or a way back, who sees of the files what `seen` says.
+
+    `OSError` if the kernel refuses. One thread; everything that is imported from here on is read through `seen`.
+    """
+    if seen is not None:
+        reach.confine(seen)
+    # While there is the capability that it takes.
+    capabilities.close_bounding_set()
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    capabilities.give_up_all()
+    calls.forbid_new_privileges()
+
+
 def go_last_when_memory_runs_out() -> None:
     """Lower this process's score; `OSError` without CAP_SYS_RESOURCE, which preflight tells. No wall depends on it."""
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -87,12 +115,7 @@ def _become(birth: Birth, writer: int) -> NoReturn:
             go_last_when_memory_runs_out()
         descriptors.allow_most()
         if birth.uid != os.getuid():
-            if birth.closed:
-                reach.open_way(dict(birth.closed))
-            os.setgroups([])
-            os.setresgid(birth.gid, birth.gid, birth.gid)
-            os.setresuid(birth.uid, birth.uid, birth.uid)
-            calls.forbid_new_privileges()
+            leave_root(birth.uid, birth.gid, birth.reach)
         environment = {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": "/"}
         if "TZ" in os.environ:
             environment["TZ"] = os.environ["TZ"]

@@ -10,11 +10,10 @@ import msgspec
 from sandpost import config
 from sandpost.config import Settings, claims, machine, names, preflight
 from sandpost.config import host as host_file
-from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host, load
-from sandpost.supervisor import certificate, family, layout, listening, reach
+from sandpost.supervisor import certificate, family, layout, listening, spawn
 from sandpost.supervisor.aside import Aside
 from sandpost.supervisor.wish import WISH, Stopped
 
@@ -29,7 +28,6 @@ class Prepared:
     host: Host
     host_file: str
     previous: list[family.Known]
-    closed: dict[str, list[str]]
     first_key: str | None
     curl: tuple[str, str]
     """Options of `curl`, and the listener's name in a URL, with which this machine reaches it."""
@@ -104,7 +102,7 @@ def _claimed(
     def make(now: Settings, digest: str) -> Host:
         runtime = machine.oci_runtime(now["oci.runtime"]) or seen.runtime
         cores = os.cpu_count() or 1
-        return host_file.make(
+        made = host_file.make(
             now,
             instance=instance,
             image=digest,
@@ -113,6 +111,9 @@ def _claimed(
             cores=cores,
             names=names.read(),
         )
+        if not made.metrics_listen:
+            return made
+        return msgspec.structs.replace(made, metrics_listen=listening.numeric(made.metrics_listen))
 
     try:
         host = make(settings, "")
@@ -149,13 +150,11 @@ def _claimed(
         known = fresh
         return host
 
-    needed = [*program_folders(), host.state_dir, host.run_dir]
     return Prepared(
         settings=settings,
         host=host,
         host_file=path,
         previous=previous,
-        closed=reach.closed_above(needed),
         first_key=first_key,
         curl=curl,
         lock=lock,
@@ -223,6 +222,8 @@ def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:
 def _ensure_key(host: Host, admin_key: str | None) -> str | None:
     from sandpost.store import first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
 
+    # As the api, whose file it is: who has taken that part over could have written anything for root to read.
+    spawn.leave_root(*spawn.user_of("api", host), spawn.reach_of("api", host))
     return first_key(host, admin_key)
 
 

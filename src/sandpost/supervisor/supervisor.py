@@ -9,8 +9,8 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sandpost.ipc import Channel
@@ -36,6 +36,7 @@ from sandpost.supervisor import adoption, family, listening, platform, renewal, 
 from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
+from sandpost.supervisor.reach import Reach
 from sandpost.supervisor.restarts import Backoff
 from sandpost.supervisor.talk import Talk
 
@@ -61,10 +62,10 @@ class Plan:
     """Names the program's version; living children of another one are renewed."""
     output: int = 2
     """Descriptor that becomes children's stdout and stderr."""
-    closed: Mapping[str, list[str]] = field(default_factory=dict)
-    """See `spawn.Birth`."""
     command: Command = spawn.part_command
     """Makes the command line of (part, index, host file); tests put small programs here."""
+    reach: Callable[[Part, Host], Reach | None] = spawn.reach_of
+    """Says what a part sees of the files; tests let theirs see their small programs too."""
     on_ready: Callable[[], None] = lambda: None
     on_ended: Callable[[], None] = lambda: None
     """Called when nothing of the installation is left; who asked for the stop hears of it afterwards."""
@@ -208,7 +209,7 @@ class Supervisor:
             gid=gid,
             output=self.plan.output,
             listeners=self._listeners(part, index),
-            closed=self.plan.closed,
+            reach=self.plan.reach(part, self.host),
         )
         self._starts[role] = self._starts.get(role, 0) + 1
         try:
