@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandpost.walls.own import root
 from supervisor.stand import until
 from support.http import request
 from support.platform import Platform, free_port
@@ -59,6 +60,16 @@ def test_a_part_sees_no_files_but_those_it_needs(running: Platform) -> None:
             for path, found in flags.items():
                 assert "nosuid" in found
                 assert "ro" in found or "noexec" in found, path
+
+
+def test_parts_of_root_hold_no_capability_that_they_never_use(running: Platform) -> None:
+    unused = sum(1 << number for number in root.UNUSED)
+    assert int(status(os.getpid())["CapEff"], 16) & unused
+    for part in ("supervisor", "controller"):
+        for pid in running.pids(part):
+            seen = status(pid)
+            for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+                assert int(seen[name], 16) & unused == 0
 
 
 def test_figures_are_served_at_a_name_that_the_api_cannot_look_up() -> None:

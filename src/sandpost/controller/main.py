@@ -11,11 +11,12 @@ import uvloop
 from sandpost.controller.controller import Controller
 from sandpost.controller.purge import purge
 from sandpost.engines.oci import OciEngine
-from sandpost.kernel import calls, descriptors
+from sandpost.kernel import calls, capabilities, descriptors
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host
+from sandpost.walls.own import root
 
 log = get_logger()
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise HostUnfit("the controller makes namespaces and control groups: run it as root")
         host = host_file.load(options.host)
         descriptors.allow_most()
+        capabilities.give_up(root.UNUSED)
         if options.purge:
             return uvloop.run(_purge(host))
         if not os.path.exists(host.supervisor_socket):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sandpost import config
 from sandpost.config import Settings
-from sandpost.kernel import descriptors
+from sandpost.kernel import capabilities, descriptors
 from sandpost.logs.setup import configure
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
 from sandpost.model.units import format_duration
@@ -23,6 +23,7 @@ from sandpost.supervisor.release import release
 from sandpost.supervisor.start import Prepared
 from sandpost.supervisor.supervisor import Plan, Supervisor
 from sandpost.supervisor.wish import WISH, Stopped
+from sandpost.walls.own import root
 
 _TRIM_EVERY = 60.0
 _USAGE = """usage: sandpost serve [--config FILE] [--detach] [SETTING ..]
@@ -95,6 +96,7 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
     began = time.monotonic()
     os.umask(0o022)
     descriptors.allow_most()
+    capabilities.give_up(root.UNUSED)
     with contextlib.suppress(OSError):
         spawn.go_last_when_memory_runs_out()
     outlet = Outlet(None)
