@@ -34,11 +34,8 @@ def runner(running: Platform, request: pytest.FixtureRequest) -> Iterator[Runner
             lines += path.read_text(errors="replace").splitlines() if path.exists() else []
         return [json.loads(line) for line in lines]
 
-    wanted = {
-        item.callspec.params["case"].name
-        for item in request.session.items
-        if hasattr(item, "callspec") and "case" in item.callspec.params
-    }
+    parameters = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    wanted = {one.name for one in parameters if isinstance(one, Named)}
     cases = [one for one in CASES if one.name in wanted]
     door = Door(url=f"http://127.0.0.1:{running.port}", key=running.key, context=None)
     with (
