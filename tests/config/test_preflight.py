@@ -52,6 +52,17 @@ def test_a_good_machine_is_told_so() -> None:
         ({"cgroup2": frozenset({"cpu", "pids"})}, "cgroups", ["memory", "cgroup_enable=memory"]),
         ({"cgroup2": frozenset({"cpu"}), "cgroup1": frozenset({"memory", "pids"})}, "cgroups", ["one version"]),
         ({"runtime": ""}, "runtime", ["runc is missing", "apt-get install runc", "oci.runtime"]),
+        ({"engine": "runsc"}, "gvisor", ["engine.runtime", "scripts/install --gvisor", "oci.runsc"]),
+        (
+            {"engine": "runsc", "runsc": "/bin/runsc", "runsc_version": "runsc version VERSION_MISSING"},
+            "gvisor",
+            ["--gvisor"],
+        ),
+        (
+            {"engine": "runsc", "runsc": "/bin/runsc", "runsc_version": "runsc version release-20221107.0"},
+            "gvisor",
+            ["20221107", "20260905", "--gvisor"],
+        ),
         ({"runtime_version": "runc version 1.0.0"}, "runtime", ["1.0.0", "1.1"]),
         ({"runtime_version": "hello"}, "runtime", ["/usr/sbin/runc"]),
         ({"binaries": {"nft": "/usr/sbin/nft"}}, "mmdebstrap", ["apt-get install mmdebstrap"]),
@@ -80,6 +91,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
     ("changes", "name"),
     [
         ({"runtime_version": "runc version 1.1.5+ds1"}, "runtime"),
+        ({"runsc": "/bin/runsc", "runsc_version": "runsc version release-20221107.0"}, "gvisor"),
         ({"memory_available": 100 * MiB}, "memory"),
         ({"disk_free": {"/var": 500 * MiB}}, "disk"),
         ({"pid_max": 4096}, "pids"),
@@ -91,6 +103,15 @@ def test_what_is_merely_bad_is_a_warning(changes: dict[str, Any], name: str) -> 
     findings = preflight.judge(good(**changes))
     assert [finding.name for finding in findings if finding.level != "ok"] == [name]
     preflight.require(findings)
+
+
+def test_runsc_alone_is_enough_where_it_makes_the_sandboxes() -> None:
+    built = "runsc version 20260905035102-160fafc42237\nspec: 1.2.1"
+    findings = preflight.judge(
+        good(engine="runsc", runtime="", runtime_version="", runsc="/x/runsc", runsc_version=built)
+    )
+    assert {finding.level for finding in findings} == {"ok"}
+    assert preflight.is_good_runsc(built)
 
 
 def test_several_lacks_are_told_at_once() -> None:

@@ -5,14 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from support import gvisor
 from support.engine_bed import ENGINES, Bed, claimed_host, traces, until
 
 
-@pytest.fixture(scope="module", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=[("oci", "runc"), ("oci", "runsc")], ids="-".join)
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """An engine with what all sandboxes share."""
-    with claimed_host() as host:
-        engine = ENGINES[request.param](host)
+    driver, runtime = request.param
+    if runtime == "runsc":
+        gvisor.runsc()
+    with claimed_host(engine=runtime) as host:
+        engine = ENGINES[driver](host)
         asyncio.run(engine.open())
         yield Bed(host, engine, tmp_path_factory.mktemp("fifos"))
         asyncio.run(engine.close(purge=True))

@@ -54,13 +54,30 @@ def key(key_id: str, tenant: str | None = None) -> Key:
 def test_a_tenant_keeps_what_was_set_for_it_and_its_first_date(writer: Writer) -> None:
     writer.put_tenant(TenantRecord(name="acme", limits={"memory": 1 << 30}, created_at=10.0))
     writer.put_tenant(
-        TenantRecord(name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0)
-    )
+        TenantRecord(
+            name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0,
+            engine="runsc",
+        )
+    )  # fmt: skip
     expected = TenantRecord(
-        name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=10.0
+        name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=10.0, engine="runsc"
     )
     assert writer.tenant("acme") == expected
     assert writer.tenant("other") is None
+
+
+def test_engines_are_named_that_tenants_are_set_to_and_readers_see_them(writer: Writer, reader: Reader) -> None:
+    assert writer.engines() == {}
+    writer.put_tenant(TenantRecord(name="b", engine="runsc"))
+    writer.put_tenant(TenantRecord(name="a", engine="runsc"))
+    writer.put_tenant(TenantRecord(name="c"))
+    assert writer.engines() == {"runsc": "a"}
+    assert reader.refresh()
+    engines = [getattr(reader.tenant(name), "engine", "") for name in ("a", "c")]
+    assert engines == ["runsc", None]
+    writer.put_tenant(TenantRecord(name="a"))
+    writer.remove_tenant("b")
+    assert writer.engines() == {}
 
 
 def test_tenants_are_listed_by_name(writer: Writer) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from sandpost.config import DEFAULTS
 from sandpost.model.errors import HostUnfit
+from sandpost.store import TenantRecord
+from sandpost.store.sqlite import SqliteWriter
 from sandpost.supervisor import layout, main
 from supervisor.stand import until
 from support.command import as_nobody
@@ -134,6 +136,24 @@ def test_a_missing_runc_is_told_with_the_package(top: Path) -> None:
     done = serve(top, OCI_RUNTIME="/nowhere/runc")
     assert done.returncode == 1
     assert "apt-get install runc" in done.stderr
+
+
+def test_a_missing_runsc_stops_the_start_where_it_is_to_make_the_sandboxes(top: Path) -> None:
+    done = serve(top, ENGINE_RUNTIME="runsc", OCI_RUNSC="/nowhere/runsc")
+    assert done.returncode == 1
+    assert "`engine.runtime` is runsc" in done.stderr
+    assert "scripts/install --gvisor" in done.stderr
+
+
+def test_a_missing_runsc_stops_the_start_where_a_tenant_is_set_to_it(top: Path) -> None:
+    os.close(layout.lock_state(str(top / "state")))
+    store = SqliteWriter(str(top / "state" / "store" / "sandpost.db"))
+    store.put_tenant(TenantRecord(name="acme", engine="runsc"))
+    store.close()
+    done = serve(top, OCI_RUNSC="/nowhere/runsc")
+    assert done.returncode == 1
+    assert "tenant `acme` is set to the engine runsc" in done.stderr
+    assert "scripts/install --gvisor" in done.stderr
 
 
 def test_a_missing_firewall_program_is_told_with_the_package(top: Path) -> None:

@@ -23,6 +23,7 @@ from sandpost.model.limits import Limits
 from sandpost.model.names import new_sandbox_id
 from sandpost.supervisor import layout
 from sandpost.walls.cgroups import mounts
+from support.gvisor import RUNSC
 
 IMAGES = "/var/lib/sandpost/image"
 RUN_ROOT = "/run/sandpost"
@@ -32,12 +33,12 @@ ENGINES: dict[str, Callable[[Host], Engine]] = {"oci": OciEngine}
 
 
 @contextlib.contextmanager
-def claimed_host() -> Iterator[Host]:
+def claimed_host(**changes: Any) -> Iterator[Host]:
     """An installation on a place that no other, and no other run of the tests, has meanwhile."""
     state_dir = tempfile.mkdtemp(prefix="sandpost-test-")
     instance = claims.claim(RUN_ROOT, state_dir, None, _in_use, layout.make_run_dir)
     try:
-        yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir)
+        yield make_host(claims.folder(RUN_ROOT, instance), instance=instance, state_dir=state_dir, **changes)
     finally:
         claims.release(RUN_ROOT, instance, state_dir, layout.remove_run_dir)
         shutil.rmtree(state_dir)
@@ -58,6 +59,7 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "sandbox_network": f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         "sandbox_uids": 1_900_000_000 + instance * 65536,
         "runtime_command": shutil.which("runc") or "/usr/sbin/runc",
+        "runsc_command": RUNSC,
         "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "pool_size": 0,
         "parallel_starts": 3,
@@ -151,6 +153,7 @@ class Bed:
             group_id=group_id or name,
             slot=self._slot if slot is None else slot,
             runtime="node",
+            engine=self.host.engine,
             limits=limits or Limits(),
             stdout=ends[0],
             stderr=ends[1],

@@ -93,6 +93,8 @@ def changed(record: TenantRecord, change: TenantChange, defaults: Limits) -> Ten
         fields["state"] = change.state
     if change.isolation is not msgspec.UNSET:
         fields["isolation"] = change.isolation
+    if change.engine is not msgspec.UNSET:
+        fields["engine"] = change.engine
     if change.limits is not msgspec.UNSET:
         limits = dict(record.limits)
         for name in BOUNDS:

@@ -10,6 +10,7 @@ from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
 from sandpost.model.bounds import BOUNDS, format_limit
+from sandpost.model.engines import ENGINES
 
 if TYPE_CHECKING:
     from sandpost.api.views import TenantPut
@@ -73,14 +74,21 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @tenant.command("set")
 @click.argument("name")
 @click.option("--isolation", type=click.Choice(["per_tenant", "per_request"]), help="Whether each call has a sandbox.")
+@click.option(
+    "--engine",
+    type=click.Choice([*ENGINES, "default"]),
+    help="What makes its sandboxes: runc, or runsc (gVisor, the stronger wall).",
+)
 @_limits
 @common
 @pass_options
-def set_tenant(options: Options, /, name: str, isolation: str | None, **limits: str | None) -> None:
+def set_tenant(options: Options, /, name: str, isolation: str | None, engine: str | None, **limits: str | None) -> None:
     """Register a tenant, or change its limits. What is not named stays; `default` puts a limit back."""
     change: dict[str, Any] = {}
     if isolation is not None:
         change["isolation"] = isolation
+    if engine is not None:
+        change["engine"] = None if engine == "default" else engine
     given = {limit: None if value == "default" else value for limit, value in limits.items() if value is not None}
     if given:
         change["limits"] = given
@@ -155,6 +163,7 @@ def _show(options: Options, one: Any) -> None:
             ("name", one.name),
             ("state", one.state),
             ("isolation", one.isolation),
+            ("engine", one.engine or "the host's"),
             ("registered", show.time_of(one.created_at)),
         ]
     )

@@ -13,6 +13,7 @@ from sandpost.model.host import INSTANCES, Host, Users
 
 LIVE = (
     "trusted_proxies",
+    "runsc_command",
     "pool_size",
     "parallel_starts",
     "queue",
@@ -28,7 +29,16 @@ LIVE = (
 """Fields that change while an installation runs."""
 
 
-def make(settings: Settings, *, instance: int, image: str, runtime_command: str, cgroups: int, cores: int) -> Host:
+def make(
+    settings: Settings,
+    *,
+    instance: int,
+    image: str,
+    runtime_command: str,
+    cgroups: int,
+    cores: int,
+    runsc_command: str = "",
+) -> Host:
     """Return the installation that `settings` describe at place `instance`. Pure."""
     block = IPv4Network(settings["network.block"])
     network = list(block.subnets(INSTANCES.bit_length() - 1))[instance]
@@ -52,6 +62,8 @@ def make(settings: Settings, *, instance: int, image: str, runtime_command: str,
         sandbox_network=str(network),
         sandbox_uids=ids + OWN_IDS,
         runtime_command=runtime_command,
+        runsc_command=runsc_command,
+        engine=settings["engine.runtime"],
         cgroups=cgroups,
         pool_size=settings["pool_size"],
         parallel_starts=settings["parallel_starts"] or cores + 1,

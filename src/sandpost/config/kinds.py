@@ -148,6 +148,18 @@ def _instance(raw: Any) -> int | None:
     return int(text)
 
 
+def choice(*words: str) -> Kind:
+    """Return the kind of a setting that is one of a few words."""
+
+    def parse(raw: Any) -> str:
+        text = _text(raw).strip()
+        if text not in words:
+            raise ConfigError(f"`{text}` is not one of {', '.join(words)}")
+        return text
+
+    return Kind("choice", parse)
+
+
 TEXT = Kind("text", _text)
 PATH = Kind("path", _path)
 ADDRESS = Kind("address", _address)

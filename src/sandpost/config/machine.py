@@ -11,6 +11,7 @@ import subprocess
 from sandpost.config import program
 from sandpost.config.preflight import BINARIES, Machine
 from sandpost.config.resolve import Settings
+from sandpost.config.table import DEFAULTS
 
 _CAP_SYS_RESOURCE = 24
 _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
@@ -21,6 +22,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
     runtime = shutil.which(settings["oci.runtime"]) or ""
     version = _start([runtime, "--version"]) if runtime else None
+    runsc, runsc_version = read_runsc(settings)
     tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
     memory = _meminfo()
     cgroup1, cgroup2 = cgroup_controllers()
@@ -33,6 +35,9 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         binaries=binaries,
         runtime=runtime,
         runtime_version=_finish(version)[0] if version else "",
+        runsc=runsc,
+        runsc_version=runsc_version,
+        engine=settings["engine.runtime"],
         nft_error=_finish(tables)[1] if tables else "",
         namespaces=_namespaces(),
         memory=memory.get("MemTotal", 0),
@@ -46,6 +51,23 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         port_error=port_error,
         unreadable=tuple(program.unreadable(program.program_folders())),
     )
+
+
+def read_runsc(settings: Settings) -> tuple[str, str]:
+    """Return the path of runsc and what it says of its version; empty: there is none.
+
+    By the default's name it is the one that was built beside our sources, where there is one.
+    """
+    path = shutil.which(settings["oci.runsc"]) or ""
+    if settings["oci.runsc"] == DEFAULTS["oci.runsc"] and os.access(built_runsc(), os.X_OK):
+        path = built_runsc()
+    asked = _start([path, "--version"]) if path else None
+    return path, _finish(asked)[0] if asked else ""
+
+
+def built_runsc() -> str:
+    """Return where `scripts/install --gvisor` puts runsc."""
+    return os.path.join(os.path.dirname(program.source_folder()), ".tools", "bin", "runsc")
 
 
 def port_error(address: tuple[str, int], setting: str = "listen") -> str:

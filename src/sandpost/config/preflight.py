@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import HostUnfit
+from sandpost.model.limits import EngineName
 
 Level = Literal["ok", "warn", "fatal"]
 MiB, GiB = 1 << 20, 1 << 30
@@ -16,6 +18,9 @@ CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 BINARIES: Mapping[str, str] = {"nft": "nftables", "mmdebstrap": "mmdebstrap"}
 """Programs that are called by name, and the Debian package of each."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
+RUNSC_LEAST = 20260905
+"""The day of the release that `scripts/install --gvisor` builds; older ones lack options that we give."""
+_RUNSC = re.compile(r"runsc version \D*(20\d{6})")
 _RUNC = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 
 
@@ -33,8 +38,13 @@ class Machine:
     binaries: Mapping[str, str]
     """Paths of `BINARIES` that were found."""
     runtime: str
-    """Path of the OCI runtime."""
+    """Path of runc."""
     runtime_version: str
+    runsc: str = ""
+    """Path of runsc."""
+    runsc_version: str = ""
+    engine: EngineName = "runc"
+    """What is to make sandboxes."""
     nft_error: str
     """What `nft list tables` said, if it failed."""
     namespaces: Mapping[str, int]
@@ -66,7 +76,7 @@ class Finding:
 
 def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
-    findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine)]
+    findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine), _runsc(machine)]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), _namespaces(machine), _program(machine), _memory(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
@@ -120,6 +130,8 @@ def _cgroups(machine: Machine) -> Finding:
 
 def _runtime(machine: Machine) -> Finding:
     if not machine.runtime:
+        if machine.engine != "runc":
+            return Finding("runtime", "ok", f"no runc; sandboxes are made by {machine.engine}")
         return Finding(
             "runtime", "fatal", "runc is missing: `apt-get install runc`, or name an OCI runtime with oci.runtime"
         )
@@ -133,6 +145,31 @@ def _runtime(machine: Machine) -> Finding:
         # CVE-2025-31133, -52565, -52881; they need mounts shared with a hostile container, which there are not here.
         return Finding("runtime", "warn", f"{machine.runtime} {match[0]} works; 1.2.8 has fixes that it lacks")
     return Finding("runtime", "ok", f"{machine.runtime} {match[0]}")
+
+
+def _runsc(machine: Machine) -> Finding:
+    level: Level = "fatal" if machine.engine == "runsc" else "warn"
+    if not machine.runsc:
+        if machine.engine != "runsc":
+            return Finding("gvisor", "ok", "no runsc, and nothing asks for it: `scripts/install --gvisor` has it")
+        return Finding("gvisor", level, f"`engine.runtime` is runsc and there is none: {HOW_TO_GET['runsc']}")
+    match = _RUNSC.search(machine.runsc_version)
+    if match is None:
+        said = f"{machine.runsc} --version says nothing useful"
+        return Finding("gvisor", level, f"{said}: {HOW_TO_GET['runsc']}")
+    if int(match[1]) < RUNSC_LEAST:
+        return Finding(
+            "gvisor",
+            level,
+            f"{machine.runsc} is of {match[1]}, one of {RUNSC_LEAST} or later is needed: {HOW_TO_GET['runsc']}",
+        )
+    return Finding("gvisor", "ok", f"{machine.runsc} of {match[1]}")
+
+
+def is_good_runsc(version: str) -> bool:
+    """Whether a runsc that says `version` of itself can make our sandboxes."""
+    match = _RUNSC.search(version)
+    return match is not None and int(match[1]) >= RUNSC_LEAST
 
 
 def _binary(machine: Machine, name: str, package: str) -> Finding:

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterable
 
 
+def source_folder() -> str:
+    """Return the folder that holds our package."""
+    return os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
 def program_folders() -> list[str]:
     """Return the folders that a part reads its program from: our sources, the virtual environment, Python itself."""
-    package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     python = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
-    folders = (package, sys.prefix, sys.base_prefix, python)
+    folders = (source_folder(), sys.prefix, sys.base_prefix, python)
     return list(dict.fromkeys(os.path.abspath(folder) for folder in folders))
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandpost.model.limits import Limits
+from sandpost.model.host import Host
+from sandpost.model.limits import EngineName, Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,10 @@ class SandboxSpec:
     slot: int
     """Fixes addresses, uid range and interface; not in use by any other sandbox."""
     runtime: str
+    engine: EngineName
+    """The OCI runtime that makes it, and no other."""
     limits: Limits
+    """What the program may use; what the OCI runtime itself needs is added to it."""
     stdout: int
     stderr: int
     frames: int
@@ -38,7 +42,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumption:
-    """What a sandbox has used, read from outside."""
+    """What a sandbox has used, read from outside; what its OCI runtime needs for itself is in it."""
 
     memory: int
     cpu_seconds: float
@@ -80,8 +84,14 @@ class Engine(Protocol):
         Walls stand before the first instruction inside. Returns when the process runs, within 10 s.
         """
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
-        """Write a tenant's limits to its group; also for a group whose sandboxes run."""
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
+        """Write a tenant's limits to its group; also for a group whose sandboxes run, which `engine` made.
+
+        `model.engines.Needs.fixed_pids`: those keep the limit of processes that they were started with.
+        """
+
+    def take_up(self, host: Host) -> None:
+        """Take up which OCI runtimes there are now; the rest of `host` is what it was."""
 
     def limit_parent(self, memory: int) -> None:
         """Bound the memory of all sandboxes together, bytes."""

@@ -6,6 +6,8 @@ import msgspec
 
 Isolation = Literal["per_tenant", "per_request"]
 TenantState = Literal["active", "suspended"]
+EngineName = Literal["runc", "runsc"]
+"""`runc`: programs call the host's kernel. `runsc`: gVisor's own kernel, a process a sandbox, stands between."""
 
 MiB = 1 << 20
 
@@ -64,4 +66,6 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     state: TenantState = "active"
     isolation: Isolation = "per_tenant"
     limits: Limits = Limits()
+    engine: EngineName | None = None
+    """Which OCI runtime makes its sandboxes; None: the host's (`engine.runtime`)."""
     registered: bool = False

@@ -176,7 +176,7 @@ class SqliteReader:
             since = self._rev if known else 0
             removed = db.execute("SELECT kind, name FROM tombstones WHERE rev > ?", (since,)).fetchall()
             tenants = db.execute(
-                "SELECT name, state, isolation, limits FROM tenants WHERE rev > ?", (since,)
+                "SELECT name, state, isolation, limits, engine FROM tenants WHERE rev > ?", (since,)
             ).fetchall()
             keys = db.execute(
                 "SELECT id, digest, tenant, label, created_at FROM keys WHERE rev > ?", (since,)
@@ -208,10 +208,9 @@ class SqliteReader:
             if digest is not None:
                 self._keys.pop(digest, None)
 
-    def _put_tenant(self, name: str, state: str, isolation: str, limits: str) -> None:
-        record = msgspec.convert(
-            {"name": name, "state": state, "isolation": isolation, "limits": _DECODE_LIMITS(limits)}, TenantRecord
-        )
+    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, engine: str | None) -> None:
+        fields = {"name": name, "state": state, "isolation": isolation, "limits": _DECODE_LIMITS(limits)}
+        record = msgspec.convert({**fields, "engine": engine}, TenantRecord)
         self._records[name] = record
         self._tenants[name] = record.tenant(self._defaults)
 

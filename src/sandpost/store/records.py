@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from sandpost.model.limits import Isolation, Limits, Tenant, TenantState
+from sandpost.model.limits import EngineName, Isolation, Limits, Tenant, TenantState
 
 LIMIT_FIELDS = frozenset(Limits.__struct_fields__)
 
@@ -17,6 +17,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation = "per_tenant"
     limits: dict[str, Any] = {}
     created_at: float = 0.0
+    engine: EngineName | None = None
 
     def tenant(self, defaults: Limits) -> Tenant:
         """Return the tenant with its limits complete."""
@@ -26,6 +27,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
             isolation=self.isolation,
             limits=merge(defaults, self.limits),
             registered=True,
+            engine=self.engine,
         )
 
 

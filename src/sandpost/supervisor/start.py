@@ -13,7 +13,8 @@ from sandpost.config import Settings, claims, machine, preflight
 from sandpost.config import host as host_file
 from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
-from sandpost.model.errors import ConfigError
+from sandpost.model.engines import HOW_TO_GET
+from sandpost.model.errors import ConfigError, HostUnfit
 from sandpost.model.host import Host, load
 from sandpost.supervisor import certificate, family, layout, listening, reach
 from sandpost.supervisor.aside import Aside
@@ -101,10 +102,12 @@ def _claimed(
 
     def make(now: Settings, digest: str) -> Host:
         runtime = shutil.which(now["oci.runtime"]) or seen.runtime
+        runsc, version = machine.read_runsc(now)
         cores = os.cpu_count() or 1
         return host_file.make(
-            now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores
-        )
+            now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores,
+            runsc_command=runsc if preflight.is_good_runsc(version) else "",
+        )  # fmt: skip
 
     try:
         host = make(settings, "")
@@ -121,7 +124,9 @@ def _claimed(
             log.warning("the former certificate stays in force", error=error.message)
         host = msgspec.structs.replace(host, image=_digest(image, host, previous))
         # Last of what can fail: a key that was made is shown once.
-        first_key = Aside(lambda: _ensure_key(host, settings["admin_key"] or None), close=(lock,)).result()
+        first_key = Aside(
+            lambda: _ensure_key(host, settings["admin_key"] or None, runs=bool(previous)), close=(lock,)
+        ).result()
         path = host_file.write(host)
     except BaseException:
         if not previous and not _has_records(run_dir):
@@ -198,9 +203,15 @@ def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:
     return ensure(image_dir, say)
 
 
-def _ensure_key(host: Host, admin_key: str | None) -> str | None:
-    from sandpost.store import first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
+def _ensure_key(host: Host, admin_key: str | None, *, runs: bool) -> str | None:
+    from sandpost.store import engines_in_use, first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
 
+    for engine, tenant in sorted(engines_in_use(host).items()):
+        if not host.command(engine) and not runs:
+            raise HostUnfit(
+                f"tenant `{tenant}` is set to the engine {engine}, and there is none here that works:"
+                f" {HOW_TO_GET[engine]}"
+            )
     return first_key(host, admin_key)
 
 

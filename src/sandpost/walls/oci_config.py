@@ -42,7 +42,7 @@ _MASKED = (
 _READ_ONLY = ("/proc/sys",)
 _PROCESSES_A_USER = 4096
 """Far above any tenant's limit of pids, which the control group holds and which can change while it runs."""
-_OOM_SCORE = 500
+OOM_SCORE = 500
 """Added to a sandbox's badness (proc(5)): it would inherit the platform's score, far below zero, and outlive whatever
 else runs on the host. A program cannot lower it again, or to 0 at most where the platform has no CAP_SYS_RESOURCE."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -126,7 +126,7 @@ def render(
                 _rlimit("RLIMIT_MEMLOCK", 65536),
             ],
             "noNewPrivileges": True,
-            "oomScoreAdj": _OOM_SCORE,
+            "oomScoreAdj": OOM_SCORE,
         },
         "mounts": _mounts(limits, rootfs),
         "linux": linux,
