@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 
-from sandpost.config import program
+from sandpost.config import preflight, program
 from sandpost.config.preflight import BINARIES, Machine
 from sandpost.config.resolve import Settings
 from sandpost.config.table import DEFAULTS
@@ -22,7 +22,8 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
     runtime = shutil.which(settings["oci.runtime"]) or ""
     version = _start([runtime, "--version"]) if runtime else None
-    runsc, runsc_version = read_runsc(settings)
+    runsc = runsc_program(settings)
+    runsc_version = _start([runsc, "--version"]) if runsc else None
     tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
     memory = _meminfo()
     cgroup1, cgroup2 = cgroup_controllers()
@@ -36,7 +37,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         runtime=runtime,
         runtime_version=_finish(version)[0] if version else "",
         runsc=runsc,
-        runsc_version=runsc_version,
+        runsc_version=_finish(runsc_version)[0] if runsc_version else "",
         engine=settings["engine.runtime"],
         nft_error=_finish(tables)[1] if tables else "",
         namespaces=_namespaces(),
@@ -53,16 +54,21 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     )
 
 
-def read_runsc(settings: Settings) -> tuple[str, str]:
-    """Return the path of runsc and what it says of its version; empty: there is none.
+def runsc_program(settings: Settings) -> str:
+    """Return the path of runsc; empty: there is none.
 
     By the default's name it is the one that was built beside our sources, where there is one.
     """
-    path = shutil.which(settings["oci.runsc"]) or ""
     if settings["oci.runsc"] == DEFAULTS["oci.runsc"] and os.access(built_runsc(), os.X_OK):
-        path = built_runsc()
+        return built_runsc()
+    return shutil.which(settings["oci.runsc"]) or ""
+
+
+def read_runsc(settings: Settings) -> str:
+    """Return the path of a runsc that can make sandboxes; empty: there is none."""
+    path = runsc_program(settings)
     asked = _start([path, "--version"]) if path else None
-    return path, _finish(asked)[0] if asked else ""
+    return path if asked and preflight.is_good_runsc(_finish(asked)[0]) else ""
 
 
 def built_runsc() -> str:

@@ -100,17 +100,16 @@ def _claimed(
     previous = family.living(os.path.join(run_dir, "children.json"))
     cgroups = preflight.cgroup_version(seen)
 
-    def make(now: Settings, digest: str) -> Host:
+    def make(now: Settings, digest: str, runsc: str) -> Host:
         runtime = shutil.which(now["oci.runtime"]) or seen.runtime
-        runsc, version = machine.read_runsc(now)
         cores = os.cpu_count() or 1
         return host_file.make(
             now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores,
-            runsc_command=runsc if preflight.is_good_runsc(version) else "",
+            runsc_command=runsc,
         )  # fmt: skip
 
     try:
-        host = make(settings, "")
+        host = make(settings, "", seen.runsc if preflight.is_good_runsc(seen.runsc_version) else "")
         if previous:
             host = _keep(host)
         else:
@@ -140,7 +139,7 @@ def _claimed(
         fresh = load_again()
         if frozen := config.frozen_differences(known, fresh):
             log.warning("settings that only a stop and a start take up", settings=frozen)
-        host = _with_tls(host_file.take_up(old, make(fresh, old.image)), fresh, runs=True)
+        host = _with_tls(host_file.take_up(old, make(fresh, old.image, machine.read_runsc(fresh))), fresh, runs=True)
         host_file.write(host)
         known = fresh
         return host
