@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from sandpost.config import claims
+from sandpost.config import claims, machine
 from sandpost.engines import launch
 from sandpost.engines.contract import SandboxSpec
 from sandpost.engines.oci import OciEngine
@@ -48,10 +48,10 @@ def bench_host(instance: int, run_dir: str) -> Host:
         listen_host="127.0.0.1",
         listen_port=0,
         workers=1,
-        users=Users(proxy=65001, api=65002, collector=65003, gid=65001),
+        users=Users(proxy=65001, api=65002, collector=65003, egress=65005, gid=65001),
         sandbox_network=f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         sandbox_uids=1_000_000_000 + instance * 65536,
-        runtime_command=shutil.which("runc") or "/usr/sbin/runc",
+        runtime_command=machine.oci_runtime(),
         cgroups=2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         pool_size=0,
         parallel_starts=CREATORS,
@@ -63,6 +63,7 @@ def bench_host(instance: int, run_dir: str) -> Host:
         keep_alive=1,
         max_head=1,
         max_connections=1,
+        max_programs=1 << 27,
         defaults=Limits(),
     )
 

@@ -11,6 +11,7 @@ _PARTS = {
     "proxy": "sandpost.proxy.main",
     "api": "sandpost.api.main",
     "collector": "sandpost.collector.main",
+    "egress": "sandpost.egress.main",
 }
 
 

@@ -1,13 +1,25 @@
 """The OpenAPI document is true: every documented route is called, and what it answers is what the document says."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from sandpost.api.app import ROUTES
+from sandpost.api.app import ROUTES, Application
+from sandpost.api.counts import Counts
+from sandpost.api.openapi import document
+from sandpost.api.route import Route
+from sandpost.api.service import Service
+from sandpost.auth.keys import Key, key_digest
+from sandpost.model.errors import BodyTooLarge, DeadlinePassed, MethodNotAllowed, SandpostError, Unavailable
 from sandpost.model.messages import SandboxInfo
-from support.installation import Installation, ScriptedController, usage, wait_for
+from sandpost.store import StoreFull, TenantRecord, open_writer
+from support.installation import KEY, Installation, ScriptedController, usage, wait_for
+from support.proxy import Answer, Rig, run
 from support.schema import check
 
 SANDBOX = SandboxInfo(sandbox_id="0123456789ab", phase="assigned", tenant="doc", started_at=1.0, assigned_at=2.0)
@@ -47,7 +59,12 @@ def test_every_documented_route_answers_as_documented(api: Installation, control
 
     tenant = "/api/tenants/{tenant}"
     call("PUT", tenant, {"limits": {"memory": "64MiB", "deadline": 5, "cpu": 0.5}}, 201, tenant="doc")
-    call("PUT", tenant, {"state": "active", "isolation": "per_request", "limits": {"cpu": None}}, tenant="doc")
+    call(
+        "PUT",
+        tenant,
+        {"state": "active", "isolation": "per_request", "egress": "none", "limits": {"cpu": None}},
+        tenant="doc",
+    )
     call("GET", tenant, tenant="doc")
     call("GET", "/api/tenants")
     made = call("POST", tenant + "/keys", {"label": "a"}, 201, tenant="doc")
@@ -86,11 +103,148 @@ def test_errors_are_as_documented_on_every_route(api: Installation, route: Any) 
         answers.append(api.call(route.method, good, b'{"x": 1}'))
         answers.append(api.call(route.method, good, b" " * (1 << 20) + b" "))
         assert (answers[-1].status_code, answers[-1].json()["message"]) == (413, "Request body size exceeds 1048576")
+        assert answers[-1].json()["limit"] == 1048576
     assert [answer.status_code for answer in answers[:2]] == [403, 400]
     for answer in answers:
         checked(document, route.method, route.path, answer)
     # What the well-formed one may have made.
     api.call("DELETE", "/api/tenants/nobody")
+
+
+FRONT = {408, 431, 502, 503}
+"""What a proxy may answer instead of the api, whatever the route."""
+
+
+class Inside:
+    """The application in this process, over a real store, so that its parts can be made to fail."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.service = Service(installation.host, open_writer(installation.host))
+        self._asgi = Application(self.service, Counts()).asgi
+
+    async def _called(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._asgi({**scope, "state": {}}, receive, send)
+
+    async def ask(self, method: str, path: str, body: Any = None, key: str = KEY) -> httpx.Response:
+        """Ask as the operator, or with another key."""
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self._called), base_url="http://api") as client:
+            return await client.request(method, path, content=body, headers={"authorization": f"Bearer {key}"})
+
+    async def errors(self, route: Route, patch: pytest.MonkeyPatch) -> list[httpx.Response]:
+        """Provoke every error that the route can answer with; return the answers."""
+        path = route.path.format(tenant="known", id="none")
+        body = None if route.takes is None else b"{}"
+        answers = [
+            await self.ask(route.method, path + "?what=1", body),
+            await self.ask(route.method, path, body, key="sp_wrong_key"),
+            await self.ask("PATCH", path, body),
+            await self.ask(route.method, route.path.format(tenant="nobody", id="none"), body),
+        ]
+        if route.takes is not None:
+            answers.append(await self.ask(route.method, path, _stalling()))
+            answers.append(await self.ask(route.method, path, b" " * (1 << 20) + b" "))
+        with patch.context() as context:
+            context.setattr("sandpost.api.keys.new_key", lambda: ("operator", "sp_operator_secret"))
+            answers.append(await self.ask(route.method, path, body))
+        for error in (StoreFull("there is no room"), RuntimeError("a bug")):
+            with patch.context() as context:
+                context.setattr(self.service, "store", _failing(error))
+                answers.append(await self.ask(route.method, path, body))
+        return [answer for answer in answers if answer.is_error]
+
+
+async def _stalling() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.sleep(60)
+
+
+def _failing(error: Exception) -> Callable[[Any], Awaitable[None]]:
+    async def fail(_work: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def inside() -> Iterator[Installation]:
+    """An installation of which nothing runs, with an operator's key and a tenant."""
+    made = Installation(body_timeout=0.1)
+    Path(made.host.state("store")).mkdir()
+    writer = open_writer(made.host)
+    writer.add_key(Key(id="operator", digest=key_digest(KEY.encode()), tenant=None, created_at=0))
+    writer.put_tenant(TenantRecord(name="known"))
+    writer.close()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_the_errors_that_a_route_can_answer_are_documented_and_no_others(
+    inside: Installation, monkeypatch: pytest.MonkeyPatch, route: Route
+) -> None:
+    async def provoke() -> list[httpx.Response]:
+        made = Inside(inside)
+        try:
+            return await made.errors(route, monkeypatch)
+        finally:
+            await made.service.close()
+
+    described = document(ROUTES)
+    answers = asyncio.run(provoke())
+    for answer in answers:
+        checked(described, route.method, route.path, answer)
+    documented = described["paths"][route.path][route.method.lower()]["responses"]
+    assert {answer.status_code for answer in answers} | FRONT == {int(status) for status in documented if status >= "4"}
+
+
+def test_what_a_proxy_answers_instead_of_the_api_is_documented_on_every_route() -> None:
+    async def provoke() -> list[Answer]:
+        async with Rig(head_timeout=0.2) as rig:
+            answers = [await rig.call("/api/tenants", b"", "GET")]
+            for head in (b"GET /api/tenants HTTP/1.1\r\nX: " + b"x" * 40_000, b"GET /api/tenants HTTP/1.1\r\n"):
+                connection = await rig.connect()
+                await connection.send(head)
+                answers.append(await connection.answer())
+            server = await asyncio.start_unix_server(lambda _, writer: writer.transport.abort(), rig.host.api_socket)
+            answers.append(await rig.call("/api/tenants", b"", "GET"))
+            server.close()
+            return answers
+
+    described = document(ROUTES)
+    answers = run(provoke())
+    assert {answer.status for answer in answers} == FRONT
+    for route in ROUTES:
+        responses = described["paths"][route.path][route.method.lower()]["responses"]
+        for answer in answers:
+            schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+            check(answer.json, schema, described["components"]["schemas"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BodyTooLarge("too long", limit=1 << 20, setting="limits.code"),
+        DeadlinePassed("too late", limit=2.5, setting="limits.deadline"),
+        MethodNotAllowed("not so", allow=["GET", "HEAD"]),
+        Unavailable("not now", component="api"),
+    ],
+    ids=lambda error: error.reason,
+)
+def test_what_errors_carry_besides_is_typed_as_it_is_sent(error: SandpostError) -> None:
+    schemas = document(ROUTES)["components"]["schemas"]
+    check(error.to_dict("r"), schemas["Problem"], schemas)
+    wrong = {name: 5 if isinstance(value, str) else "5" for name, value in error.details.items()}
+    for name, value in wrong.items():
+        with pytest.raises(AssertionError, match="is no"):
+            check(error.to_dict("r") | {name: value}, schemas["Problem"], schemas)
+
+
+def test_the_entries_of_a_page_are_a_number_within_bounds(api: Installation) -> None:
+    described = document(ROUTES)
+    [limit] = [one for one in described["paths"]["/api/keys"]["get"]["parameters"] if one["name"] == "limit"]
+    assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000, "default": 1000}
+    for text, status in (("1", 200), ("10000", 200), ("0", 400), ("10001", 400), ("x", 400)):
+        assert api.call("GET", f"/api/keys?limit={text}").status_code == status
 
 
 def test_the_document_needs_no_key_and_tells_no_secret(api: Installation) -> None:

@@ -27,6 +27,19 @@ def test_a_put_sets_what_it_names_and_keeps_the_rest(api: Installation) -> None:
     assert third["created_at"] == first.json()["created_at"]
 
 
+def test_an_egress_policy_is_set_shown_and_told_to_the_controller(
+    api: Installation, controller: ScriptedController
+) -> None:
+    policy = "allow:api.example.com:443,*.example.org,203.0.113.0/24"
+    made = api.call("PUT", "/api/tenants/listed", {"egress": policy, "limits": {"connections": 8, "bandwidth_out": 0}})
+    assert (made.status_code, made.json()["egress"], made.json()["applied"]) == (201, policy, True)
+    told = controller.told[-1]
+    assert isinstance(told, TenantChanged)
+    assert (told.tenant.egress, told.tenant.limits.connections, told.tenant.limits.bandwidth_out) == (policy, 8, 0)
+    api.call("PUT", "/api/tenants/listed", {"limits": {"pids": 32}})
+    assert api.call("GET", "/api/tenants/listed").json()["egress"] == policy
+
+
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -45,6 +58,14 @@ def test_a_put_sets_what_it_names_and_keeps_the_rest(api: Installation) -> None:
         ({"isolation": "per_planet"}, "isolation"),
         ({"engine": "docker"}, "engine"),
         ({"engine": "runsc"}, "scripts/install --gvisor"),
+        ({"egress": "everything"}, "write `public`, `none` or `allow:`"),
+        ({"egress": "allow:10.0.0.5:443"}, "private"),
+        ({"egress": "allow:api.example.com:0"}, "no port from 1 to 65535"),
+        ({"egress": "allow:localhost"}, "no domain, address or block"),
+        ({"egress": "allow:" + ",".join(["a.example.com"] * 257)}, "256 entries"),
+        ({"egress": "allow:" + "a" * 20_000}, "egress"),
+        ({"egress": None}, "egress"),
+        ({"limits": {"bandwidth_in": "100B"}}, "choose 1KiB"),
         ({"state": "asleep"}, "state"),
         ({"state": None}, "state"),
         ([], "JSON object"),
@@ -128,7 +149,7 @@ def test_parts_that_are_away_are_problems(api: Installation, controller: Scripte
     def problems() -> list[str]:
         return [each.partition(":")[0] for each in api.call("GET", "/api/status").json()["problems"]]
 
-    for part in ("supervisor", "collector"):
+    for part in ("supervisor", "collector", "egress"):
         leave(part, os.getpid(), 1)
     assert problems() == []
     # One that is being renewed is no problem yet.
@@ -136,8 +157,9 @@ def test_parts_that_are_away_are_problems(api: Installation, controller: Scripte
     assert problems() == []
     leave("supervisor", ended.pid, 5)
     leave("collector", os.getpid(), 15)
-    assert problems() == ["collector", "supervisor"]
-    for part in ("supervisor", "collector"):
+    leave("egress", ended.pid, 5)
+    assert problems() == ["collector", "egress", "supervisor"]
+    for part in ("supervisor", "collector", "egress"):
         leave(part, os.getpid(), 0)
     controller.proxies = 0
     try:

@@ -284,12 +284,100 @@ def test_config_show_names_every_setting_with_its_origin(made: Installation) -> 
     assert "SANDPOST_LIMITS_DEADLINE" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        ("too-short", 0o600, "at least 16"),
+        ("with a space in the midst", 0o600, "no space"),
+        ("", 0o600, "holds no secret"),
+        ("a-long-enough-key", 0o640, "chmod 600"),
+        (None, 0, "cannot read"),
+    ],
+)
+def test_config_show_refuses_a_key_as_serve_does(
+    made: Installation, tmp_path: Path, text: str | None, mode: int, words: str
+) -> None:
+    sandpost, path = runner(made), tmp_path / "key"
+    # A machine without runc: `serve` ends, if it does not end before.
+    environment = {"SANDPOST_OCI_RUNTIME": "/nowhere/runc", "SANDPOST_ADMIN_KEY_FILE": str(path)}
+    if text is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    shown, served = sandpost("config", "show", **environment), sandpost("serve", **environment)
+    assert (shown.returncode, served.returncode) == (2, 2)
+    assert words in shown.stderr
+    assert str(path) in shown.stderr
+    assert shown.stderr == served.stderr
+    if text and mode == 0o600:
+        del environment["SANDPOST_ADMIN_KEY_FILE"]
+        environment["SANDPOST_ADMIN_KEY"] = text
+        shown, served = sandpost("config", "show", **environment), sandpost("serve", **environment)
+        assert (shown.returncode, served.returncode) == (2, 2)
+        assert words in shown.stderr
+        assert "SANDPOST_ADMIN_KEY" in shown.stderr
+        assert text not in shown.stderr
+        assert shown.stderr == served.stderr
+
+
+def test_config_show_refuses_an_empty_oci_runtime_as_serve_does(made: Installation) -> None:
+    shown = runner(made)("config", "show", SANDPOST_OCI_RUNTIME="")
+    assert shown.returncode == 2
+    assert "`oci.runtime` is empty" in shown.stderr
+    assert runner(made)("serve", SANDPOST_OCI_RUNTIME="").stderr == shown.stderr
+
+
+def test_who_only_looks_does_not_need_the_keys_file(made: Installation) -> None:
+    path = Path(made.root, "key")
+    path.write_text("too-short")
+    path.chmod(0o600)
+    environment = {"SANDPOST_ADMIN_KEY_FILE": str(path), "SANDPOST_QUEUE": "7"}
+
+    def admin_key() -> dict[str, str]:
+        done = runner(made)("config", "show", "--json", nobody=True, **environment)
+        assert done.returncode == 0, done.stderr
+        rows = {row["name"]: row for row in json.loads(done.stdout)}
+        assert rows["queue"]["value"] == "7"
+        assert rows["admin_key_file"]["value"] == str(path)
+        found: dict[str, str] = rows["admin_key"]
+        return found
+
+    assert (admin_key()["value"], admin_key()["origin"]) == ("[unreadable]", f"file {path}")
+    assert runner(made)("doctor", nobody=True, **environment).returncode == 1, "another user, and no wrong setting"
+    # Not even then is it opened: what is in it is no key.
+    path.chmod(0o644)
+    assert admin_key()["value"] == "[hidden]"
+
+
 def test_doctor_says_what_is_there(made: Installation) -> None:
     done = runner(made)("doctor", "--json")
     findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
     assert findings["root"]["level"] == "ok"
     assert done.returncode == (1 if any(one["level"] == "fatal" for one in findings.values()) else 0)
     assert "is not running" in runner(made)("doctor").stdout
+
+
+def test_doctor_and_serve_say_the_same_of_a_state_folder_that_is_no_good(made: Installation) -> None:
+    def doctor() -> dict[str, str]:
+        done = runner(made)("doctor", "--json")
+        return {one["name"]: one["message"] for one in json.loads(done.stdout) if one["level"] == "fatal"}
+
+    def refused() -> str:
+        done = runner(made)("serve", "--listen", "127.0.0.1:1")
+        assert done.returncode == 1
+        return done.stderr.removeprefix("sandpost: ").strip()
+
+    state = made.host.state_dir
+    assert "state" not in doctor()
+    os.chown(state, 1000, 1000)
+    assert "belongs to user 1000" in doctor()["state"]
+    assert doctor()["state"] in refused()
+    os.chown(state, 0, 0)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0711,ro,size=128M", "tmpfs", state], check=True, timeout=10)
+    try:
+        assert "read-only file system" in doctor()["state"]
+        assert doctor()["state"] in refused()
+    finally:
+        subprocess.run(["umount", state], check=True, timeout=10)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -23,6 +23,9 @@ def test_a_tenants_way_from_set_to_rm(sandpost: Run) -> None:
     shown = sandpost("tenant", "show", "acme").stdout
     assert any(line.split() == ["memory", "128MiB", "host"] for line in shown.splitlines()), shown
     assert any(line.split() == ["deadline", "1m", "tenant"] for line in shown.splitlines()), shown
+    assert sandpost("tenant", "set", "acme", "--egress", "allow:api.example.com:443").returncode == 0
+    shown = sandpost("tenant", "show", "acme").stdout
+    assert any(line.split() == ["egress", "allow:api.example.com:443"] for line in shown.splitlines()), shown
     assert sandpost("tenant", "suspend", "acme").stdout == "tenant acme is suspended\n"
     assert json.loads(sandpost("tenant", "show", "acme", "--json").stdout)["state"] == "suspended"
     assert json.loads(sandpost("tenant", "resume", "acme", "--json").stdout)["state"] == "active"
@@ -39,6 +42,7 @@ def test_a_tenants_way_from_set_to_rm(sandpost: Run) -> None:
         (["tenant", "set", "acme", "--memory", "1MiB"], 4, "choose 32MiB to 1TiB"),
         (["tenant", "set", "acme", "--memroy", "1MiB"], 2, "--memory"),
         (["tenant", "set", "acme", "--deadline", "5"], 4, "such as 30s"),
+        (["tenant", "set", "acme", "--egress", "open"], 4, "write `public`, `none` or `allow:`"),
         (["tenant", "sett"], 2, "No such command"),
         (["usage", "acme", "--since", "yesterday"], 4, "2026-05-01"),
         (["key", "revoke", "none"], 4, "sandpost key ls"),

@@ -162,6 +162,23 @@ def test_a_tenants_own_rate_counts_and_may_change(tmp_path: Path) -> None:
     run(body())
 
 
+def test_what_the_controller_notes_is_a_record_of_the_sandboxs_tenant(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            r.sandbox(1, "noted")
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1)
+            text = "3 packets refused: no sandbox may reach 10.0.0.5 (private)"
+            r.tell(m.Noted(sandbox_id="0" * 11 + "1", kind="address_refused", text=text, times=3))
+            r.tell(m.Noted(sandbox_id="f" * 12, kind="address_refused", text="nobody's"))
+            await r.until(lambda: bool(r.told("noted")))
+            assert r.told("noted") == [text]
+            (record,) = [one for one in r.records("noted") if one["msg"] == text]
+            assert record["level"] == 40
+            assert "sandbox" not in record
+
+    run(body())
+
+
 def test_quiet_tenant_is_written_promptly_beside_floods(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path) as r:

@@ -117,6 +117,11 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path)
         ({"NETWORK_BLOCK": "fd00::/8"}, ["network.block", "IPv4"]),
         ({"MEMORY_RESERVE": "95%"}, ["memory_reserve", "95%", "90%"]),
         ({"INSTANCE": "16"}, ["instance", "0 to 15"]),
+        ({"OCI_RUNTIME": ""}, ["oci.runtime", "empty", "runc"]),
+        ({"ADMIN_KEY": "short"}, ["admin_key", "SANDPOST_ADMIN_KEY", "at least 16"]),
+        ({"ADMIN_KEY": "with a space in the midst"}, ["admin_key", "no space"]),
+        ({"ADMIN_KEY": "\u00fcmlaute-sind-schwierig"}, ["admin_key", "ASCII"]),
+        ({"ADMIN_KEY": "line\nbreak-line-break"}, ["admin_key"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_origin_and_what_would_be_right(
@@ -232,6 +237,19 @@ def test_a_secret_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path) 
         load({"SANDPOST_ADMIN_KEY_FILE": str(path)})
     with pytest.raises(ConfigError, match="cannot read"):
         load({"SANDPOST_ADMIN_KEY_FILE": str(tmp_path / "absent")})
+    path.write_text("short\n")
+    with pytest.raises(ConfigError, match="at least 16") as caught:
+        load({"SANDPOST_ADMIN_KEY_FILE": str(path)})
+    assert f"file {path}" in caught.value.message
+    assert "short" not in caught.value.message
+
+
+def test_a_secrets_file_is_not_opened_by_who_only_looks(tmp_path: Path) -> None:
+    settings = load({"SANDPOST_ADMIN_KEY_FILE": str(tmp_path / "absent")}, secrets=False)
+    for may_read, shown in ((True, "[hidden]"), (False, "[unreadable]")):
+        rows = {row.name: row for row in describe(settings, lambda _, may_read=may_read: may_read)}  # type: ignore[misc]
+        assert (rows["admin_key"].value, rows["admin_key"].origin) == (shown, f"file {tmp_path}/absent")
+    assert describe(load({}, secrets=False), lambda _: False) == describe(load({}))
 
 
 def test_secrets_are_never_shown() -> None:

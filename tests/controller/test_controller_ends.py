@@ -178,6 +178,31 @@ def test_a_loop_is_ended_as_blocked_only_if_it_uses_the_processor(inst: Installa
     drive(work())
 
 
+def test_cpu_time_beyond_what_calls_may_use_ends_their_sandbox_and_no_other(inst: Installation) -> None:
+    burn = "return (cb) => { const on = () => { const t = Date.now() + 20; while (Date.now() < t); setImmediate(on) }; on() }"
+
+    async def work() -> None:
+        async with client(inst.host) as proxy:
+            limited = await proxy.route(Tenant(name="limited", limits=Limits(cpu_seconds=0.3)))
+            free = await proxy.route("free")
+            calls = [asyncio.create_task(run_in(route, burn)) for route in (limited, free)]
+            await asyncio.sleep(1.5)
+            # As much as ten calls may use.
+            proxy.send(Suspect(sandbox_id=limited.sandbox_id, kind="cpu", silent_for=1.5, calls=10))
+            proxy.send(Suspect(sandbox_id=free.sandbox_id, kind="cpu", silent_for=1.5))
+            await asyncio.sleep(0.3)
+            assert not proxy.gone
+            proxy.send(Suspect(sandbox_id=limited.sandbox_id, kind="cpu", silent_for=1.8))
+            gone = await proxy.end_of(limited)
+            assert (gone.word, gone.setting, gone.limit) == ("cpu", "limits.cpu_seconds", 0.3)
+            assert gone.message.startswith("cpu: 0.3 CPU seconds a call reached, ")
+            assert free.sandbox_id not in proxy.gone
+            proxy.send(Suspect(sandbox_id=free.sandbox_id, kind="deadline", silent_for=1.0))
+            await asyncio.gather(*calls)
+
+    drive(work())
+
+
 def _route_beside(proxy: Client, old: Route) -> Route | None:
     routes = [route for route in proxy.routes.values() if route.tenant == old.tenant]
     return next((route for route in routes if route.sandbox_id != old.sandbox_id), None)

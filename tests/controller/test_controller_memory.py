@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ BOUND = 960 * MiB
 GROW = "const all = []; return (cb) => { for (let n = 0; n < %d; n++) all.push(Buffer.alloc(1 << 20, 1)); cb(null, 1) }"
 
 
-def small(**changes: object) -> Installation:
+def small(**changes: Any) -> Installation:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Installation(memory_reserve=1 - BOUND / total, **changes)
 

@@ -90,6 +90,8 @@ class World:
         self.limits_fail = False
         self.tenants = dict(TENANTS)
         """As the store has them."""
+        self.ways: dict[int, tuple[str, str]] = {}
+        """The firewall: tenant and policy of each slot that is let out."""
         self.fuse: int | None = None
 
     def step(self) -> None:
@@ -116,6 +118,7 @@ class Hands:
         if not self.free:
             raise NoRoom("no slot")
         slot = self.free.pop()
+        assert slot not in self.world.ways, "dealt with a way that is open"
         held = {key: proxy.slots_held() for key, proxy in self.world.proxies.items()}
         assert not any(slot in slots for slots in held.values()), f"slot {slot} dealt while held: {held}"
         self.used.add(slot)
@@ -150,11 +153,24 @@ class Hands:
         if self.world.limits_fail:
             raise EngineError("the group cannot be written")
 
+    def open_way(self, sandbox: Sandbox) -> None:
+        self.world.step()
+        record = self.world.records[sandbox.sandbox_id]
+        assert record.phase in {"assigned", "draining"}
+        if self.world.limits_fail:
+            raise EngineError("the firewall cannot be written")
+        self.world.ways[record.slot] = (record.tenant or "", record.egress)
+
+    def close_way(self, sandbox: Sandbox) -> None:
+        self.world.step()
+        self.world.ways.pop(sandbox.record.slot, None)
+
     def tell(self, proxy: ProxyKey | None, message: Any) -> None:
         self.world.step()
         world = self.world
         if isinstance(message, Assigned):
             record = world.records[message.route.sandbox_id]
+            assert world.ways[record.slot] == (record.tenant, record.egress), "told before its way is open"
             assert record.phase == "assigned"
             assert record.tenant == message.route.tenant
             assert world.announced.setdefault(record.sandbox_id, message.route.tenant) == message.route.tenant
@@ -218,6 +234,12 @@ class Life(RuleBasedStateMachine):
         policy = Policy(image="i", engine="runc", defaults=Limits(), pool_size=POOL, parallel_starts=2, queue=4)
         self.desk = Desk(fleet, self.hands, policy)
         fuse, self.world.fuse = self.world.fuse, None
+        # As `Ways.begin`: whose record does not say that he has a tenant loses what he has.
+        self.world.ways = {
+            record.slot: (record.tenant, record.egress)
+            for record in self.world.records.values()
+            if record.tenant is not None and record.phase in {"assigned", "draining"}
+        }
         adopt(
             self.desk,
             list(self.world.records.values()),
@@ -405,12 +427,16 @@ class Life(RuleBasedStateMachine):
 
     # --- the api --------------------------------------------------------------------------------------------
 
-    @rule(tenant=st.sampled_from(sorted(TENANTS)), state=st.sampled_from(["active", "suspended", "removed"]))
-    def tenant_changes(self, tenant: str, state: Any) -> None:
+    @rule(
+        tenant=st.sampled_from(sorted(TENANTS)),
+        state=st.sampled_from(["active", "suspended", "removed"]),
+        egress=st.sampled_from(["public", "none"]),
+    )
+    def tenant_changes(self, tenant: str, state: Any, egress: str) -> None:
         if state == "removed":
             self.run(self.desk.tenant_removed, tenant, self.now)
         else:
-            changed = msgspec.structs.replace(self.world.tenants[tenant], state=state)
+            changed = msgspec.structs.replace(self.world.tenants[tenant], state=state, egress=egress)
             self.run(self.desk.tenant_changed, changed, self.now)
 
     @rule(tenant=st.sampled_from(sorted(TENANTS)), engine=st.sampled_from([None, "runc", "runsc"]))
@@ -427,6 +453,15 @@ class Life(RuleBasedStateMachine):
         self.run(self.desk.engines_told, {one.engine for one in self.world.tenants.values() if one.engine})
 
     # --- what always holds ----------------------------------------------------------------------------------
+
+    @invariant()
+    def ways_are_open_for_whom_the_records_say_and_nobody_else(self) -> None:
+        wanted = {
+            record.slot: (record.tenant, record.egress)
+            for record in self.world.records.values()
+            if record.tenant is not None and record.phase in {"assigned", "draining"}
+        }
+        assert self.world.ways == wanted
 
     @invariant()
     def records_say_what_stands(self) -> None:
@@ -520,19 +555,19 @@ def fleet() -> Fleet:
 def test_a_sandbox_never_returns_to_the_pool(fleet: Fleet) -> None:
     sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
     fleet.pooled(sandbox)
-    assert fleet.assign(sandbox, "a", Limits(), 2.0) is not None
+    assert fleet.assign(sandbox, "a", Limits(), 2.0, egress="public") is not None
     with pytest.raises(Forbidden):
         fleet.pooled(sandbox)
 
 
 def test_a_sandbox_is_given_to_one_tenant_once(fleet: Fleet) -> None:
     sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
-    fleet.assign(sandbox, "a", Limits(), 2.0)
+    fleet.assign(sandbox, "a", Limits(), 2.0, egress="public")
     with pytest.raises(Forbidden):
-        fleet.assign(sandbox, "b", Limits(), 3.0)
+        fleet.assign(sandbox, "b", Limits(), 3.0, egress="public")
     fleet.leave(sandbox, "idle", "", 4.0)
     with pytest.raises(Forbidden):
-        fleet.assign(sandbox, "b", Limits(), 5.0)
+        fleet.assign(sandbox, "b", Limits(), 5.0, egress="public")
 
 
 def test_nothing_follows_gone(fleet: Fleet) -> None:

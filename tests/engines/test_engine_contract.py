@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -151,21 +150,6 @@ def test_the_image_that_it_runs_on_is_seen_to_be_in_use(bed: Bed) -> None:
         root = os.stat(bed.host.rootfs)
         # By this alone an image is spared that no controller holds any more.
         assert (root.st_dev, root.st_ino) in use._process_roots()
-
-    asyncio.run(body())
-
-
-def test_limits_of_a_process_are_those_of_the_tenant(bed: Bed) -> None:
-    async def body() -> None:
-        box = await bed.make(limits=Limits(files=777))
-        seen = box.call("return require('fs').readFileSync('/proc/self/limits', 'utf8')")
-        limits = {line[:26].strip(): line[26:].split()[:2] for line in seen.splitlines()}
-        assert limits["Max open files"] == ["777", "777"]
-        assert limits["Max core file size"] == ["0", "0"]
-        if is_runc(bed):
-            assert resource.prlimit(box.started.pid, resource.RLIMIT_NOFILE) == (777, 777)
-        else:
-            assert limits["Max processes"] == ["64", "64"]
 
     asyncio.run(body())
 
@@ -365,9 +349,7 @@ def test_a_sandbox_reaches_nothing_and_the_host_reaches_it(bed: Bed) -> None:
                 return [...await Promise.all({others!r}.map(reach)), six];"""
             )
             assert "reached" not in seen
-            assert seen[0] == "silence"
-            assert seen[1] == "ECONNREFUSED"
-            assert seen[2] == seen[4] == "ENETUNREACH"
+            assert set(seen[:5]) == {"ECONNREFUSED"}, "told at once, not left to time out"
             with pytest.raises(BlockingIOError):
                 udp.recv(10)
 
@@ -385,7 +367,7 @@ def test_only_the_proxies_user_and_root_reach_a_sandbox(bed: Bed) -> None:
     asyncio.run(body())
 
 
-def test_interfaces_have_no_ipv6_and_one_route(bed: Bed) -> None:
+def test_interfaces_have_no_ipv6_and_the_host_as_their_only_way(bed: Bed) -> None:
     async def body() -> None:
         box = await bed.make()
         with open(f"/proc/{box.started.pid}/net/if_inet6", encoding="ascii") as file:
@@ -393,11 +375,12 @@ def test_interfaces_have_no_ipv6_and_one_route(bed: Bed) -> None:
         seen = box.call(
             """const all = Object.values(require('os').networkInterfaces()).flat();
             const routes = require('fs').readFileSync('/proc/net/route', 'utf8').trim().split('\\n').slice(1);
-            return {families: [...new Set(all.map((one) => one.family))], routes: routes.map((one) => one.split('\\t')[7])};"""
+            return {families: [...new Set(all.map((one) => one.family))], routes: routes.map((one) => one.split(/\\s+/).slice(1, 3))};"""
         )
         assert seen["families"] == ["IPv4"]
-        # The one to its own two addresses; gVisor shows the mask with its bytes the other way round.
-        assert seen["routes"] in (["FEFFFFFF"], ["7FFFFFFF"])
+        gateway = bed.host.slot_addresses(box.spec.slot)[0].packed[::-1].hex().upper()
+        assert min(map(tuple, seen["routes"])) == ("00000000", gateway)
+        assert len(seen["routes"]) == 2
         with open("/proc/net/if_inet6", encoding="ascii") as file:
             assert bed.host.interface_prefix not in file.read()
 

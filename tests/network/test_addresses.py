@@ -16,10 +16,10 @@ from sandpost.network import addresses
 def host(instance: int = 15) -> Host:
     return Host(
         instance=instance, state_dir="/s", run_dir="/r", image_dir="/i", image="d", listen_host="127.0.0.1",
-        listen_port=1, workers=1, users=Users(proxy=1, api=2, collector=3, gid=4),
+        listen_port=1, workers=1, users=Users(proxy=1, api=2, collector=3, egress=5, gid=4),
         sandbox_network=f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19", sandbox_uids=1 << 20,
         runtime_command="/usr/sbin/runc", cgroups=2, pool_size=1, parallel_starts=1, queue=1, memory_reserve=0.1,
-        drain_timeout=1, head_timeout=1, body_timeout=1, keep_alive=1, max_head=1, max_connections=1, defaults=Limits(),
+        drain_timeout=1, head_timeout=1, body_timeout=1, keep_alive=1, max_head=1, max_connections=1, max_programs=1 << 27, defaults=Limits(),
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sandpost.model.messages import Hit
 from support.proxy import HELLO, Peer, Request, Rig, Sandbox, Suspect, answer, at, eventually, request, run, says
 
 
@@ -63,6 +64,38 @@ def test_a_blocked_loop_is_reported_while_its_calls_run() -> None:
             assert 2.5 < asyncio.get_running_loop().time() - began < 4.5
             rig.controller.gone(suspect.sandbox_id, "blocked")
             assert (await call).json["message"] == "Blocked event loop"
+
+    run(check())
+
+
+def test_a_call_that_could_have_used_its_cpu_seconds_is_looked_at_with_those_beside_it() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig(limits={"cpu_seconds": 1.0, "cpu": 2.0}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            calls = [asyncio.create_task(rig.call(at("acme"))) for _ in range(3)]
+            await eventually(lambda: len(sandbox.calls) == 3)
+            [suspect, *_] = await eventually(lambda: rig.controller.all(Suspect))
+            assert (suspect.kind, suspect.calls) == ("cpu", 3)
+            assert 0.5 <= suspect.silent_for < 1.5
+            rig.controller.gone(suspect.sandbox_id, "cpu", setting="limits.cpu_seconds", limit=1.0)
+            for call in calls:
+                seen = await call
+                assert (seen.status, seen.json["reason"], seen.json["setting"]) == (500, "cpu", "limits.cpu_seconds")
+
+    run(check())
+
+
+def test_a_call_that_fails_says_which_limits_were_met_meanwhile() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig(limits={"deadline": 1.0}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            calls = [asyncio.create_task(rig.call(at("acme")))]
+            await eventually(lambda: sandbox.calls)
+            [sandbox_id] = rig.controller.routes
+            rig.controller.send(Hit(sandbox_id=sandbox_id, text="pids: 64 reached"))
+            assert (await calls[0]).json["limits_met"] == ["pids: 64 reached"]
+            # What was met before a call is not its business.
+            assert "limits_met" not in (await rig.call(at("acme"))).json
 
     run(check())
 

@@ -1,5 +1,7 @@
 """One test a row of "Answers of a run" whose cause lies inside the sandbox."""
 
+import json
+
 import pytest
 
 from support.runtime import Answer, Record, Runtime
@@ -188,6 +190,23 @@ def test_the_texts_of_an_error_are_cut(runtime: Runtime) -> None:
     assert body["message"] == "m" * 16384 + " [3616 characters cut]"
     assert body["name"] == "n" * 16384
     assert str(body["details"]).endswith(" characters cut]")
+
+
+@pytest.mark.parametrize("length", [16384, 16385])
+def test_an_error_that_is_a_large_plain_object_is_cut_text_in_details(runtime: Runtime, length: int) -> None:
+    text = '{"a":"' + "x" * (length - len('{"a":""}')) + '"}'
+    answer = runtime.call(f"return cb => cb(JSON.parse('{text}'))")
+    details = failure(answer, 400, "script_error")["details"]
+    assert details == (json.loads(text) if length == 16384 else text[:16384] + " [1 characters cut]")
+
+
+@pytest.mark.parametrize("program", ["return cb => cb(e)", "return cb => { throw e; }", "throw e;"])
+def test_no_plain_object_makes_a_failure_large(runtime: Runtime, program: str) -> None:
+    # Each of its characters is six of JSON, and seven of JSON in JSON.
+    answer = runtime.call("const e = { message: 'no', all: '\\x01'.repeat(1_000_000) }; " + program)
+    assert answer.status in {400, 500}
+    assert len(answer.body) < 512 * 1024
+    assert str(answer.json["details"]).endswith(" characters cut]")
 
 
 def test_fails_at_load(runtime: Runtime) -> None:

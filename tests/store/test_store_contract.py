@@ -55,15 +55,32 @@ def test_a_tenant_keeps_what_was_set_for_it_and_its_first_date(writer: Writer) -
     writer.put_tenant(TenantRecord(name="acme", limits={"memory": 1 << 30}, created_at=10.0))
     writer.put_tenant(
         TenantRecord(
-            name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0,
+            name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0, egress="none",
             engine="runsc",
         )
     )  # fmt: skip
     expected = TenantRecord(
-        name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=10.0, engine="runsc"
+        name="acme",
+        state="suspended",
+        isolation="per_request",
+        limits={"cpu": 0.5},
+        created_at=10.0,
+        egress="none",
+        engine="runsc",
     )
     assert writer.tenant("acme") == expected
     assert writer.tenant("other") is None
+
+
+def test_a_readers_tenant_has_its_egress_policy_public_unless_it_was_set(writer: Writer, reader: Reader) -> None:
+    writer.put_tenant(TenantRecord(name="open"))
+    writer.put_tenant(TenantRecord(name="listed", egress="allow:api.example.com"))
+    reader.refresh()
+    found = {name: reader.tenant(name) for name in ("open", "listed")}
+    assert {name: one.egress for name, one in found.items() if one is not None} == {
+        "open": "public",
+        "listed": "allow:api.example.com",
+    }
 
 
 def test_engines_are_named_that_tenants_are_set_to_and_readers_see_them(writer: Writer, reader: Reader) -> None:

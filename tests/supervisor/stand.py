@@ -41,7 +41,12 @@ class Stand:
         settings = load({"SANDPOST_LISTEN": f"127.0.0.1:{self.port}", "SANDPOST_WORKERS": "2"})
         made = host_file.make(settings, instance=13, image="none", runtime_command="/usr/sbin/runc", cgroups=1, cores=2)
         self.host = msgspec.structs.replace(
-            made, run_dir=str(top / "run"), state_dir=str(top / "state"), drain_timeout=2.0
+            made,
+            run_dir=str(top / "run"),
+            state_dir=str(top / "state"),
+            drain_timeout=2.0,
+            # A platform address of this process's own: other test runs on the machine have instance 13 too.
+            sandbox_network=f"198.19.{200 + os.getpid() // 64 % 16}.{os.getpid() % 64 * 4}/30",
         )
         for folder in (self.host.run_dir, self.host.state_dir):
             os.mkdir(folder)
@@ -54,9 +59,9 @@ class Stand:
         self.log = open(top / "log", "a+b")  # noqa: SIM115  (closed by the fixture)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, release: str = "1", pass_fds: Sequence[int] = ()) -> None:
+    def start(self, release: str = "1", pass_fds: Sequence[int] = (), words: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, STAND_IN, "supervise", "--host", self.path],
+            [sys.executable, STAND_IN, "supervise", "--host", self.path, *words],
             stdout=subprocess.PIPE,
             stderr=self.log,
             env={**os.environ, "RELEASE": release},

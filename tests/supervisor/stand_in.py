@@ -1,6 +1,7 @@
 """Small parts for the supervisor's tests, and a supervisor that runs them: `python stand_in.py ROLE --host FILE ..`.
 
-They speak the real messages over the real sockets. A proxy answers each connection with `INDEX PID\n`. The
+They speak the real messages over the real sockets. A proxy answers each connection with `INDEX PID\n`; egress holds its
+sockets and leaves what comes where it is. The
 controller makes the FIFOs of a sandbox for each name it finds in `<run_dir>/records`, and leaves what it was told in
 `<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end; with `mounted` the supervisor
 cannot give its place back.
@@ -44,6 +45,8 @@ class StandIn:
             sock = socket.socket(fileno=3)
             sock.setblocking(False)
             self.listen(self.index, sock)
+        if self.part == "egress" and not self.listeners:
+            self.listeners = {offset: socket.socket(fileno=3 + offset) for offset in range(3)}
         channel.send(m.Hello(part=self.part, index=self.index, pid=os.getpid()))
         channel.send(m.Ready())
         if self.part == "controller":
@@ -135,6 +138,8 @@ async def supervise(host: Host, host_file: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+    if "reload" in sys.argv:
+        supervisor.reload()
     try:
         await supervisor.run(living(host))
     except SandpostError as error:

@@ -40,6 +40,13 @@ def test_the_next_supervisor_has_the_same_listening_sockets(stand: Stand) -> Non
     until(lambda: any(stand.call()[0] == 1 for _ in range(5)), "proxy 1 answers")
 
 
+def test_a_reload_that_was_asked_for_before_reaches_adopted_parts(stand: Stand) -> None:
+    stand.start()
+    stand.kill()
+    stand.start(words=["reload"])
+    until(lambda: "controller Reload()" in stand.heard(), "the controller hears of it")
+
+
 def test_an_adopted_part_that_dies_is_seen_and_replaced(stand: Stand) -> None:
     stand.start()
     before = stand.children()
@@ -130,11 +137,11 @@ def test_a_renewal_that_was_cut_short_leaves_one_of_each(stand: Stand) -> None:
     Path(stand.host.path("slow")).touch()
     asking = threading.Thread(target=ask_in_vain, args=(stand,))
     asking.start()
-    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    until(lambda: len(stand.pids()) > 6, "a successor runs")
     stand.kill()
     asking.join(20)
     stand.start()
-    until(lambda: len(stand.pids()) == 5, "one of each is left")
+    until(lambda: len(stand.pids()) == 6, "one of each is left")
     assert set(stand.children()) == set(before)
     with Calls(stand) as calls:
         time.sleep(0.2)

@@ -13,7 +13,13 @@ from supervisor.stand import Stand, alive, until
 def test_every_part_runs_as_its_own_user_with_no_way_back(stand: Stand) -> None:
     stand.start()
     users = stand.host.users
-    wanted = {"controller": 0, "proxy": users.proxy, "api": users.api, "collector": users.collector}
+    wanted = {
+        "controller": 0,
+        "proxy": users.proxy,
+        "api": users.api,
+        "collector": users.collector,
+        "egress": users.egress,
+    }
     for (part, _), pid in stand.children().items():
         status = Path(f"/proc/{pid}/status").read_text()
         uid = wanted[part]
@@ -41,12 +47,14 @@ def test_no_descriptor_is_inherited_but_the_listening_socket(stand: Stand) -> No
             assert targets[0] == "/dev/null"
             if part == "proxy":
                 assert targets[3].startswith("socket:")
+            if part == "egress":
+                assert [targets[fd].startswith("socket:") for fd in (3, 4, 5)] == [True] * 3
     finally:
         for fd in leaks:
             os.close(fd)
 
 
-@pytest.mark.parametrize("part", ["controller", "proxy", "api", "collector"])
+@pytest.mark.parametrize("part", ["controller", "proxy", "api", "collector", "egress"])
 def test_a_killed_part_returns_at_once_and_alone(stand: Stand, part: str) -> None:
     stand.start()
     before = stand.children()

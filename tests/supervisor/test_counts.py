@@ -14,5 +14,5 @@ def test_unexpected_ends_of_parts_reach_the_listener(tmp_path: Path) -> None:
     ends = [sample for sample in samples if sample.name == "sandpost_part_ends_total"]
     assert {sample.labels["part"] for sample in ends} == {"supervisor"}
     assert {sample.labels["ended_part"]: sample.value for sample in ends} == {
-        "api": 0, "collector": 0, "controller": 0, "proxy": 1,
+        "api": 0, "collector": 0, "controller": 0, "egress": 0, "proxy": 1,
     }  # fmt: skip

@@ -37,7 +37,7 @@ def test_a_second_renewal_at_the_same_time_is_refused(stand: Stand) -> None:
     first: list[m.Restarted | m.Stopped | None] = []
     asking = threading.Thread(target=lambda: first.append(ask(stand, m.Restart())))
     asking.start()
-    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    until(lambda: len(stand.pids()) > 6, "a successor runs")
     answer = ask(stand, m.Restart())
     assert isinstance(answer, m.Restarted)
     assert "under way" in answer.error
@@ -75,7 +75,7 @@ def test_a_stop_during_a_renewal_ends_both_generations(stand: Stand) -> None:
     Path(stand.host.path("slow")).touch()
     asking = threading.Thread(target=ask, args=(stand, m.Restart()))
     asking.start()
-    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    until(lambda: len(stand.pids()) > 6, "a successor runs")
     pids = stand.pids()
     assert stand.stop() == 0
     asking.join(20)
@@ -103,7 +103,7 @@ def test_a_renewal_that_a_stop_breaks_off_is_not_answered_as_done(stand: Stand) 
     heard: list[object] = []
     asking = threading.Thread(target=lambda: heard.append(ask(stand, m.Restart())))
     asking.start()
-    until(lambda: len(stand.pids()) > 5, "a successor runs")
+    until(lambda: len(stand.pids()) > 6, "a successor runs")
     assert stand.stop() == 0
     asking.join(20)
     assert heard == [m.Stopped()]
@@ -153,4 +153,4 @@ def test_strangers_are_sent_away(stand: Stand) -> None:
         assert os.waitpid(pid, 0)[1] == 0
     assert stand.process is not None
     assert stand.process.poll() is None
-    assert len(stand.children()) == 5
+    assert len(stand.children()) == 6

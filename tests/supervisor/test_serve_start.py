@@ -138,6 +138,28 @@ def test_a_missing_runc_is_told_with_the_package(top: Path) -> None:
     assert "apt-get install runc" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("mode", "text", "words"),
+    [
+        (None, "", "no such file"),
+        (0o644, "#!/bin/sh\n", "chmod 755"),
+        (0o755, "no program at all", "no OCI runtime"),
+    ],
+)
+def test_a_wrong_oci_runtime_is_told_by_its_setting_and_path(
+    top: Path, mode: int | None, text: str, words: str
+) -> None:
+    path = top / "runtime"
+    if mode is not None:
+        path.write_text(text)
+        path.chmod(mode)
+    done = serve(top, OCI_RUNTIME=str(path))
+    assert done.returncode == 1
+    assert f"`oci.runtime` is {path}" in done.stderr
+    assert words in done.stderr
+    assert "runc is missing" not in done.stderr
+
+
 def test_a_missing_runsc_stops_the_start_where_it_is_to_make_the_sandboxes(top: Path) -> None:
     done = serve(top, ENGINE_RUNTIME="runsc", OCI_RUNSC="/nowhere/runsc")
     assert done.returncode == 1
@@ -240,6 +262,17 @@ try:
         sys.exit(1)
 except Stopped:
     sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 7
+
+
+def test_a_reload_in_the_first_moment_is_noted_and_ends_nothing() -> None:
+    program = """
+import os, signal, sys
+from sandpost.supervisor.wish import WISH
+WISH.listen()
+os.kill(os.getpid(), signal.SIGHUP)
+sys.exit(7 if WISH.asked_reload and not WISH.asked else 1)
 """
     assert subprocess.run([sys.executable, "-c", program], timeout=20, check=False).returncode == 7
 

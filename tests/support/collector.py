@@ -149,6 +149,11 @@ class Rig:
         for channel in self.controller.channels:
             channel.send(m.Assigned(route=route(fifos.id, tenant, output)))
 
+    def tell(self, message: msgspec.Struct) -> None:
+        """Say something as the controller."""
+        for channel in self.controller.channels:
+            channel.send(message)
+
     def release(self, fifos: Fifos) -> None:
         """The sandbox's end as supervisor and controller tell it."""
         fifos.end()
@@ -243,7 +248,7 @@ def make_host(state_dir: str, run_dir: str, output: int) -> Host:
         listen_host="127.0.0.1",
         listen_port=1,
         workers=1,
-        users=Users(proxy=1, api=1, collector=UID, gid=UID),
+        users=Users(proxy=1, api=1, collector=UID, egress=1, gid=UID),
         sandbox_network="198.18.0.0/19",
         sandbox_uids=1_000_000,
         runtime_command="runc",
@@ -258,6 +263,7 @@ def make_host(state_dir: str, run_dir: str, output: int) -> Host:
         keep_alive=1,
         max_head=1,
         max_connections=1,
+        max_programs=1 << 27,
         defaults=Limits(output=output),
     )
 

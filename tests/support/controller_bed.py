@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,12 +28,14 @@ from sandpost.model.messages import (
     Ask,
     AskStatus,
     Assigned,
+    Done,
     FromController,
     Gone,
     Granted,
     Hello,
     Leaving,
     ListSandboxes,
+    Noted,
     Part,
     Refused,
     Route,
@@ -43,17 +46,22 @@ from sandpost.model.messages import (
     Usage,
     UsageItem,
     UsageTaken,
+    Way,
+    WayOpened,
+    Ways,
 )
 from support.engine_bed import claimed_host
+from support.lab import Place
 
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
 Answer = TypeVar("Answer")
 
 
 class Installation:
-    """A run folder, and `sandpost controller` as a child of the test."""
+    """A run folder, and `sandpost controller` as a child of the test; `place`: where in a lab it runs."""
 
-    def __init__(self, **changes: Any) -> None:
+    def __init__(self, place: Place | None = None, **changes: Any) -> None:
+        self._place = place
         self._claim = contextlib.ExitStack()
         host = self._claim.enter_context(claimed_host())
         self.host = msgspec.structs.replace(host, **{"pool_size": 2, "parallel_starts": 2, "queue": 8, **changes})
@@ -75,11 +83,9 @@ class Installation:
         """Start a controller and wait until it listens."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.host.controller_socket)
-        self.process = subprocess.Popen(
-            [SANDPOST, "controller", "--host", self.host_file],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
+        command = [SANDPOST, "controller", "--host", self.host_file]
+        self.process = self._there(
+            lambda: subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
         )
         self.until(lambda: os.path.exists(self.host.controller_socket), "the controller to listen", 20)
         return self
@@ -98,10 +104,13 @@ class Installation:
 
     def purge(self) -> int:
         """Remove every sandbox by a controller of its own."""
-        return subprocess.run(
-            [SANDPOST, "controller", "--host", self.host_file, "--purge"],
-            stdout=self._log, stderr=self._log, timeout=100, check=False,
-        ).returncode  # fmt: skip
+        command = [SANDPOST, "controller", "--host", self.host_file, "--purge"]
+        return self._there(
+            lambda: subprocess.run(command, stdout=self._log, stderr=self._log, timeout=100, check=False)
+        ).returncode
+
+    def _there(self, work: Callable[[], Answer]) -> Answer:
+        return work() if self._place is None else self._place.run(work)
 
     def until(self, met: Callable[[], Any], what: str, within: float = 10) -> None:
         """Wait for something to become true; not inside an event loop, whose clients would say nothing meanwhile."""
@@ -150,7 +159,7 @@ class Installation:
             if kind is not None or status != 0:
                 print(self.output()[-20000:])
             assert status == 0, "purge left something"
-            assert not (left := list(names_left(self.host))), left
+            assert not (left := self._there(lambda: list(names_left(self.host)))), left
         finally:
             self._log.close()
             self._claim.close()
@@ -160,7 +169,7 @@ def names_left(host: Host) -> Iterator[str]:
     """Everything on this machine that carries the installation's names."""
     for top, folders, _ in os.walk("/sys/fs/cgroup"):
         yield from (os.path.join(top, name) for name in folders if name.startswith(host.cgroup_parent))
-    yield from (name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix))
+    yield from (name for _, name in socket.if_nameindex() if name.startswith(host.interface_prefix))
     tables = subprocess.run(["nft", "list", "tables"], capture_output=True, text=True, timeout=10, check=True).stdout
     yield from (line for line in tables.splitlines() if line.endswith(f" {host.nft_table}"))
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -183,6 +192,9 @@ class Client:
         self.answers: dict[int, Granted | Refused] = {}
         self.gone: dict[str, Gone] = {}
         self.left: set[str] = set()
+        self.told: list[FromController] = []
+        self.ways: dict[str, Way] = {}
+        self.notes: list[Noted] = []
         self.unacknowledged: list[Gone] = []
         self.clings_to: set[str] = set()
         """Tenants whose routes it does not let go of."""
@@ -286,6 +298,7 @@ class Client:
                 self.left.add(message.sandbox_id)
             case Gone():
                 self.routes.pop(message.sandbox_id, None)
+                self.ways.pop(message.sandbox_id, None)
                 self.gone[message.sandbox_id] = message
                 self.unacknowledged.append(message)
                 self.acknowledge()
@@ -300,8 +313,20 @@ class Client:
                     for item in message.items:
                         self._add(item)
                 channel.send(UsageTaken(batch=message.batch))
-            case _:
+            case Ways():
+                if not self.table_known.is_set():
+                    self.ways = {}
+                self.ways.update({way.sandbox_id: way for way in message.ways})
+                if message.last:
+                    self.table_known.set()
+            case WayOpened():
+                self.ways[message.way.sandbox_id] = message.way
+            case Noted():
+                self.notes.append(message)
+            case Done():
                 self.done.add(message.seq)
+            case _:
+                self.told.append(message)
         self._heard.set()
 
     def _add(self, item: UsageItem) -> None:
@@ -354,7 +379,7 @@ async def client(host: Host, part: Part = "proxy", index: int = 0) -> AsyncItera
     """A connected client; of a proxy, one that has the table."""
     one = Client(host, part, index)
     try:
-        if part == "proxy":
+        if part in {"proxy", "egress"}:
             await asyncio.wait_for(one.table_known.wait(), 10)
         else:
             await asyncio.sleep(0.1)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandpost.config import claims
+from sandpost.config import claims, machine
 from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.engines.oci import OciEngine
 from sandpost.image.build import ensure
@@ -28,6 +29,9 @@ from support.gvisor import RUNSC
 IMAGES = "/var/lib/sandpost/image"
 RUN_ROOT = "/run/sandpost"
 MiB = 1 << 20
+
+RUNTIMES = tuple(dict.fromkeys(filter(None, (machine.oci_runtime(), shutil.which("runc")))))
+"""The OCI runtimes of this machine: first the one that an installation takes, then another, if there is one."""
 
 ENGINES: dict[str, Callable[[Host], Engine]] = {"oci": OciEngine}
 
@@ -55,10 +59,10 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "listen_host": "127.0.0.1",
         "listen_port": 0,
         "workers": 1,
-        "users": Users(proxy=65001, api=65002, collector=65003, gid=65001),
+        "users": Users(proxy=65001, api=65002, collector=65003, egress=65005, gid=65001),
         "sandbox_network": f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         "sandbox_uids": 1_900_000_000 + instance * 65536,
-        "runtime_command": shutil.which("runc") or "/usr/sbin/runc",
+        "runtime_command": machine.oci_runtime(),
         "runsc_command": RUNSC,
         "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "pool_size": 0,
@@ -71,6 +75,7 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "keep_alive": 1.0,
         "max_head": 1024,
         "max_connections": 1,
+        "max_programs": 1 << 27,
         "defaults": Limits(),
     }
     return Host(**{**values, **changes})
@@ -97,9 +102,18 @@ class Sandbox:
         """List the host pids of its processes, by uid."""
         return processes_of(range(self.uid() - 1, self.uid() + 7))
 
-    def call(self, body: str, *, patience: float = 10.0) -> Any:
-        """Run JavaScript inside, the body of an async function with `require`, and return its JSON value."""
-        program = f"module.exports = (cb) => (async () => {{ {body} }})().then((v) => cb(null, v), cb);".encode()
+    def call(self, body: str, *, sent: bytes = b"", patience: float = 10.0) -> Any:
+        """Run JavaScript inside, the body of an async function with `require`, and return its JSON value.
+
+        What is `sent` as the call's body is a Buffer of that name inside.
+        """
+        program = (
+            "module.exports = (context, req, res) => (async () => { const chunks = []; for await (const chunk of req)"
+            f" chunks.push(chunk); const sent = Buffer.concat(chunks); {body} }})()"
+            ".then((v) => res.end(JSON.stringify(v) ?? '{}'), (e) => { res.statusCode = 400; res.end(String(e?.stack)) })"
+            if sent
+            else f"module.exports = (cb) => (async () => {{ {body} }})().then((v) => cb(null, v), cb);"
+        ).encode()
         code = {"x-sandpost-code": hashlib.sha256(program).hexdigest(), "x-sandpost-req": "r1"}
         connection = self.connect(patience)
         with contextlib.closing(connection):
@@ -107,7 +121,8 @@ class Sandbox:
             answer = connection.getresponse()
             assert answer.status == 204, answer.read()
             answer.read()
-            connection.request("GET", "/", headers={"x-sandpost-op": "call", **code})
+            method = "POST" if sent else "GET"
+            connection.request(method, "/", sent or None, {"x-sandpost-op": "call", **code})
             answer = connection.getresponse()
             said = answer.read()
             assert answer.status == 200, said
@@ -180,7 +195,7 @@ class Bed:
 
     def _fifo(self, name: str, kind: str) -> int:
         path = self._folder / f"{name}-{kind}"
-        os.mkfifo(path)
+        os.mkfifo(path, 0o600)
         # Both ways, so that it opens without a reader and never breaks.
         self._fds.append(os.open(path, os.O_RDWR | os.O_NONBLOCK))
         return self._fds[-1]
@@ -197,7 +212,7 @@ def traces(host: Host) -> dict[str, list[str]]:
     return {
         "processes": [str(pid) for pid in processes_of(uids)],
         "groups": sorted(groups),
-        "interfaces": sorted(name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)),
+        "interfaces": sorted(name for _, name in socket.if_nameindex() if name.startswith(host.interface_prefix)),
         "mounts": mounted,
         "namespaces held": [held for held in _descriptors() if held.startswith("net:")],
         "files": sorted(str(path) for path in Path(host.run_dir).rglob("*") if path.name != "claim"),

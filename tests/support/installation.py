@@ -43,7 +43,7 @@ from sandpost.model.messages import (
 )
 
 API = [sys.executable, "-c", "import sys; from sandpost.api.main import main; sys.exit(main(sys.argv[1:]))"]
-USERS = Users(proxy=720_001, api=720_002, collector=720_003, gid=720_004)
+USERS = Users(proxy=720_001, api=720_002, collector=720_003, egress=720_005, gid=720_004)
 KEY = "installation-test-key"
 
 
@@ -73,6 +73,7 @@ def host_in(root: str, **changes: Any) -> Host:
         keep_alive=5.0,
         max_head=32768,
         max_connections=100,
+        max_programs=1 << 27,
         defaults=Limits(),
     )
     return msgspec.structs.replace(host, **changes)

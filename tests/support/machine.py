@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def _groups(host: Host) -> list[str]:
 
 
 def _interfaces(host: Host) -> list[str]:
-    return [f"interface {name}" for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)]
+    return [f"interface {name}" for _, name in socket.if_nameindex() if name.startswith(host.interface_prefix)]
 
 
 def _tables(host: Host) -> list[str]:

@@ -11,15 +11,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+import msgspec
 
 from sandpost.model.host import Host, load
 from support.http import Answer, request
+from support.lab import Place
 from support.machine import traces
 
+Result = TypeVar("Result")
 START_DEADLINE = 120.0
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
 
@@ -33,9 +37,14 @@ def free_port() -> int:
 
 
 class Platform:
-    """`sandpost serve` as a child of the test. `settings` are environment names without SANDPOST_."""
+    """`sandpost serve` as a child of the test. `settings` are environment names without SANDPOST_.
 
-    def __init__(self, **settings: str) -> None:
+    `place`: where in a lab (`support.lab`) it runs and is called; without one, on this machine's own network.
+    """
+
+    def __init__(self, place: Place | None = None, *, program: str = SANDPOST, **settings: str) -> None:
+        self.program = program
+        self.place = place
         self.state_dir = Path(tempfile.mkdtemp(prefix="sandpost-test-"))
         self.state_dir.chmod(0o711)
         self.port = free_port()
@@ -59,8 +68,11 @@ class Platform:
 
     def start(self) -> Self:
         """Start and wait until it answers."""
-        self.process = subprocess.Popen(
-            [SANDPOST, "serve"], env=self.environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+        command, environment = [self.program, "serve"], self.environment()
+        self.process = self.there(
+            lambda: subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            )
         )
         self.wait_ready()
         return self
@@ -72,7 +84,7 @@ class Platform:
             if self.process is not None and self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.output()}")
             with contextlib.suppress(OSError):
-                if request(self.port, "GET", "/health", timeout=5).status == 200:
+                if self.there(lambda: request(self.port, "GET", "/health", timeout=5)).status == 200:
                     return
             time.sleep(0.02)
         raise AssertionError(f"serve was not ready within {START_DEADLINE} s:\n{self.output()}")
@@ -121,13 +133,15 @@ class Platform:
     def host(self) -> Host:
         """The host file of the running installation."""
         for path in Path("/run/sandpost").glob("?/host.json"):
-            host = load(str(path))
-            if host.state_dir == str(self.state_dir):
-                return host
+            # Others' may be of another release.
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                host = load(str(path))
+                if host.state_dir == str(self.state_dir):
+                    return host
         raise AssertionError("the installation has no host file under /run/sandpost")
 
     def pids(self, part: str) -> list[int]:
-        """Host pids of one part's processes (`supervisor`, `controller`, `proxy`, `api`, `collector`)."""
+        """Host pids of one part's processes (`supervisor`, `controller`, `proxy`, `api`, `collector`, `egress`)."""
         if part == "supervisor":
             assert self.process is not None
             return [self.process.pid]
@@ -162,18 +176,26 @@ class Platform:
     ) -> Answer:
         """POST a program for a tenant."""
         target = f"/{tenant}?key={self.key}" + (f"&{query}" if query else "")
-        return request(self.port, "POST", target, program, headers, timeout)
+        return self.there(lambda: request(self.port, "POST", target, program, headers, timeout))
 
     def api(self, method: str, path: str, body: Any = None) -> Answer:
         """Call a management route with the operator's key."""
         data = None if body is None else json.dumps(body)
-        return request(self.port, method, path, data, {"Authorization": f"Bearer {self.key}"})
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return self.there(lambda: request(self.port, method, path, data, headers))
 
-    def command(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        """Run `sandpost ..` against this installation."""
-        return subprocess.run(
-            [SANDPOST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=timeout, check=False
+    def command(
+        self, *arguments: str, timeout: float = 60, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `sandpost ..` against this installation, with `environment` besides its own."""
+        command, whole = [self.program, *arguments], {**self.environment(), **(environment or {})}
+        return self.there(
+            lambda: subprocess.run(command, env=whole, capture_output=True, text=True, timeout=timeout, check=False)
         )
+
+    def there(self, work: Callable[[], Result]) -> Result:
+        """Call `work` in the network that it runs in."""
+        return work() if self.place is None else self.place.run(work)
 
     def set_tenant(self, name: str, **settings: Any) -> None:
         """Set a tenant up, and wait until it holds everywhere (promised within a second)."""
@@ -183,9 +205,9 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform(**settings: str) -> Iterator[Platform]:
+def platform(place: Place | None = None, *, program: str = SANDPOST, **settings: str) -> Iterator[Platform]:
     """A running platform that is stopped at the end, and of which nothing must then be left."""
-    with Platform(**settings) as running:
+    with Platform(place, program=program, **settings) as running:
         host = running.host
         yield running
-    assert not (left := traces(host)), f"left behind: {left}"
+    assert not (left := running.there(lambda: traces(host))), f"left behind: {left}"

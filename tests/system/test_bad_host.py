@@ -99,7 +99,7 @@ def test_a_kill_on_a_full_disk_loses_no_sandbox(small_disk: Platform) -> None:
     running = small_disk
     assert running.call("settled", COUNT).json == 1
     filler = fill(running.state_dir)
-    for part in ("controller", "api", "collector"):
+    for part in ("controller", "api", "collector", "egress"):
         for pid in running.pids(part):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 10
@@ -124,7 +124,7 @@ def test_a_program_that_is_not_on_the_path_is_told_with_its_package(tmp_path: Pa
     try:
         for command in ("serve", "doctor"):
             done = subprocess.run(
-                [SANDPOST, command], env={**made.environment(), "PATH": str(bare)},
+                [SANDPOST, command], env={**made.environment(), "PATH": str(bare), "SANDPOST_OCI_RUNTIME": str(bare / "runc")},
                 capture_output=True, text=True, timeout=60, check=False,
             )  # fmt: skip
             assert done.returncode == 1

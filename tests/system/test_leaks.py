@@ -16,7 +16,7 @@ HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 def memory(running: Platform) -> int:
     """Private and shared bytes of all our processes, each page counted once (PSS)."""
     total = 0
-    for part in ("supervisor", "controller", "proxy", "api", "collector"):
+    for part in ("supervisor", "controller", "proxy", "api", "collector", "egress"):
         for pid in running.pids(part):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
@@ -26,7 +26,7 @@ def memory(running: Platform) -> int:
 
 def descriptors(running: Platform) -> int:
     """Open descriptors of all our processes."""
-    parts = ("supervisor", "controller", "proxy", "api", "collector")
+    parts = ("supervisor", "controller", "proxy", "api", "collector", "egress")
     return sum(len(os.listdir(f"/proc/{pid}/fd")) for part in parts for pid in running.pids(part))
 
 

@@ -14,7 +14,7 @@ from support.command import as_nobody
 from support.platform import SANDPOST, Platform, free_port, platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
-PARTS = ("supervisor", "controller", "proxy", "api", "collector")
+PARTS = ("supervisor", "controller", "proxy", "api", "collector", "egress")
 CORE = {"name", "hostname", "pid", "level", "msg", "time", "v", "component"}
 
 
@@ -67,6 +67,17 @@ def test_a_second_start_is_ready_within_two_seconds(idle: Platform) -> None:
     assert min(took) < 2, took
 
 
+def test_an_ordinary_restart_and_stop_warn_of_nothing() -> None:
+    with platform(pool_size="1") as running:
+        assert running.call("acme", HELLO).status == 200
+        assert running.command("restart").returncode == 0
+        assert running.call("acme", HELLO).status == 200
+        assert running.stop() == 0
+        records = [json.loads(line) for line in running.output().splitlines() if line.startswith("{")]
+    assert len({record["component"] for record in records}) == len(PARTS)
+    assert [record for record in records if record["level"] > 30] == []
+
+
 def test_a_stop_that_leaves_something_says_what_and_can_be_repeated(idle: Platform) -> None:
     serve(idle)
     run_dir = idle.host.run_dir
@@ -102,7 +113,7 @@ def test_a_stop_by_another_user_or_without_a_supervisor_is_none_and_says_so() ->
         assert running.call("acme", HELLO).status == 200
         running.start()
         deadline = time.monotonic() + 20
-        while "adopted 5" not in running.output():
+        while "adopted 6" not in running.output():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert running.command("stop").returncode == 0

@@ -52,7 +52,7 @@ def wait_for_calls(platform: Platform, tenant: str, calls: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("part", ["controller", "api", "collector"])
+@pytest.mark.parametrize("part", ["controller", "api", "collector", "egress"])
 def test_killing_what_is_beside_the_data_path_loses_no_warm_call(running: Platform, part: str) -> None:
     tenant = f"kill-{part}"
     calls = running.call(tenant, COUNT).json
@@ -98,7 +98,7 @@ def test_calls_of_all_workers_are_neighbours_of_the_call_that_ends_their_sandbox
 def test_killing_the_supervisor_ends_nothing_and_the_next_start_adopts_all() -> None:
     with platform(pool_size="2", workers="2") as mine:
         calls = mine.call("orphan", COUNT).json
-        parts = {part: mine.pids(part) for part in ("controller", "proxy", "api", "collector")}
+        parts = {part: mine.pids(part) for part in ("controller", "proxy", "api", "collector", "egress")}
         with Load(mine.port, target(mine, "orphan"), COUNT, keep_alive=False) as load:
             time.sleep(0.3)
             assert mine.process is not None
@@ -134,7 +134,7 @@ def test_killing_a_proxy_worker_costs_its_own_connections_alone(running: Platfor
 
 def test_a_renewal_under_load_fails_no_call_and_keeps_sandboxes(running: Platform) -> None:
     calls = running.call("renewal", COUNT).json
-    before = {part: running.pids(part) for part in ("controller", "proxy", "api", "collector")}
+    before = {part: running.pids(part) for part in ("controller", "proxy", "api", "collector", "egress")}
     with (
         Load(running.port, target(running, "renewal"), COUNT) as kept,
         Load(running.port, target(running, "renewal"), COUNT, keep_alive=False) as fresh,

@@ -19,7 +19,7 @@ FILES = {
     "memory.max": "max", "memory.swap.max": "max", "memory.current": "4096", "memory.peak": "8192", "memory.oom.group": "0",
     "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0",
     "memory.events.local": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0",
-    "cpu.max": "max 100000", "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 1", "pids.max": "max", "pids.current": "3",
+    "cpu.max": "max 100000", "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 1", "pids.max": "max", "pids.current": "3", "pids.events": "max 0",
 }  # fmt: skip
 
 

@@ -2,24 +2,26 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.model.inside import DEVICES
 from sandpost.model.limits import Limits
-from sandpost.walls import oci_config
+from sandpost.walls import oci_config, seccomp
 from sandpost.walls.identity import Identity
 
 
 def rendered(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
-        "walls": oci_config.Walls(),
+        "walls": oci_config.standing("x86_64"),
         "program": oci_config.Program(runtime="node", flags=("--x",), programs=7, ready=4),
         "limits": Limits(),
         "identity": Identity(root=5000, user=5001),
         "rootfs": "/images/d/rootfs",
         "namespace": "/proc/1/fd/9",
         "group_path": "/sandpost-f/t-a/s-b",
+        "resolv_conf": "/run/sandpost/f/resolv.conf",
     }
     return oci_config.render(**{**values, **changes})
 
@@ -59,12 +61,14 @@ def test_an_init_runs_the_runtime_with_its_flags() -> None:
     assert "SANDPOST_READY=4" in process["env"]
 
 
-def test_what_is_mounted_is_proc_five_devices_and_tmp() -> None:
+def test_what_is_mounted_is_proc_five_devices_tmp_and_the_resolvers_name() -> None:
     mounts = {item["destination"]: item for item in rendered()["mounts"]}
-    assert set(mounts) == {"/proc", "/dev", "/tmp", *(f"/dev/{name}" for name in DEVICES)}
+    assert set(mounts) == {"/proc", "/dev", "/tmp", "/etc/resolv.conf", *(f"/dev/{name}" for name in DEVICES)}
     assert {"nosuid", "nodev", "noexec"} <= set(mounts["/proc"]["options"])
     assert {"ro", "nosuid", "noexec"} <= set(mounts["/dev"]["options"])
     assert {"nosuid", "nodev"} <= set(mounts["/tmp"]["options"])
+    assert mounts["/etc/resolv.conf"]["source"] == "/run/sandpost/f/resolv.conf"
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(mounts["/etc/resolv.conf"]["options"])
     assert list(mounts).index("/dev") < list(mounts).index("/dev/null")
 
 
@@ -76,20 +80,27 @@ def test_limits_are_in_it(tmp: int, inodes: int, files: int) -> None:
     assert f"nr_inodes={inodes}" in options
     limits = {item["type"]: (item["soft"], item["hard"]) for item in config["process"]["rlimits"]}
     assert limits["RLIMIT_NOFILE"] == (files, files)
-    assert limits["RLIMIT_CORE"] == (0, 0)
+    assert limits["RLIMIT_FSIZE"] == (tmp + 65536, tmp + 65536)
+    assert {name for name, values in limits.items() if values == (0, 0)} == {
+        "RLIMIT_CORE",
+        "RLIMIT_MSGQUEUE",
+        "RLIMIT_NICE",
+        "RLIMIT_RTPRIO",
+    }
 
 
 def test_the_root_is_read_only_and_proc_is_masked() -> None:
     config = rendered()
     assert config["root"] == {"path": "/images/d/rootfs", "readonly": True}
-    assert "/proc/sys" in config["linux"]["readonlyPaths"]
+    assert config["linux"]["readonlyPaths"] == ["/proc/sys"]
     assert {"/proc/kcore", "/proc/keys", "/proc/kallsyms", "/proc/sysrq-trigger"} <= set(config["linux"]["maskedPaths"])
 
 
-def test_seccomp_is_there_when_the_walls_have_it() -> None:
-    assert "seccomp" not in rendered()["linux"]
-    table = {"defaultAction": "SCMP_ACT_ERRNO"}
-    assert rendered(walls=oci_config.Walls(seccomp=table))["linux"]["seccomp"] == table
+@pytest.mark.parametrize("machine", seccomp.ARCHITECTURES)
+def test_system_calls_are_always_filtered(machine: str) -> None:
+    assert rendered(walls=oci_config.standing(machine))["linux"]["seccomp"] == seccomp.render(machine)
+    with pytest.raises(TypeError):
+        oci_config.Walls()  # type: ignore[call-arg]
 
 
 def test_ids_of_sandbox_and_tenant_are_not_in_what_a_program_can_read() -> None:

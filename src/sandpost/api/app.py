@@ -133,7 +133,7 @@ class Application:
 
     async def _read(self, request: Request) -> bytes:
         length = request.headers.get("content-length", "0")
-        too_large = BodyTooLarge(f"Request body size exceeds {requests.MAX_BODY}")
+        too_large = BodyTooLarge(f"Request body size exceeds {requests.MAX_BODY}", limit=requests.MAX_BODY)
         if not length.isdecimal() or int(length) > requests.MAX_BODY:
             raise too_large
         parts, size = [], 0

@@ -84,7 +84,7 @@ ROUTES = (
         work=make_key,
         gives={201: MadeKey},
         takes=NewKey,
-        errors=(404, 413, 503),
+        errors=(404, 409),
     ),
     Route(
         method="DELETE",
@@ -93,7 +93,7 @@ ROUTES = (
         summary="Revoke a tenant's key; within a second it is good for nothing.",
         work=revoke_key,
         gives={204: None},
-        errors=(404, 503),
+        errors=(404,),
     ),
     Route(
         method="GET",
@@ -112,7 +112,7 @@ ROUTES = (
         work=make_key,
         gives={201: MadeKey},
         takes=NewKey,
-        errors=(413, 503),
+        errors=(409,),
     ),
     Route(
         method="DELETE",
@@ -121,6 +121,6 @@ ROUTES = (
         summary="Revoke any key; within a second it is good for nothing.",
         work=revoke_key,
         gives={204: None},
-        errors=(404, 503),
+        errors=(404,),
     ),
 )

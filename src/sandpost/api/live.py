@@ -20,6 +20,7 @@ _RENEWAL = 3.0
 """Seconds that a part may be away while it is renewed."""
 _RESTARTED = {
     "collector": "it hangs or has ended: output of sandboxes is not kept; its log lines say why",
+    "egress": "it hangs or has ended: programs find no names, and allow-lists let nothing pass; its log lines say why",
     "supervisor": "it has ended, and what ends after it stays away: start `sandpost serve` again, it adopts what runs",
 }
 
@@ -107,7 +108,6 @@ ROUTES = (
         work=list_sandboxes,
         gives={200: SandboxesView},
         tenant_may=True,
-        errors=(503,),
     ),
     Route(
         method="GET",
@@ -116,7 +116,6 @@ ROUTES = (
         summary="List all sandboxes, those of the pool among them.",
         work=list_sandboxes,
         gives={200: SandboxesView},
-        errors=(503,),
     ),
     Route(
         method="GET",

@@ -8,10 +8,15 @@ from typing import Any
 import msgspec
 
 from sandpost import __version__
+from sandpost.api.requests import PAGE, PAGE_MAX
 from sandpost.api.route import Route
 from sandpost.api.views import Problem
 
-_ANY_ROUTE = (400, 403, 500)
+_ANY_ROUTE = (400, 403, 405, 408, 431, 500, 502, 503)
+"""Errors of any route, those of a path's other methods (405) and of a proxy in front (408, 431, 502, 503) too."""
+_WITH_BODY = (413,)
+_QUERY = {"limit": {"type": "integer", "minimum": 1, "maximum": PAGE_MAX, "default": PAGE}}
+"""Types of query parameters that are not text."""
 _PARAMETERS = {
     "tenant": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
     "id": {"type": "string"},
@@ -60,7 +65,7 @@ def _operation(route: Route, references: dict[type[msgspec.Struct], Any]) -> dic
             for name in re.findall(r"{(\w+)}", route.path)
         ]
         + [
-            {"name": name, "in": "query", "description": meaning, "schema": {"type": "string"}}
+            {"name": name, "in": "query", "description": meaning, "schema": _QUERY.get(name, {"type": "string"})}
             for name, meaning in route.query.items()
         ],
         "responses": {},
@@ -72,7 +77,7 @@ def _operation(route: Route, references: dict[type[msgspec.Struct], Any]) -> dic
         if kind is not None:
             response["content"] = {"application/json": {"schema": references[kind]}}
         operation["responses"][str(status)] = response
-    for status in sorted({*_ANY_ROUTE, *route.errors}):
+    for status in sorted({*_ANY_ROUTE, *(_WITH_BODY if route.takes else ()), *route.errors}):
         operation["responses"][str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/json": {"schema": references[Problem]}},

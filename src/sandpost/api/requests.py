@@ -11,6 +11,7 @@ import msgspec
 from sandpost.api.callers import pairs
 from sandpost.api.views import TenantChange
 from sandpost.model.bounds import BOUNDS, check_together, nearest, parse_limit
+from sandpost.model.egress import parse_egress
 from sandpost.model.errors import ConfigError, InvalidValue
 from sandpost.model.limits import Limits
 from sandpost.model.units import parse_duration
@@ -95,6 +96,8 @@ def changed(record: TenantRecord, change: TenantChange, defaults: Limits) -> Ten
         fields["isolation"] = change.isolation
     if change.engine is not msgspec.UNSET:
         fields["engine"] = change.engine
+    if change.egress is not msgspec.UNSET:
+        fields["egress"] = parse_egress(change.egress).text
     if change.limits is not msgspec.UNSET:
         limits = dict(record.limits)
         for name in BOUNDS:

@@ -47,7 +47,7 @@ class Route:
     tenant_may: bool = False
     """Whether a tenant's key is good for it, where it concerns that tenant."""
     errors: tuple[int, ...] = ()
-    """Statuses of errors besides 400, 403 and 500."""
+    """Statuses of errors besides those that any route has, or any that takes a body (`openapi`)."""
 
 
 PAGING = {

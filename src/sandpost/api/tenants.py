@@ -48,7 +48,10 @@ async def put_tenant(service: Service, asked: Asked) -> Answer:
         return known is None, record
 
     is_new, record = await service.store(work)
-    log.info("tenant set", tenant=name, state=record.state, isolation=record.isolation, own=sorted(record.limits))
+    log.info(
+        "tenant set", tenant=name, state=record.state, isolation=record.isolation, egress=record.egress,
+        own=sorted(record.limits),
+    )  # fmt: skip
     applied = await service.tell(record)
     await service.tell_engines()
     view = TenantView.of(record, defaults)
@@ -111,7 +114,6 @@ ROUTES = (
         work=put_tenant,
         gives={200: TenantPut, 201: TenantPut},
         takes=TenantChange,
-        errors=(413, 503),
     ),
     Route(
         method="DELETE",
@@ -120,6 +122,6 @@ ROUTES = (
         summary="Remove a tenant: its keys are revoked, its sandboxes end, its usage is forgotten.",
         work=delete_tenant,
         gives={204: None},
-        errors=(404, 503),
+        errors=(404,),
     ),
 )

@@ -21,6 +21,11 @@ _WRITTEN = {
     "count": "A whole number; null: the default again.",
     "share": "A number such as 0.5; null: the default again.",
 }
+MAX_EGRESS = 16384
+_EGRESS = (
+    "What the tenant's code reaches outside: `public`, `none`, or `allow:` and up to 256 domains, addresses and blocks "
+    "such as `allow:api.example.com:443,*.example.org,203.0.113.0/24`."
+)
 LimitsChange: Any = msgspec.defstruct(
     "LimitsChange",
     [
@@ -38,6 +43,7 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     state: TenantState | UnsetType = UNSET
     isolation: Isolation | UnsetType = UNSET
+    egress: Annotated[str, Meta(max_length=MAX_EGRESS, description=_EGRESS)] | UnsetType = UNSET
     engine: Annotated[
         EngineName | UnsetType | None,
         Meta(description="What makes its sandboxes; null: the host's `engine.runtime` again."),
@@ -54,6 +60,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: TenantState
     isolation: Isolation
+    egress: str
     engine: EngineName | None
     limits: Limits
     own: list[str]
@@ -68,6 +75,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
             name=record.name,
             state=record.state,
             isolation=record.isolation,
+            egress=record.egress,
             engine=record.engine,
             limits=tenant.limits,
             own=own,
@@ -250,7 +258,8 @@ class StatusView(msgspec.Struct, frozen=True, kw_only=True):
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Every error: `code` is the status, `reason` one word, `fault` whose it is, `message` says what to do.
 
-    Some carry further members.
+    `limit` is what a limit allows (bytes, seconds, calls) and `setting` the limit's name; `allow` are a path's methods;
+    `component` is the part that is away. Only the errors that they say something of have them.
     """
 
     code: int
@@ -259,3 +268,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     retryable: bool
     message: str
     req_id: str
+    limit: float | UnsetType = UNSET
+    setting: str | UnsetType = UNSET
+    allow: list[str] | UnsetType = UNSET
+    component: str | UnsetType = UNSET

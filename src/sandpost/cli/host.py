@@ -1,5 +1,7 @@
 """Commands about this machine's own installation: `config`, `doctor`, `restart`, `stop`, `completion`, `serve`."""
 
+import os
+
 import click
 
 from sandpost.cli import exits, place, show
@@ -20,7 +22,7 @@ def show_config(options: Options) -> None:
     from sandpost.config import describe  # noqa: PLC0415 - only this command needs it
 
     options.here_alone("config show")
-    rows = describe(place.settings(options))
+    rows = describe(place.settings(options), lambda path: os.access(path, os.R_OK))
     if options.json:
         show.as_json(
             [

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 def settings(options: Options) -> "Settings":
-    """Return this machine's settings as the next `serve` would take them."""
+    """Return this machine's settings as the next `serve` would take them.
+
+    For root, who alone may serve, files of secrets are read and judged too; others only look, and need not read them.
+    """
     from sandpost.config import load as load_settings  # noqa: PLC0415 - only commands on the host itself need them
 
     flags = ["--state-dir", options.state_dir] if options.state_dir else []
-    return load_settings(os.environ, flags, options.config or None)
+    return load_settings(os.environ, flags, options.config or None, secrets=os.geteuid() == 0)
 
 
 def installation(options: Options) -> Host:

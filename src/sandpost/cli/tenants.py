@@ -20,7 +20,7 @@ _EXAMPLES = {"size": "SIZE", "duration": "TIME", "count": "N", "share": "N"}
 
 @click.group(cls=Commands)
 def tenant() -> None:
-    """Tenants: their limits, isolation and state."""
+    """Tenants: their limits, isolation, egress and state."""
 
 
 @tenant.command("ls")
@@ -75,6 +75,12 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("name")
 @click.option("--isolation", type=click.Choice(["per_tenant", "per_request"]), help="Whether each call has a sandbox.")
 @click.option(
+    "--egress",
+    metavar="POLICY",
+    help="What its code reaches outside: public, none, or allow: with domains and addresses, such as "
+    "allow:api.example.com:443,*.example.org,203.0.113.0/24.",
+)
+@click.option(
     "--engine",
     type=click.Choice([*ENGINES, "default"]),
     help="What makes its sandboxes: runc, or runsc (gVisor, the stronger wall).",
@@ -82,11 +88,15 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
 @_limits
 @common
 @pass_options
-def set_tenant(options: Options, /, name: str, isolation: str | None, engine: str | None, **limits: str | None) -> None:
-    """Register a tenant, or change its limits. What is not named stays; `default` puts a limit back."""
+def set_tenant(
+    options: Options, /, name: str, isolation: str | None, egress: str | None, engine: str | None, **limits: str | None
+) -> None:
+    """Register a tenant or change it. What is not named stays; `default` puts a limit back."""
     change: dict[str, Any] = {}
     if isolation is not None:
         change["isolation"] = isolation
+    if egress is not None:
+        change["egress"] = egress
     if engine is not None:
         change["engine"] = None if engine == "default" else engine
     given = {limit: None if value == "default" else value for limit, value in limits.items() if value is not None}
@@ -163,6 +173,7 @@ def _show(options: Options, one: Any) -> None:
             ("name", one.name),
             ("state", one.state),
             ("isolation", one.isolation),
+            ("egress", one.egress),
             ("engine", one.engine or "the host's"),
             ("registered", show.time_of(one.created_at)),
         ]

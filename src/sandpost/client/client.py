@@ -55,7 +55,7 @@ class Client:
                 base_url=url,
                 headers=headers,
                 timeout=TIMEOUT,
-                verify=_trust(url, certificate, authorities),
+                verify=trust(url, certificate, authorities),
                 trust_env=False,
             )
 
@@ -88,7 +88,7 @@ class Client:
         return self._get(_tenant_path(name), TenantView)
 
     def put_tenant(self, name: str, change: Mapping[str, Any]) -> tuple[TenantPut, bool]:
-        """Set what `change` names (`state`, `isolation`, `limits`); return the tenant, and whether it is new."""
+        """Set what `change` names (`state`, `isolation`, `egress`, `limits`); return the tenant, and if it is new."""
         response = self._send("PUT", _tenant_path(name), change)
         return _decode(response, TenantPut), response.status_code == 201
 
@@ -227,7 +227,8 @@ def _distrust(error: BaseException | None) -> str:
     return ""
 
 
-def _trust(url: str, certificate: str, authorities: str) -> ssl.SSLContext | bool:
+def trust(url: str, certificate: str, authorities: str) -> ssl.SSLContext | bool:
+    """Return whose certificates are believed at `url`; False without TLS. Arguments as of `Client`; `ConfigError`."""
     if not url.startswith("https"):
         # Building the machine's list of authorities takes longer than the request.
         return False

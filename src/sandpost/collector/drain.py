@@ -131,6 +131,20 @@ class Drain:
                 if stream in self._held:
                     self._watch(stream)
 
+    def note(self, sandbox_id: str, tenant: str | None, text: str, level: int) -> None:
+        """Tell the sandbox's tenant in his own log.
+
+        `tenant` None: whoever it was assigned to; nobody if that is not known here.
+        """
+        tenant = tenant or self._owners.get(sandbox_id)
+        if tenant is None:
+            return
+        record = records.notice(
+            safe_text(text.encode()), hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(),
+            level=level, sandbox_id=sandbox_id,
+        )  # fmt: skip
+        self._append(self._tenancy(tenant), [records.encode(record)])
+
     def gone(self, sandbox_id: str) -> None:
         """The sandbox has ended; its `release` follows, or was lost with a supervisor."""
         self._loop.call_later(_LOST_RELEASE, self.release, sandbox_id)

@@ -17,11 +17,12 @@ from sandpost.collector.drain import Drain
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import descriptors
 from sandpost.kernel.descriptors import close_all
-from sandpost.logs import figures
+from sandpost.logs import bunyan, figures
 from sandpost.logs.files import TenantFiles
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model import messages as m
+from sandpost.model.ends import is_fatal
 from sandpost.model.figures import Figures, counter, gauge
 
 _FIGURES_EVERY = 1.0
@@ -146,7 +147,11 @@ class Collector:
                 self._drain.compare(self._table)
                 self._table.clear()
         elif isinstance(message, m.Gone):
+            if is_fatal(message.word):
+                self._drain.note(message.sandbox_id, message.tenant, message.message, bunyan.ERROR)
             self._drain.gone(message.sandbox_id)
+        elif isinstance(message, m.Noted):
+            self._drain.note(message.sandbox_id, None, message.text, bunyan.WARN)
 
     def _reload(self) -> None:
         try:

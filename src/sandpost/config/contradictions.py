@@ -17,7 +17,14 @@ _LOOPBACK_NAMES = frozenset({"localhost"})
 
 def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | None:
     """Return what is wrong with `values` together; None if nothing is. `given` names those that are no defaults."""
-    return _listener(values) or _folders(values) or _network(values) or _limits(values, given) or _secrets(values)
+    return (
+        _listener(values)
+        or _folders(values)
+        or _network(values)
+        or _runtime(values)
+        or _limits(values, given)
+        or _secrets(values)
+    )
 
 
 def limits_of(values: Mapping[str, Any]) -> Limits:
@@ -75,12 +82,18 @@ def _network(values: Mapping[str, Any]) -> str | None:
         return f"`network.block` {block} is too large: its user ids would not fit; use a /10 or smaller"
     if block.is_loopback or block.is_multicast or block.is_link_local:
         return f"`network.block` {block} has a meaning of its own: use private addresses such as 198.18.0.0/15"
-    slots = block.num_addresses // INSTANCES // 2
+    slots = block.num_addresses // INSTANCES // 2 - 1
     if values["pool_size"] > slots // 2:
         return f"`pool_size` {values['pool_size']} is too much for `network.block` {block}: it has {slots} sandboxes"
     base, needed = values["uids.base"], INSTANCES * ids_each(block)
     if base + needed > END:
         return f"`uids.base` {base} leaves no room for the {needed} ids of `network.block` {block}: lower one of them"
+    return None
+
+
+def _runtime(values: Mapping[str, Any]) -> str | None:
+    if not values["oci.runtime"]:
+        return "`oci.runtime` is empty: write a path or a name on PATH, such as runc, or leave it out"
     return None
 
 

@@ -7,6 +7,7 @@ import msgspec
 from sandpost.config.claims import folder
 from sandpost.config.ids import OWN_IDS, ids_each
 from sandpost.config.kinds import split_address
+from sandpost.config.names import NO_NAMES, Names
 from sandpost.config.resolve import Settings
 from sandpost.kernel import files
 from sandpost.model.host import INSTANCES, Host, Users
@@ -24,7 +25,11 @@ LIVE = (
     "keep_alive",
     "max_head",
     "max_connections",
+    "max_programs",
     "defaults",
+    "resolvers",
+    "own_names",
+    "egress_rate",
 )
 """Fields that change while an installation runs."""
 
@@ -38,6 +43,7 @@ def make(
     cgroups: int,
     cores: int,
     runsc_command: str = "",
+    names: Names = NO_NAMES,
 ) -> Host:
     """Return the installation that `settings` describe at place `instance`. Pure."""
     block = IPv4Network(settings["network.block"])
@@ -58,7 +64,7 @@ def make(
         trusted_proxies=settings["trusted_proxies"],
         metrics_listen=settings["metrics.listen"],
         workers=settings["workers"] or cores,
-        users=Users(proxy=ids + 1, api=ids + 2, collector=ids + 3, gid=ids + 4),
+        users=Users(proxy=ids + 1, api=ids + 2, collector=ids + 3, gid=ids + 4, egress=ids + 5),
         sandbox_network=str(network),
         sandbox_uids=ids + OWN_IDS,
         runtime_command=runtime_command,
@@ -75,7 +81,11 @@ def make(
         keep_alive=settings["http.keep_alive"],
         max_head=settings["http.max_head"],
         max_connections=settings["http.max_connections"],
+        max_programs=settings["http.max_programs"],
         defaults=limits,
+        resolvers=settings["egress.resolvers"] or list(names.resolvers),
+        own_names=list(names.own),
+        egress_rate=settings["egress.rate"],
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 from typing import Any
 
+from sandpost.auth.keys import MIN_CHOSEN
 from sandpost.model.errors import ConfigError
 from sandpost.model.units import format_duration, format_size, parse_duration, parse_size
 
@@ -53,6 +54,18 @@ def _text(raw: Any) -> str:
         raise ConfigError(f"`{raw}` is not a text: write it in quotes")
     if "\0" in raw or "\n" in raw:
         raise ConfigError("a text has no line breaks and no zeros")
+    return raw
+
+
+def _key(raw: Any) -> str:
+    # Never in the message, whatever is wrong with it.
+    if not isinstance(raw, str) or (
+        raw and (len(raw) < MIN_CHOSEN or not raw.isascii() or not raw.isprintable() or " " in raw)
+    ):
+        raise ConfigError(
+            f"a key must have at least {MIN_CHOSEN} printable ASCII characters and no space: choose a longer one, or "
+            "leave it out and use the key that is printed"
+        )
     return raw
 
 
@@ -148,6 +161,31 @@ def _instance(raw: Any) -> int | None:
     return int(text)
 
 
+def _resolvers(raw: Any) -> list[str]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(f"`{raw}` is not a list of resolvers: write 192.0.2.53,192.0.2.54:5353")
+    found = [_resolver(part.strip()) for part in parts if part.strip()]
+    if len(found) > 8:
+        raise ConfigError(f"{len(found)} resolvers are too many: 8 at most, the first ones are asked first")
+    return found
+
+
+def _resolver(text: str) -> str:
+    """Return `host:port` of an address with or without a port; names would need a resolver themselves."""
+    if _is_ip(text, IPv4Address):
+        return f"{text}:53"
+    if _is_ip(text, IPv6Address):
+        return f"[{text}]:53"
+    try:
+        host, port = split_address(text)
+    except ConfigError:
+        host, port = "", 0
+    if not (_is_ip(host, IPv4Address) or _is_ip(host, IPv6Address)):
+        raise ConfigError(f"`{text}` is not the address of a resolver: write 192.0.2.53, 192.0.2.53:5353 or [::1]:53")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def choice(*words: str) -> Kind:
     """Return the kind of a setting that is one of a few words."""
 
@@ -161,6 +199,7 @@ def choice(*words: str) -> Kind:
 
 
 TEXT = Kind("text", _text)
+KEY = Kind("key", _key)
 PATH = Kind("path", _path)
 ADDRESS = Kind("address", _address)
 COUNT = Kind("count", _count)
@@ -170,5 +209,6 @@ SIZE = Kind("size", _size, format_size)
 DURATION = Kind("duration", _duration, lambda value: format_duration(value) if value else "0s")
 SWITCH = Kind("switch", _switch, lambda value: "true" if value else "false")
 NETWORKS = Kind("networks", _networks, ",".join)
+RESOLVERS = Kind("resolvers", _resolvers, ",".join)
 BLOCK = Kind("network", _block)
 INSTANCE = Kind("instance", _instance, lambda value: "auto" if value is None else str(value))

@@ -1,18 +1,28 @@
 """Looks at this machine: fills what `preflight` judges. Reads, changes nothing."""
 
 import contextlib
+import json
 import os
 import platform
 import resource
 import shutil
 import socket
+import stat
 import subprocess
+from collections.abc import Sequence
 
-from sandpost.config import preflight, program
-from sandpost.config.preflight import BINARIES, Machine
+from sandpost.config import features, foreign, names, preflight, program
+from sandpost.config.kinds import split_address
+from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 from sandpost.config.table import DEFAULTS
+from sandpost.model.inside import DEVICES
 
+_BUILT_RUNC = ".tools/bin/runc"
+"""What `scripts/install --build-runc` makes."""
+STATE_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
+"""What the file `lock` of a state folder holds."""
+_STATE = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
 _CAP_SYS_RESOURCE = 24
 _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 
@@ -20,11 +30,15 @@ _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 def read(settings: Settings, *, port_error: str = "") -> Machine:
     """Look at the machine as `settings` would use it. Takes some 30 ms, most of it two programs' start."""
     binaries = {name: found for name in BINARIES if (found := shutil.which(name)) is not None}
-    runtime = shutil.which(settings["oci.runtime"]) or ""
+    given = settings["oci.runtime"]
+    runtime = oci_runtime(given)
     version = _start([runtime, "--version"]) if runtime else None
     runsc = runsc_program(settings)
     runsc_version = _start([runsc, "--version"]) if runsc else None
-    tables = _start([binaries["nft"], "list", "tables"]) if "nft" in binaries else None
+    nft = binaries.get("nft", "")
+    probe = _start([nft, "--check", "--file", "-"], features.script(*features.FEATURES)) if nft else None
+    rules = _start([nft, "--json", "list", "ruleset"]) if nft else None
+    ruleset, nft_error = _finish(rules) if rules else ("", "")
     memory = _meminfo()
     cgroup1, cgroup2 = cgroup_controllers()
     return Machine(
@@ -34,24 +48,66 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         cgroup1=cgroup1,
         cgroup2=cgroup2,
         binaries=binaries,
+        runtime_given=given,
         runtime=runtime,
+        runtime_mode=_mode_and_device(given)[0],
         runtime_version=_finish(version)[0] if version else "",
         runsc=runsc,
         runsc_version=_finish(runsc_version)[0] if runsc_version else "",
         engine=settings["engine.runtime"],
-        nft_error=_finish(tables)[1] if tables else "",
+        filters=frozenset(_text("/proc/sys/kernel/seccomp/actions_avail").split()),
+        nft_error=nft_error,
+        firewall_lacks=_lacking(nft) if probe and _finish(probe)[1] and not nft_error else (),
+        cuts=tuple(_cuts(ruleset)),
+        connections_room=int(_text("/proc/sys/net/netfilter/nf_conntrack_max") or 0),
+        connections=settings["limits.connections"],
+        connection_rate=settings["limits.connection_rate"],
         namespaces=_namespaces(),
+        devices={name: _mode_and_device(f"/dev/{name}") for name in DEVICES},
         memory=memory.get("MemTotal", 0),
         memory_available=memory.get("MemAvailable", 0),
         swap=memory.get("SwapTotal", 0),
+        state=state_folder(settings["state_dir"]),
         disk_free={path: _free(path) for path in dict.fromkeys((settings["state_dir"], settings["image_dir"]))},
         pid_max=int(_text("/proc/sys/kernel/pid_max") or 0),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] % (1 << 63),
         lowers_oom_score=_has_capability(_CAP_SYS_RESOURCE),
         listen=settings["listen"],
         port_error=port_error,
+        resolvers=_resolvers(settings["egress.resolvers"] or names.read().resolvers),
         unreadable=tuple(program.unreadable(program.program_folders())),
     )
+
+
+def state_folder(path: str) -> StateFolder:
+    """Look at the state folder `path`, or at what is nearest above it."""
+    found, seen = path, None
+    while seen is None:
+        try:
+            seen = os.stat(found, follow_symlinks=found != path)
+        except OSError:
+            found = os.path.dirname(found)
+    return StateFolder(
+        path=path,
+        found=found,
+        mode=seen.st_mode,
+        uid=seen.st_uid,
+        read_only=bool(os.statvfs(found).f_flag & os.ST_RDONLY),
+        # Asks the kernel, who knows of mounts and attributes what modes do not tell.
+        writable=os.access(found, os.W_OK | os.X_OK),
+        foreign=_foreign(path) if found == path and stat.S_ISDIR(seen.st_mode) else "",
+    )
+
+
+def oci_runtime(setting: str = DEFAULTS["oci.runtime"]) -> str:
+    """Return the path of the OCI runtime that the setting `oci.runtime` names; empty if there is none.
+
+    Its default is the runc that was built beside our sources, where there is one, else the first on PATH.
+    """
+    built = os.path.join(os.path.dirname(program.source_folder()), _BUILT_RUNC)
+    if setting == DEFAULTS["oci.runtime"] and os.access(built, os.X_OK):
+        return built
+    return shutil.which(setting) or ""
 
 
 def runsc_program(settings: Settings) -> str:
@@ -120,7 +176,46 @@ def place_in_use(k: int) -> bool:
     """Whether anything on this machine carries the name of place `k`: a cgroup, or an interface of a sandbox."""
     if any(os.path.isdir(os.path.join(root, f"sandpost-{k:x}")) for root in cgroup_roots()):
         return True
-    return any(name.startswith(f"sp{k:x}-") for name in os.listdir("/sys/class/net"))
+    return any(name.startswith(f"sp{k:x}-") for _, name in socket.if_nameindex())
+
+
+def _foreign(state_dir: str) -> str:
+    """Return the name of something in the state folder that is not ours, if there is anything."""
+    try:
+        present = set(os.listdir(state_dir))
+        if "lock" not in present:
+            # A stranger's name, for a terminal.
+            return ascii(min(present - _STATE))[1:-1] if present - _STATE else ""
+        with open(os.path.join(state_dir, "lock"), "rb") as file:
+            return "" if file.read(len(STATE_MARK)) in {b"", STATE_MARK} else "lock"
+    except PermissionError:
+        # Another user than root.
+        return ""
+    except OSError:
+        return "lock"
+
+
+def _mode_and_device(path: str) -> tuple[int, int]:
+    """Return st_mode and st_rdev of what is at `path`; (0, 0): nothing."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        return found.st_mode, found.st_rdev
+    return 0, 0
+
+
+def _resolvers(addresses: Sequence[str]) -> dict[str, str]:
+    """Map each address to why there is no way to it. Sends nothing: connecting such a socket only looks at routes."""
+    found = {}
+    for shown in addresses:
+        host, port = split_address(shown)
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            try:
+                sock.connect((host, port))
+            except OSError as error:
+                found[shown] = error.strerror or str(error)
+            else:
+                found[shown] = ""
+    return found
 
 
 def _namespaces() -> dict[str, int]:
@@ -153,11 +248,39 @@ def _text(path: str) -> str:
     return ""
 
 
-def _start(command: list[str]) -> "subprocess.Popen[str] | None":
+def _lacking(nft: str) -> tuple[str, ...]:
+    """Return which features the kernel refuses when it is shown each alone."""
+    shown = {name: _start([nft, "--check", "--file", "-"], features.script(name)) for name in features.FEATURES}
+    return tuple(name for name, process in shown.items() if process is not None and _finish(process)[1])
+
+
+def _cuts(ruleset: str) -> list[str]:
+    """Return what firewalls of others cut off. Tables of the old iptables stand beside those of nftables."""
+    try:
+        rules = json.loads(ruleset or "{}")
+    except ValueError:
+        rules = {}
+    if "filter" not in _text("/proc/net/ip_tables_names").split():
+        return foreign.cuts(rules)
+    reader = shutil.which("iptables-legacy-save")
+    if reader is None:
+        unread = "rules of the old iptables are loaded and cannot be read: `apt-get install iptables`, and look again"
+        return [*foreign.cuts(rules), unread]
+    process = _start([reader])
+    return foreign.cuts(rules, _finish(process)[0] if process is not None else "")
+
+
+def _start(command: list[str], say: str = "") -> "subprocess.Popen[str] | None":
+    """Start a program, and say something to it that a pipe holds."""
     with contextlib.suppress(OSError):
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(say)
+            process.stdin.flush()
+        return process
     return None
 
 

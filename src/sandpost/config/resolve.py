@@ -1,6 +1,6 @@
 """From what the sources gave to one checked value. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def resolve(*sources: Iterable[Given]) -> Settings:
     for source in sources:
         seen: dict[str, str] = {}
         for given in source:
-            value = _parse(BY_NAME[given.name], given)
+            value = parse(given)
             if given.name in seen and value != values[given.name]:
                 raise ConfigError(f"`{given.name}` is given twice: {seen[given.name]} and {given.origin}; keep one")
             seen[given.name] = given.origin
@@ -62,14 +62,23 @@ def resolve(*sources: Iterable[Given]) -> Settings:
     return settings
 
 
-def describe(settings: Settings) -> list[Row]:
-    """Return a row for each setting, in the table's order; secrets are not shown."""
+def describe(settings: Settings, may_read: Callable[[str], bool] = lambda _: True) -> list[Row]:
+    """Return a row for each setting, in the table's order; secrets are not shown.
+
+    `may_read(path)`: whether the file of a secret could be read, where the settings were read without secrets.
+    """
     rows = []
     for setting in SETTINGS:
-        value = settings[setting.name]
-        shown = ("[hidden]" if value else "") if setting.secret else setting.kind.show(value)
+        shown = _secret(settings, setting, may_read) if setting.secret else setting.kind.show(settings[setting.name])
         rows.append(Row(setting.name, shown, settings.origins[setting.name], setting.live, setting.help))
     return rows
+
+
+def _secret(settings: Settings, setting: Setting, may_read: Callable[[str], bool]) -> str:
+    file = settings[f"{setting.name}_file"]
+    if not settings[setting.name] and not file:
+        return ""
+    return "[hidden]" if settings[setting.name] or may_read(file) else "[unreadable]"
 
 
 def frozen_differences(old: Settings, new: Settings) -> list[str]:
@@ -77,7 +86,9 @@ def frozen_differences(old: Settings, new: Settings) -> list[str]:
     return [s.name for s in SETTINGS if not s.live and not s.secret and old[s.name] != new[s.name]]
 
 
-def _parse(setting: Setting, given: Given) -> Any:
+def parse(given: Given) -> Any:
+    """Return the value that was written; `ConfigError` if it is malformed or out of its setting's bounds."""
+    setting = BY_NAME[given.name]
     try:
         value = setting.kind.parse(given.raw)
     except ConfigError as error:

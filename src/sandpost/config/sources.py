@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sandpost.config.given import Given, from_environment, from_flags, from_table
-from sandpost.config.resolve import Settings, resolve
+from sandpost.config.resolve import Settings, parse, resolve
 from sandpost.model.errors import ConfigError
 
 DEFAULT_FILE = "/etc/sandpost.toml"
@@ -14,18 +14,25 @@ _MAX_FILE = 1 << 20
 _MAX_SECRET = 4096
 
 
-def load(environ: Mapping[str, str], flags: Sequence[str] = (), config: str | None = None) -> Settings:
+def load(
+    environ: Mapping[str, str], flags: Sequence[str] = (), config: str | None = None, *, secrets: bool = True
+) -> Settings:
     """Return this machine's settings: the file, then the environment, then flags.
 
     `config` is the TOML file (else SANDPOST_CONFIG, else /etc/sandpost.toml if it is there). A setting `x_file`
-    of a secret is read into `x`. Raises `ConfigError`.
+    of a secret is read into `x`; without `secrets` that file is not opened, and `x` is empty. Raises `ConfigError`.
     """
     path = config or environ.get("SANDPOST_CONFIG") or ""
     settings = resolve(_read_table(path), from_environment(environ), from_flags(flags))
     if not (secret_file := settings["admin_key_file"]):
         return settings
-    origins = {**settings.origins, "admin_key": f"file {secret_file}"}
-    return replace(settings, values={**settings.values, "admin_key": read_secret(secret_file)}, origins=origins)
+    origin = f"file {secret_file}"
+    secret = parse(Given("admin_key", read_secret(secret_file), origin)) if secrets else ""
+    return replace(
+        settings,
+        values={**settings.values, "admin_key": secret},
+        origins={**settings.origins, "admin_key": origin},
+    )
 
 
 def read_secret(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Who is connected to the controller's socket: proxies, api and collector, each known by its uid and its process."""
+"""Who is connected to the controller's socket: proxies, api, collector, egress; each known by its uid and process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 import msgspec
 
 from sandpost.controller import processes
-from sandpost.controller.record import ProxyKey
+from sandpost.controller.record import EGRESS, ProxyKey
 from sandpost.ipc import Channel, Listener, Peer
 from sandpost.kernel.descriptors import close_all
 from sandpost.kernel.processes import runs, start_time
 from sandpost.logs.setup import get_logger
 from sandpost.model.host import Host
-from sandpost.model.messages import VERSION, Hello, Part, ToController
+from sandpost.model.messages import VERSION, Gone, Hello, Part, ToController
 
 log = get_logger()
 
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """A connection that has said who it is. `proxy` is set for proxies."""
+    """A connection that has said who it is. `proxy` is set for those who acknowledge ends: proxies and egress."""
 
     channel: Channel[ToController]
     part: Part
@@ -51,7 +51,7 @@ class Clients:
     @property
     def proxies(self) -> int:
         """How many proxies are connected."""
-        return len(self._proxies)
+        return sum(1 for proxy in self._proxies if proxy.index != EGRESS)
 
     def open(self) -> None:
         """Listen."""
@@ -72,14 +72,20 @@ class Clients:
         return [proxy for proxy in roster if runs(proxy.pid, proxy.start_time) and self._watch(proxy)]
 
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
-        """Send to one proxy, or with None to all proxies and the collector."""
+        """Send to one proxy or egress; with None to all proxies and the collector, and `Gone` to egress as well."""
         if proxy is not None:
             client = self._proxies.get(proxy)
             if client is not None:
                 client.channel.send(message)
             return
         for client in list(self._known.values()):
-            if client.part in {"proxy", "collector"}:
+            if client.part in {"proxy", "collector"} or (client.part == "egress" and isinstance(message, Gone)):
+                client.channel.send(message)
+
+    def tell_part(self, part: Part, message: msgspec.Struct) -> None:
+        """Send to every client that is `part`."""
+        for client in list(self._known.values()):
+            if client.part == part:
                 client.channel.send(message)
 
     def tell_api(self, message: msgspec.Struct) -> bool:
@@ -90,15 +96,22 @@ class Clients:
         api.channel.send(message)
         return True
 
+    def tell_collector(self, message: msgspec.Struct) -> None:
+        """Send to the collector, if there is one."""
+        for client in list(self._known.values()):
+            if client.part == "collector":
+                client.channel.send(message)
+
     # --- inside -------------------------------------------------------------------------------------------
 
     def _admit(self, peer: Peer) -> bool:
         users = self._host.users
-        return peer.uid in {0, users.proxy, users.api, users.collector}
+        return peer.uid in {0, users.proxy, users.api, users.collector, users.egress}
 
     def _may_be(self, part: Part, uid: int) -> bool:
         users = self._host.users
-        return uid == 0 or {"proxy": users.proxy, "api": users.api, "collector": users.collector}.get(part) == uid
+        own = {"proxy": users.proxy, "api": users.api, "collector": users.collector, "egress": users.egress}
+        return uid == 0 or own.get(part) == uid
 
     def _take(self, channel: Channel[ToController], message: ToController, fds: list[int]) -> None:
         close_all(fds)
@@ -115,9 +128,9 @@ class Clients:
         if hello.version != VERSION:
             log.warning("a part speaks another version", part=hello.part, version=hello.version, ours=VERSION)
         client = Client(channel, hello.part)
-        if hello.part == "proxy":
+        if hello.part in {"proxy", "egress"}:
             pid = channel.peer.pid
-            proxy = ProxyKey(pid, hello.index, start_time(pid))
+            proxy = ProxyKey(pid, EGRESS if hello.part == "egress" else max(0, hello.index), start_time(pid))
             if not self._watch(proxy):
                 channel.close()
                 return

@@ -8,14 +8,16 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
 
-from sandpost.controller import figures
+from sandpost.controller import cpu, figures
 from sandpost.controller.adoption import adopt
 from sandpost.controller.clients import Client, Clients
+from sandpost.controller.cpu import CpuHistory
 from sandpost.controller.desk import Desk, Policy
 from sandpost.controller.disk import Disk, ended
 from sandpost.controller.fifos import Fifos
@@ -28,6 +30,7 @@ from sandpost.controller.record import ProxyKey, Record
 from sandpost.controller.room import fits
 from sandpost.controller.suspicion import Suspicion
 from sandpost.controller.watch import MemoryWatch
+from sandpost.controller.ways import Ways
 from sandpost.engines.contract import Engine
 from sandpost.ipc import Channel, Connector
 from sandpost.kernel.descriptors import close_all
@@ -50,8 +53,10 @@ from sandpost.model.messages import (
     FromSupervisor,
     Held,
     Hello,
+    Hit,
     ListSandboxes,
     Named,
+    Noted,
     Ready,
     Reload,
     Replace,
@@ -93,13 +98,20 @@ class Controller:
         self._fleet = Fleet(self, self, host_port=lambda slot: (address(host, slot), SANDBOX_PORT))
         self._desk = Desk(self._fleet, self, _policy(host))
         self._meter = Meter(self._fleet, engine, Ledger())
+        self._hits: Counter[str] = Counter()
         self._maker = Maker(host, engine, self._fifos, self._meter)
         self._memory = MemoryWatch(self._desk, engine, self._meter, host.memory_reserve, self._pump_soon)
-        self._suspicion = Suspicion(self._desk, self._meter)
+        self._cpu = CpuHistory(self._fleet, self._meter)
+        self._suspicion = Suspicion(self._desk, self._meter, self._cpu)
         self._start_seconds = Histogram(figures.START_BOUNDS)
         self._clients = Clients(
             host, joined=self._joined, message=self._on_message, left=self._left, proxy_dead=self._proxy_dead
         )
+        self._ways = Ways(
+            host, self._fleet,
+            tell_egress=lambda message: self._clients.tell_part("egress", message),
+            tell_collector=lambda message: self._clients.tell_part("collector", message),
+        )  # fmt: skip
         self._pump_timer: asyncio.TimerHandle | None = None
         self._pump_at = 0.0
         self._timers: list[asyncio.Task[None]] = []
@@ -110,6 +122,7 @@ class Controller:
         self._maker.ended = self._on_ended
         self._maker.removed = self._on_removed
         self._maker.is_shared = lambda sandbox: not sandbox.record.exclusive and len(self._fleet.proxies) > 1
+        self._maker.forget = self._ways.forget
         self._maker.parent_tells = lambda: self._supervisor is not None and self._supervisor.connected
         self._desk.on_end = self._on_end
 
@@ -130,6 +143,7 @@ class Controller:
         self._timers = [
             self._loop.create_task(self._every(1.0, self._second)),
             self._loop.create_task(self._every(ROUND / STEPS, self._measure)),
+            self._loop.create_task(self._every(cpu.EVERY, lambda: self._cpu.step(time.monotonic()))),
             self._loop.create_task(self._every(_FLUSH, self._flush)),
         ]
         log.info("the controller serves", sandboxes=len(self._fleet.sandboxes), supervisor=self._maker.parent_tells())
@@ -166,6 +180,7 @@ class Controller:
         await self._maker.settle(max(0.1, patience / 2))
         self._disk.write_usage(self._meter.ledger.snapshot())
         await self._maker.close()
+        self._ways.close()
         if self._supervisor is not None:
             self._supervisor.close()
         self._fifos.close()
@@ -201,6 +216,7 @@ class Controller:
                 records[found.sandbox_id] = record
         latest = max(records.values(), key=lambda record: record.started_at, default=None)
         self._slots = SlotRing(self._host.slots, first=(latest.slot + 1) % self._host.slots if latest else 0)
+        self._ways.begin(records.values())
         alive = {key: runs(record.pid, record.start_time) for key, record in records.items()}
         answering = await self._probe(
             [one for one in records.values() if one.phase == "pooled" and alive[one.sandbox_id]]
@@ -242,6 +258,12 @@ class Controller:
 
     def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         self._engine.set_limits(group_id, limits, engine)
+
+    def open_way(self, sandbox: Sandbox) -> None:
+        self._ways.open(sandbox)
+
+    def close_way(self, sandbox: Sandbox) -> None:
+        self._ways.shut(sandbox)
 
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
         self._clients.tell(proxy, message)
@@ -314,7 +336,9 @@ class Controller:
 
     def _on_message(self, client: Client, message: ToController) -> None:
         try:
-            if client.proxy is not None:
+            if client.part == "egress" and client.proxy is not None:
+                self._from_egress(client.proxy, message)
+            elif client.proxy is not None:
                 self._from_proxy(client.proxy, message)
             else:
                 self._from_api(client, message)
@@ -346,6 +370,15 @@ class Controller:
                     self._suspicion.raised(sandbox, message)
             case _:
                 log.warning("a proxy said what is not a proxy's to say", kind=type(message).__name__)
+
+    def _from_egress(self, egress: ProxyKey, message: ToController) -> None:
+        match message:
+            case Ack():
+                self._fleet.ack(egress, message.seq)
+            case Noted():
+                self._ways.noted(message)
+            case _:
+                log.warning("egress said what is not egress's to say", kind=type(message).__name__)
 
     def _report(self, proxy: ProxyKey, report: Report, now: float) -> None:
         for activity in report.activities:
@@ -448,9 +481,15 @@ class Controller:
         now = time.monotonic()
         self._desk.tick(now)
         self._meter.prune(now)
+        self._ways.second(now)
+        for sandbox, hit in self._meter.hits(now):
+            self._hits[hit.kind] += hit.times
+            text = hit.text + (f", {hit.times} times" if hit.times > 1 else "")
+            self._clients.tell_collector(Noted(sandbox_id=sandbox.sandbox_id, kind=hit.kind, text=text))
+            self._clients.tell(None, Hit(sandbox_id=sandbox.sandbox_id, text=hit.text))
         shown = figures.figures(
-            self._desk, self._memory.measure(), self._start_seconds,
-            proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, now=now,
+            self._desk, self._memory.measure(), self._start_seconds, self._ways,
+            proxies=self._clients.proxies, lost_usage=self._meter.ledger.lost, hits=self._hits, now=now,
         )  # fmt: skip
         with contextlib.suppress(FileNotFoundError):
             figures_file.write(self._host.metrics_dir, shown)

@@ -177,7 +177,9 @@ class Desk:
             or len(self.fleet.tenants[key[0]]) > 1
         ):
             return
-        tenant = self._latest(Tenant(name=record.tenant, limits=record.limits, engine=record.engine), now)
+        tenant = self._latest(
+            Tenant(name=record.tenant, limits=record.limits, egress=record.egress, engine=record.engine), now
+        )
         sandbox.replacing = (word, message)
         self._waits.add(
             Wait(
@@ -226,10 +228,14 @@ class Desk:
                 self.fleet.leave(sandbox, "drained", "drained: every call now has a sandbox of its own", now)
             if sandbox.record.engine != engine and sandbox.phase == "assigned":
                 self.fleet.leave(sandbox, "drained", f"drained: the tenant is on {engine} now", now)
+            other_egress = tenant.egress != sandbox.record.egress
             try:
-                self.fleet.change_limits(sandbox, self._limits(tenant, exclusive=sandbox.record.exclusive))
+                self.fleet.change(sandbox, self._limits(tenant, exclusive=sandbox.record.exclusive), tenant.egress)
             except EngineError as error:
                 failures.append(error)
+                if other_egress:
+                    # Nobody goes on with more than his policy permits.
+                    self.end(sandbox, "platform", f"platform: {error.message}", now)
         return failures
 
     def tenant_removed(self, name: str, now: float) -> None:
@@ -332,7 +338,7 @@ class Desk:
     def _give(self, wait: Wait, sandbox: Sandbox, now: float) -> None:
         limits = self._limits(wait.tenant, exclusive=wait.exclusive)
         owner = wait.askers[0][0] if wait.exclusive else None
-        route = self.fleet.assign(sandbox, wait.tenant.name, limits, now, owner=owner)
+        route = self.fleet.assign(sandbox, wait.tenant.name, limits, now, egress=wait.tenant.egress, owner=owner)
         if route is None:
             # The sandbox is gone; the wait stands, and gets the next one unless limits cannot be set at all.
             wait.sandbox = None

@@ -14,14 +14,17 @@ from typing import Protocol
 
 import msgspec
 
-from sandpost.controller.record import ProxyKey, Record
+from sandpost.controller.hits import Hits
+from sandpost.controller.record import EGRESS, ProxyKey, Record
 from sandpost.model.ends import LIMITS, End
 from sandpost.model.errors import EngineError
 from sandpost.model.limits import EngineName, Limits
-from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table
+from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table, Way, Ways
 
 _TABLE_PART = 500
 """Routes in one message; each takes at most 200 bytes."""
+_WAYS_PART = 8
+"""Ways in one message; the policy of each takes at most 16 KiB."""
 _NEXT: dict[Phase, frozenset[Phase]] = {
     "starting": frozenset({"pooled", "assigned", "gone"}),
     "pooled": frozenset({"assigned", "gone"}),
@@ -67,8 +70,17 @@ class Actions(Protocol):
     def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         """Put limits in force on a group; `EngineError` if that fails."""
 
+    def open_way(self, sandbox: "Sandbox") -> None:
+        """Let a tenant's sandbox out as its record says, and tell egress; `EngineError` if that fails.
+
+        Nothing changes for one that is let out so already.
+        """
+
+    def close_way(self, sandbox: "Sandbox") -> None:
+        """Let it out no more."""
+
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
-        """Send to a proxy, or with None to all proxies and the collector."""
+        """Send to a proxy or egress; with None to all proxies and the collector, and `Gone` to egress as well."""
 
     def remove(self, sandbox: "Sandbox") -> None:
         """Begin to kill and remove a sandbox that is gone; `Fleet.removed` follows."""
@@ -102,6 +114,7 @@ class Sandbox:
     peak_memory: int = 0
     cpu_seconds: float = 0.0
     pids: int = 0
+    hits: Hits = field(default_factory=Hits)
 
     @property
     def sandbox_id(self) -> str:
@@ -156,18 +169,19 @@ class Fleet:
         self.pool.setdefault(sandbox.kind, {})[sandbox.sandbox_id] = sandbox
 
     def assign(
-        self, sandbox: Sandbox, tenant: str, limits: Limits, now: float, *, owner: ProxyKey | None = None
+        self, sandbox: Sandbox, tenant: str, limits: Limits, now: float, *, egress: str, owner: ProxyKey | None = None
     ) -> Route | None:
         """Give a pooled or just started sandbox to a tenant; with `owner` for one call of that proxy alone.
 
-        None if the limits could not be set: then the sandbox is gone and nobody has seen it.
+        None if limits or way could not be set: then the sandbox is gone and nobody has seen it.
         """
         record = sandbox.record
         if record.tenant is not None:
             raise Forbidden(f"sandbox {record.sandbox_id} has served {record.tenant}")
         self._advance(
-            sandbox, "assigned", tenant=tenant, limits=limits, assigned_at=now, exclusive=owner is not None,
-            owner=owner, pid=sandbox.pid or record.pid, start_time=sandbox.start_time or record.start_time,
+            sandbox, "assigned", tenant=tenant, limits=limits, egress=egress, assigned_at=now,
+            exclusive=owner is not None, owner=owner, pid=sandbox.pid or record.pid,
+            start_time=sandbox.start_time or record.start_time,
         )  # fmt: skip
         self.pool.get(sandbox.kind, {}).pop(record.sandbox_id, None)
         sandbox.last_call_at = now
@@ -178,6 +192,7 @@ class Fleet:
             # Most tenants have the limits that the pool was started with: a quarter of an assignment's cost.
             if limits != record.limits:
                 self._actions.set_limits(record.group_id, limits, record.engine)
+            self._actions.open_way(sandbox)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
             return None
@@ -185,13 +200,16 @@ class Fleet:
         self._actions.tell(None, Assigned(route=route))
         return route
 
-    def change_limits(self, sandbox: Sandbox, limits: Limits) -> None:
-        """Put changed limits in force on a tenant's running sandbox; `EngineError` if that fails."""
-        if limits == sandbox.record.limits:
+    def change(self, sandbox: Sandbox, limits: Limits, egress: str) -> None:
+        """Put changed limits and policy in force on a tenant's running sandbox; `EngineError` if that fails."""
+        before = sandbox.record
+        if limits == before.limits and egress == before.egress:
             return
-        self._actions.set_limits(sandbox.record.group_id, limits, sandbox.record.engine)
-        output_changed = limits.output != sandbox.record.limits.output
-        self._store(sandbox, msgspec.structs.replace(sandbox.record, limits=limits))
+        if limits != before.limits:
+            self._actions.set_limits(before.group_id, limits, before.engine)
+        output_changed = limits.output != before.limits.output
+        self._store(sandbox, msgspec.structs.replace(before, limits=limits, egress=egress))
+        self._actions.open_way(sandbox)
         if output_changed and sandbox.phase == "assigned":
             # Proxies know the route already; the collector takes the new rate from it.
             self._actions.tell(None, Assigned(route=self.route(sandbox)))
@@ -215,6 +233,7 @@ class Fleet:
         self._forget(sandbox)
         self._depart(sandbox)
         if sandbox.record.tenant is not None:
+            self._actions.close_way(sandbox)
             self._actions.tell(None, self._gone_message(sandbox))
         self._actions.remove(sandbox)
 
@@ -264,6 +283,20 @@ class Fleet:
         for sandbox in leaving:
             yield Leaving(sandbox_id=sandbox.sandbox_id)
 
+    def way(self, sandbox: Sandbox) -> Way:
+        """Return what egress must know of a tenant's sandbox."""
+        record = sandbox.record
+        return Way(
+            sandbox_id=record.sandbox_id, tenant=record.tenant or "", address=self._host_port(record.slot)[0],
+            egress=record.egress,
+        )  # fmt: skip
+
+    def ways(self) -> Iterator[Ways]:
+        """Return every way, in parts, as egress must know them when it connects."""
+        ways = [self.way(sandbox) for own in self.tenants.values() for sandbox in own.values()]
+        for start in range(0, max(1, len(ways)), _WAYS_PART):
+            yield Ways(ways=ways[start : start + _WAYS_PART], last=start + _WAYS_PART >= len(ways))
+
     def draining(self) -> Iterator[Sandbox]:
         """Sandboxes that take no new calls."""
         for sandboxes in self.tenants.values():
@@ -287,9 +320,9 @@ class Fleet:
         self._proxies.update(proxies)
 
     def join(self, proxy: ProxyKey) -> None:
-        """A proxy has connected: from now on it may hold routes. It gets what it has to forget, then all that stands.
+        """A proxy or egress has connected: from now on it may hold routes or ways.
 
-        In this order, since what is not in the table is gone without a word.
+        It gets what it has to forget, then all that stands: what is not in the table is gone without a word.
         """
         if proxy not in self._proxies:
             self._actions.write_roster([*self._proxies, proxy])
@@ -297,7 +330,7 @@ class Fleet:
         for sandbox in self._gone.values():
             if proxy in sandbox.owing:
                 self._actions.tell(proxy, self._gone_message(sandbox))
-        for message in self.table():
+        for message in self.ways() if proxy.index == EGRESS else self.table():
             self._actions.tell(proxy, message)
 
     def dead(self, proxy: ProxyKey) -> None:
@@ -351,13 +384,14 @@ class Fleet:
         if record.phase == "draining":
             sandbox.leaving_since = now
             sandbox.leaving = ("drained", "drained: taken out of use before the controller was restarted")
-            return
         try:
-            self._actions.set_limits(record.group_id, record.limits, record.engine)
+            if record.phase == "assigned":
+                self._actions.set_limits(record.group_id, record.limits, record.engine)
+            self._actions.open_way(sandbox)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
             return
-        if not record.exclusive:
+        if record.phase == "assigned" and not record.exclusive:
             self._resume_route(sandbox, now)
 
     def _resume_route(self, sandbox: Sandbox, now: float) -> None:

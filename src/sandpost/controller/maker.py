@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from sandpost.controller import processes
@@ -53,6 +53,8 @@ class Maker:
         self.failed: Callable[[Sandbox, str], None]
         self.ended: Callable[[Sandbox, End, str], None]
         self.removed: Callable[[Sandbox], None]
+        self.forget: Callable[[int], Awaitable[None]]
+        """Let nothing that the kernel knows of a slot's sandbox wait for its next one; `EngineError`."""
 
     def start(self, sandbox: Sandbox) -> None:
         """Begin to make a sandbox."""
@@ -250,6 +252,7 @@ class Maker:
         while True:
             try:
                 await self._engine.remove(record.sandbox_id, record.group_id, record.slot)
+                await self.forget(record.slot)
                 break
             except (EngineError, OSError) as error:
                 log.error("a sandbox could not be removed; tried again", sandbox_id=record.sandbox_id, error=str(error))  # noqa: TRY400

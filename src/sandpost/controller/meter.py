@@ -1,7 +1,9 @@
 """Reads what sandboxes use, in turn, and enters it into the ledger."""
 
 import time
+from collections.abc import Iterator
 
+from sandpost.controller.hits import Hit
 from sandpost.controller.ledger import Ledger
 from sandpost.controller.lifecycle import Fleet, Sandbox
 from sandpost.engines.contract import Consumption, Engine
@@ -15,6 +17,10 @@ IDLE_ROUNDS = 6
 STEPS = 50
 """Steps of a round, so that a thousand sandboxes never hold up the event loop."""
 
+_CALLED = 2.5
+"""Seconds after a call for which a sandbox counts as busy: proxies report once a second."""
+_LOOKS = 100
+"""Sandboxes that are looked at a second, 0.1 ms each."""
 LATE = 30.0
 """Seconds after an end in which proxies may still report what they saw before it."""
 
@@ -29,6 +35,7 @@ class Meter:
         self._round = iter(list[Sandbox]())
         self._each = 1
         self._steps = 0
+        self._looked = 0
         self._late: dict[str, tuple[str, float]] = {}
         # Sandboxes of removed tenants: nothing more of them is entered. Until when they are remembered.
         self._disowned: dict[str, float] = {}
@@ -69,6 +76,21 @@ class Meter:
         sandbox.memory, sandbox.pids, sandbox.cpu_seconds = found.memory, found.pids, found.cpu_seconds
         sandbox.peak_memory = max(sandbox.peak_memory, found.memory, found.peak_memory)
         return found
+
+    def hits(self, now: float) -> Iterator[tuple[Sandbox, Hit]]:
+        """Look at sandboxes that are called now for limits that they meet (called once a second)."""
+        busy = [
+            one for own in self._fleet.tenants.values() for one in own.values()
+            if one.calls_in_flight or now - one.last_call_at < _CALLED
+        ]  # fmt: skip
+        # Each in its turn, where there are more than a second should hold.
+        start = self._looked % len(busy) if len(busy) > _LOOKS else 0
+        self._looked = start + _LOOKS
+        for sandbox in (busy + busy)[start : start + min(len(busy), _LOOKS)]:
+            record = sandbox.record
+            seen = self._engine.pressure(record.sandbox_id, record.group_id, record.pid, record.limits)
+            for hit in sandbox.hits.look(seen, record.limits, now) if seen is not None else ():
+                yield sandbox, hit
 
     def report(self, activity: Activity) -> None:
         """Enter what a proxy saw of a sandbox, which may be gone by now."""

@@ -9,6 +9,7 @@ from sandpost.engines.contract import Engine, Found
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
+from sandpost.network import forwarding, namespaces
 
 log = get_logger()
 
@@ -48,6 +49,7 @@ async def purge(host: Host, engine: Engine) -> list[str]:
             os.unlink(host.path(name))
     try:
         await engine.close(purge=not left)
+        forwarding.close_uplinks(host)
     except (SandpostError, OSError) as error:
         left.append(f"what sandboxes share: {error}")
     return left + _names_left(host)
@@ -55,7 +57,7 @@ async def purge(host: Host, engine: Engine) -> list[str]:
 
 def _names_left(host: Host) -> list[str]:
     """List what still carries the installation's name where the kernel shows it."""
-    interfaces = [name for name in os.listdir("/sys/class/net") if name.startswith(host.interface_prefix)]
+    interfaces = [name for name in namespaces.interfaces() if name.startswith(host.interface_prefix)]
     bundles = []
     with contextlib.suppress(FileNotFoundError):
         bundles = os.listdir(host.path("bundles"))

@@ -11,8 +11,15 @@ VERSION = 1
 """Bump when a field changes its meaning. Readers take over every version up to theirs."""
 
 
+EGRESS = -1
+"""The worker number of egress, of which there is one."""
+
+
 class ProxyKey(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """Which proxy process: its pid as the kernel says, its worker number, and field 22 of /proc/<pid>/stat."""
+    """Which process that hears of ends: a proxy, or egress.
+
+    Its pid as the kernel says, its worker number (egress: `EGRESS`), and field 22 of /proc/<pid>/stat.
+    """
 
     pid: int
     index: int
@@ -40,6 +47,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     start_time: int = 0
     tenant: str | None = None
+    egress: str = "none"
+    """What its tenant may reach outside (`model.egress`)."""
     exclusive: bool = False
     owner: ProxyKey | None = None
     """The proxy whose one call an exclusive sandbox serves."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from sandpost.controller.cpu import CpuHistory
 from sandpost.controller.desk import Desk
 from sandpost.controller.lifecycle import Sandbox
 from sandpost.controller.meter import Meter
@@ -14,11 +15,12 @@ _BUSY = 0.01
 
 
 class Suspicion:
-    """`deadline` and `broken` end the sandbox; `loop` does if it uses CPU while it is silent."""
+    """`deadline` and `broken` end the sandbox; `loop` if it uses CPU while it is silent, `cpu` if it used too much."""
 
-    def __init__(self, desk: Desk, meter: Meter) -> None:
+    def __init__(self, desk: Desk, meter: Meter, cpu: CpuHistory) -> None:
         self._desk = desk
         self._meter = meter
+        self._cpu = cpu
         self._loop = asyncio.get_running_loop()
         self._looking: dict[str, asyncio.TimerHandle] = {}
 
@@ -31,11 +33,22 @@ class Suspicion:
         elif suspect.kind == "broken":
             detail = suspect.detail or "its answers are not of the runtime's wire"
             self._desk.end(sandbox, "crash", f"crash: it broke the wire ({detail})", now)
+        elif suspect.kind == "cpu":
+            self._look_at_cpu(sandbox, suspect, now)
         elif sandbox.sandbox_id not in self._looking:
             found = self._meter.read(sandbox, now)
             if found is not None:
                 timer = self._loop.call_later(_LOOK_FOR, self._look, sandbox, suspect, found.cpu_seconds, now)
                 self._looking[sandbox.sandbox_id] = timer
+
+    def _look_at_cpu(self, sandbox: Sandbox, suspect: Suspect, now: float) -> None:
+        limit = sandbox.record.limits.cpu_seconds
+        # Those of other workers may have been beside it, too.
+        calls = max(suspect.calls, sandbox.calls_in_flight, 1)
+        used = self._cpu.used(sandbox, suspect.silent_for, now)
+        if limit and used > limit * calls:
+            each = f" by {calls} calls" if calls > 1 else ""
+            self._desk.end(sandbox, "cpu", f"cpu: {limit:g} CPU seconds a call reached, {used:.1f} used{each}", now)
 
     def close(self) -> None:
         """Forget what is being looked at."""

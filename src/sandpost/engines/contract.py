@@ -6,6 +6,7 @@ from typing import Protocol
 
 from sandpost.model.host import Host
 from sandpost.model.limits import EngineName, Limits
+from sandpost.walls.pressure import Pressure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class Consumption:
     """The memory that was wanting was that of all sandboxes together, not the tenant's."""
     peak_memory: int = 0
     """Most memory seen in use, bytes."""
+    pids_refused: int = 0
+    """Processes and threads that `limits.pids` did not let be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,9 @@ class Engine(Protocol):
 
     def consumption(self, sandbox_id: str, group_id: str) -> Consumption | None:
         """Read what it has used; None if it is gone."""
+
+    def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> Pressure | None:
+        """Look which limits that end nothing are met now; None if it is gone. `pid` is its first process."""
 
     def memory(self) -> tuple[int, int]:
         """Return bytes used by all sandboxes together, and their bound."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import platform
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -23,7 +24,7 @@ from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES
 from sandpost.model.limits import EngineName, Limits
 from sandpost.network import addresses, firewall, namespaces
-from sandpost.walls import cgroups, oci_config
+from sandpost.walls import cgroups, names, oci_config, pressure
 from sandpost.walls.identity import identity
 
 _START_PATIENCE = 10.0
@@ -39,11 +40,14 @@ class _Flags(msgspec.Struct, frozen=True):
 
 
 class OciEngine:
-    """Implements `contract.Engine` for one installation. `walls` is one frozen value for all sandboxes."""
+    """Implements `contract.Engine` for one installation.
+
+    `walls` is one frozen value for all sandboxes; only tests hand one in, to see that a wall's absence is noticed.
+    """
 
     def __init__(self, host: Host, walls: oci_config.Walls | None = None) -> None:
         self._host = host
-        self._walls = walls or oci_config.Walls()
+        self._walls = walls or oci_config.standing(platform.machine())
         self._groups = cgroups.pick(host)
         self._bundles = Bundles(host.path("bundles"))
         self._drivers: dict[EngineName, Driver] = {"runc": Runc(host), "runsc": Runsc(host)}
@@ -94,7 +98,12 @@ class OciEngine:
             oom_kills=usage.oom_kills,
             parent_full=usage.parent_full,
             peak_memory=usage.peak_memory,
+            pids_refused=usage.pids_refused,
         )
+
+    def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> pressure.Pressure | None:
+        usage = self._groups.usage(group_id, sandbox_id)
+        return pressure.look(pid, limits, usage.pids_refused) if usage is not None else None
 
     def memory(self) -> tuple[int, int]:
         return self._groups.parent_memory()
@@ -138,8 +147,9 @@ class OciEngine:
         if self._image < 0:
             self._image = use.hold(host.image_dir, host.image)
         self._bundles.open()
+        names.write(host)
         self._groups.open()
-        firewall.install(host)
+        firewall.ensure(host)
         # The group that first touches a page is charged for it: that must be none of a tenant's.
         use.warm(host.rootfs)
 
@@ -208,6 +218,7 @@ class OciEngine:
             rootfs=self._host.rootfs,
             namespace=f"/proc/{os.getpid()}/fd/{namespace}",
             group_path=self._groups.path(spec.group_id, spec.sandbox_id),
+            resolv_conf=self._host.resolv_conf,
         )
 
     def _runtime_flags(self, runtime: str) -> tuple[str, ...]:
@@ -257,6 +268,7 @@ class OciEngine:
         if purge:
             firewall.remove(self._host)
             self._bundles.purge()
+            names.remove(self._host)
         for driver in self._drivers.values():
             driver.close(purge=purge)
         if self._image >= 0:

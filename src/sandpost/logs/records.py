@@ -50,9 +50,14 @@ def user_record(said: Said, *, hostname: str, tenant: str, sandbox_id: str, at: 
     )
 
 
-def notice(text: str, *, hostname: str, pid: int, tenant: str, at: float, level: int = bunyan.WARN) -> Record:
-    """Make a record by which the platform tells `tenant` something in his own stream."""
-    return Record(hostname=hostname, pid=pid, level=level, time=bunyan.timestamp(at), msg=text, container=tenant)
+def notice(
+    text: str, *, hostname: str, pid: int, tenant: str, at: float, level: int = bunyan.WARN, sandbox_id: str = ""
+) -> Record:
+    """Make a record by which the platform tells `tenant` something in his own stream, about a sandbox or all."""
+    return Record(
+        hostname=hostname, pid=pid, level=level, time=bunyan.timestamp(at), msg=text, container=tenant,
+        sandbox_id=sandbox_id or msgspec.UNSET,
+    )  # fmt: skip
 
 
 def encode(record: Record) -> bytes:

@@ -16,7 +16,7 @@ ALL: tuple[str, ...] = get_args(End)
 
 NAMED: frozenset[str] = frozenset({"exit", "crash"})
 """Ends of which the runtime can say beforehand which call is guilty."""
-LIMITS: dict[str, str] = {"memory": "memory"}
+LIMITS: dict[str, str] = {"memory": "memory", "cpu": "cpu_seconds"}
 """Ends that meet one limit of the tenant's, and its name in `Limits`."""
 
 

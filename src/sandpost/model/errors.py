@@ -127,6 +127,14 @@ class Suspended(CallerError):
     status = 403
 
 
+class EgressRefused(CallerError):
+    """A program's connection to the outside is not in its tenant's allow-list."""
+
+    reason = "egress_refused"
+    status = 403
+    fault: ClassVar[Fault] = "code"
+
+
 class UnknownTenant(CallerError):
     """The tenant is not registered where it must be."""
 

@@ -13,8 +13,17 @@ from sandpost.model.limits import EngineName, Limits
 
 SANDBOX_PORT = 8000
 """TCP port of the runtime inside every sandbox."""
+RESOLVER_PORT = 53
+"""UDP and TCP port of the sandboxes' resolver, on `Host.platform_address`."""
+GATE_PORT = 8443
+"""TCP port on `Host.platform_address` where egress takes connections of tenants with an allow-list. No sandbox
+reaches it by its own name: the firewall leads connections there."""
 IDS_PER_SANDBOX = 8
 """Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
+GATE_PORT = 8443
+"""TCP port at `platform_address` where the firewall sends connections of tenants with an allow-list."""
+PLATFORM_PORTS = (("udp", 53), ("tcp", 53), ("tcp", GATE_PORT))
+"""What listens at `platform_address`, in the order in which `egress` inherits the sockets."""
 FIFOS = ("out", "err", "log")
 """The three FIFOs of a sandbox, stdout, stderr and frames: their order in its folder and in messages."""
 INSTANCES = 16
@@ -27,6 +36,7 @@ class Users(msgspec.Struct, frozen=True, kw_only=True):
     proxy: int
     api: int
     collector: int
+    egress: int
     gid: int
 
 
@@ -74,6 +84,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     keep_alive: float
     max_head: int
     max_connections: int
+    max_programs: int
+    """Bytes of programs that a proxy worker holds while they come or wait for their sandbox."""
+    resolvers: list[str] = []
+    """`host:port` of the resolvers that egress asks, `[host]:port` for IPv6."""
+    own_names: list[str] = []
+    """Names of this machine, in lower case, which egress passes to no resolver."""
+    egress_rate: float = 100
+    """Questions a second that a tenant may ask the resolver."""
     defaults: Limits
     """Limits of tenants that set none."""
 
@@ -103,8 +121,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def slots(self) -> int:
-        """How many sandboxes the address block has room for, a /31 each."""
-        return IPv4Network(self.sandbox_network).num_addresses // 2
+        """How many sandboxes the address block has room for, a /31 each; the last /31 holds `platform_address`."""
+        return IPv4Network(self.sandbox_network).num_addresses // 2 - 1
+
+    @property
+    def platform_address(self) -> IPv4Address:
+        """The one address of the host that a sandbox reaches: its resolver. It is on the host's loopback interface."""
+        return IPv4Network(self.sandbox_network).broadcast_address
 
     def slot_addresses(self, slot: int) -> tuple[IPv4Address, IPv4Address]:
         """Return the host's and the sandbox's address of `slot`."""
@@ -125,8 +148,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def controller_socket(self) -> str:
-        """Where proxies, api and collector find the controller."""
+        """Where proxies, api, collector and egress find the controller."""
         return self.path("controller.sock")
+
+    @property
+    def resolv_conf(self) -> str:
+        """What sandboxes have as `/etc/resolv.conf`."""
+        return self.path("resolv.conf")
 
     @property
     def supervisor_socket(self) -> str:

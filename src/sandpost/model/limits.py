@@ -41,6 +41,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """From the first byte handed to the sandbox to the end of the answer, 1 s to 1 h (proxy)."""
     blocked_after: float = 15.0
     """A loop that does not answer its probe for so long while it burns CPU is ended (proxy and controller)."""
+    cpu_seconds: float = 0.0
+    """CPU time that a call may use, children and work after earlier answers included; 0 is off (controller)."""
     upgrade_idle: float = 60.0
     """An upgraded connection without a byte for so long is ended (proxy)."""
     idle: float = 300.0
@@ -51,6 +53,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox that served so many calls is replaced; 0 is off (controller)."""
     output: int = 1 * MiB
     """Bytes a second of output that are kept; the rest is dropped and counted; 0 is off (collector)."""
+    bandwidth_in: int = 12_500_000
+    """Bytes a second from the internet, over all the tenant's sandboxes: 100 Mbit/s; 0 is off (firewall)."""
+    bandwidth_out: int = 12_500_000
+    """Bytes a second to the internet; 0 is off (firewall)."""
+    connections: int = 256
+    """Connections to the internet at once, UDP and ICMP counted as the kernel tracks them; 0 is off (firewall)."""
+    connection_rate: int = 50
+    """Connections to the internet begun a second; 0 is off (firewall)."""
     programs: int = 256
     """Programs that stay loaded in a sandbox (runtime)."""
     stored_code: int = 64 * MiB
@@ -66,6 +76,8 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     state: TenantState = "active"
     isolation: Isolation = "per_tenant"
     limits: Limits = Limits()
+    egress: str = "public"
+    """What it may reach outside, as `model.egress` reads it."""
     engine: EngineName | None = None
     """Which OCI runtime makes its sandboxes; None: the host's (`engine.runtime`)."""
     registered: bool = False

@@ -16,7 +16,7 @@ from sandpost.model.limits import EngineName, Tenant
 
 VERSION = 1
 
-Part = Literal["supervisor", "controller", "proxy", "api", "collector", "cli"]
+Part = Literal["supervisor", "controller", "proxy", "api", "collector", "egress", "cli"]
 Phase = Literal["starting", "pooled", "assigned", "draining", "gone"]
 
 
@@ -98,12 +98,15 @@ class Suspect(_Message, frozen=True, kw_only=True):
 
     `deadline`: silent for a second after a call's deadline, to be ended now. `loop`: silent for
     `blocked_after`; ended if its CPU time grew. `broken`: its framing or wire version is not ours.
+    `cpu`: a call has run for `silent_for`, longer than its CPU seconds take at full speed; ended if it and those beside
+    it (`calls` in all) used theirs.
     """
 
     sandbox_id: str
-    kind: Literal["deadline", "loop", "broken"]
+    kind: Literal["deadline", "loop", "broken", "cpu"]
     silent_for: float
     detail: str = ""
+    calls: int = 1
 
 
 class Finished(_Message, frozen=True, kw_only=True):
@@ -160,6 +163,13 @@ class Leaving(_Message, frozen=True, kw_only=True):
     sandbox_id: str
 
 
+class Hit(_Message, frozen=True, kw_only=True):
+    """A limit was met that ends nothing; calls of this sandbox that fail now are told so."""
+
+    sandbox_id: str
+    text: str
+
+
 class Gone(_Message, frozen=True, kw_only=True):
     """The sandbox has ended; `message` says which limit and how much. Proxies answer `Ack(seq)`.
 
@@ -173,8 +183,45 @@ class Gone(_Message, frozen=True, kw_only=True):
     word: End
     message: str
     setting: str = ""
-    limit: float = 0
+    limit: int | float = 0
     named: bool = False
+
+
+# --- controller <-> egress -------------------------------------------------------------------------------
+
+
+class Way(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One sandbox's way out. `address` is its own inside address; `egress` its tenant's policy (`model.egress`)."""
+
+    sandbox_id: str
+    tenant: str
+    address: str
+    egress: str
+
+
+class Ways(_Message, frozen=True, kw_only=True):
+    """Part of all ways, sent after `Hello`; `last` ends it. Sandboxes not in it are gone."""
+
+    ways: list[Way]
+    last: bool
+
+
+class WayOpened(_Message, frozen=True, kw_only=True):
+    """A way begins, or its policy has changed. It ends by `Gone`, which egress answers by `Ack` like a proxy."""
+
+    way: Way
+
+
+class Noted(_Message, frozen=True, kw_only=True):
+    """Egress to controller, controller to collector: something for the tenant's own log.
+
+    `kind` is one word for figures (such as `name_refused`); `times` how often it happened since the last such note.
+    """
+
+    sandbox_id: str
+    kind: str
+    text: str
+    times: int = 1
 
 
 # --- api <-> controller ----------------------------------------------------------------------------------
@@ -386,10 +433,10 @@ class Stopped(_Message, frozen=True, kw_only=True):
 
 ToController = (
     Hello | Ask | Ack | Report | Suspect | Finished | Named | Replace
-    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | Engines | UsageTaken
+    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | Engines | UsageTaken | Noted
 )  # fmt: skip
 FromController = (
-    Table | Assigned | Granted | Refused | Leaving | Gone
+    Table | Assigned | Granted | Refused | Leaving | Gone | Hit | Ways | WayOpened | Noted
     | Sandboxes | Status | Done | Usage
 )  # fmt: skip
 ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart

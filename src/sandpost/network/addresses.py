@@ -44,6 +44,12 @@ def slot_of(host: Host, interface: str) -> int | None:
     return slot if f"{slot:x}" == tail and 0 <= slot < host.slots else None
 
 
+def slot_at(host: Host, address: IPv4Address) -> int | None:
+    """Return the slot whose sandbox has this address; None for any other address."""
+    slot, side = divmod(int(address) - int(host.slot_addresses(0)[0]), 2)
+    return slot if side == 1 and 0 <= slot < host.slots else None
+
+
 class SlotRing:
     """Deals slots in a circle: one that came back is dealt again only after all others that are free.
 

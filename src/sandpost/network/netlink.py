@@ -17,11 +17,12 @@ _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _INT = struct.Struct("=i")
 
 _NLMSG_ERROR = 2
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_NEWNEIGH = 16, 17, 20, 28
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_NEWROUTE, _RTM_NEWNEIGH = 16, 17, 20, 21, 24, 28
 _REQUEST, _ACK, _EXCL, _CREATE = 0x1, 0x4, 0x200, 0x400
 _NESTED = 0x8000
 _IFF_UP = 0x1
@@ -29,9 +30,13 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_AF_SPEC = 1, 3, 18, 26
 _IFLA_NET_NS_FD, _IFLA_NUM_TX_QUEUES, _IFLA_NUM_RX_QUEUES = 28, 31, 32
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 _IFLA_INET6_ADDR_GEN_MODE, _ADDR_GEN_NONE = 8, 1
+_IFLA_INET_CONF, _IPV4_DEVCONF_FORWARDING = 1, 1
+_RTA_OIF, _RTA_GATEWAY = 4, 5
+_TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST = 254, 3, 0, 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NUD_PERMANENT = 0x80
+_LOOPBACK = 1
 _RECEIVE = 65536
 
 
@@ -80,6 +85,13 @@ def no_ipv6_addresses(index: int) -> Message:
     return Message(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + spec)
 
 
+def forwarding(index: int) -> Message:
+    """Forward what comes in by this interface, whatever the machine does with others' packets."""
+    setting = _attribute(_IFLA_INET_CONF | _NESTED, _attribute(_IPV4_DEVCONF_FORWARDING, _INT.pack(1)))
+    spec = _attribute(_IFLA_AF_SPEC | _NESTED, _attribute(socket.AF_INET | _NESTED, setting))
+    return Message(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, 0, 0) + spec)
+
+
 def up(index: int) -> Message:
     """Set the interface up."""
     return Message(_RTM_NEWLINK, 0, _IFINFO.pack(0, 0, index, _IFF_UP, _IFF_UP))
@@ -95,6 +107,21 @@ def address(index: int, ours: IPv4Address) -> Message:
     payload = _IFADDR.pack(socket.AF_INET, 31, 0, 0, index)
     payload += _attribute(_IFA_LOCAL, ours.packed) + _attribute(_IFA_ADDRESS, ours.packed)
     return Message(_RTM_NEWADDR, _CREATE | _EXCL, payload)
+
+
+def loopback_address(ours: IPv4Address, *, remove: bool = False) -> Message:
+    """Give the loopback interface an address of its own, or take it away."""
+    payload = _IFADDR.pack(socket.AF_INET, 32, 0, 0, _LOOPBACK) + _attribute(_IFA_LOCAL, ours.packed)
+    return Message(_RTM_DELADDR, 0, payload) if remove else Message(_RTM_NEWADDR, _CREATE | _EXCL, payload)
+
+
+def default_route(index: int, gateway: IPv4Address) -> Message:
+    """Send whatever has no route of its own to `gateway`."""
+    payload = _RTMSG.pack(
+        socket.AF_INET, 0, 0, 0, _TABLE_MAIN, _PROTOCOL_BOOT, _SCOPE_UNIVERSE, _UNICAST, 0
+    )  # fmt: skip
+    payload += _attribute(_RTA_GATEWAY, gateway.packed) + _attribute(_RTA_OIF, _INT.pack(index))
+    return Message(_RTM_NEWROUTE, _CREATE | _EXCL, payload)
 
 
 def neighbour(index: int, theirs: IPv4Address, mac: bytes) -> Message:

@@ -22,6 +22,7 @@ from sandpost.model.messages import Finished, Gone, Replace
 from sandpost.model.units import format_duration
 from sandpost.proxy import cors
 from sandpost.proxy.exchange import Exchange
+from sandpost.proxy.holding import disk_behind, too_many_programs
 from sandpost.proxy.http1.body import Kind
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.render import CONTINUE
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 WORD_WAIT = 1.5
 """Seconds that a call whose connection broke waits to hear why its sandbox ended."""
+AWAY_WAIT = 6.0
+"""The same while there is no controller that could know."""
+_LOOK_AGAIN = 0.25
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
 MAX_PAUSE = 0.5
@@ -52,8 +56,8 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_connecting", "_fetching", "_last_words", "_posted", "_reloads", "_storing", "_tries",
-        "code_hash", "exclusive", "limits", "sandbox", "seat", "settings", "waited", "written",
+        "_asked", "_code", "_connecting", "_fetching", "_holds", "_last_words", "_posted", "_reloads", "_storing",
+        "_tries", "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings", "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -73,12 +77,15 @@ class Call(Exchange):
         self._code = code
         self._posted = 0 if code is None else len(code)
         self._fetching = False
+        self._holds = False
         self._storing = False
         self._asked = False
         self._connecting: Sandbox | None = None
         """The sandbox that a connection is being made to for this call."""
         self._tries = 0
         self._reloads = 0
+        self.place = 0
+        """Of its sandbox: how many calls had come and gone when it came."""
         self._last_words: list[bytes] | None = None
         """The answer of the call that ends its sandbox, held until every worker has heard of the end."""
 
@@ -96,10 +103,14 @@ class Call(Exchange):
         self.due = self.began + self.limits.deadline
         code = self._code
         if code is not None and not worker.codes.stored(plan.name, self.code_hash):
+            if worker.codes.behind:
+                self.fail(disk_behind())
+                return
             self._storing = True
             worker.codes.put(plan.name, self.code_hash, code, self.limits.stored_code, self._stored)
             if self.done:
                 return
+            self._hold(code)
         if code is None and not self._at_hand():
             # Known before a sandbox is asked for: a wrong hash costs none.
             self._fetch()
@@ -137,7 +148,7 @@ class Call(Exchange):
         """A sandbox is there."""
         self.sandbox = sandbox
         self._asked = False
-        sandbox.calls.add(self)
+        sandbox.join(self)
         if self.code_hash in sandbox.loaded:
             if not self._storing:
                 self._connect()
@@ -156,7 +167,25 @@ class Call(Exchange):
         if self._code is None:
             self._fetch()
             return
+        self._hold(self._code)
         sandbox.load(self.code_hash, self._code, self)
+
+    def _hold(self, code: bytes) -> None:
+        """The program stays in memory until the call is under way."""
+        if not self._holds:
+            self._holds = True
+            self.worker.holding.add(self.plan.name, self, len(code))
+
+    def _let_go(self) -> None:
+        """What is needed again is found among the kept ones."""
+        if self._holds:
+            self._holds = False
+            self.worker.holding.drop(self.plan.name, self)
+        self._code = None
+
+    def give_up(self) -> None:
+        """The worker holds too many programs: end it with a 503; nothing of it was run."""
+        self.fail(too_many_programs(self.worker.host.max_programs))
 
     def _fetched(self, code: bytes | None) -> None:
         self._fetching = False
@@ -166,6 +195,7 @@ class Call(Exchange):
             self.fail(unknown_code(self.plan.name, self.code_hash))
             return
         self._code = code
+        self._hold(code)
         if self.sandbox is not None:
             self.sandbox.load(self.code_hash, code, self)
         elif not self._asked:
@@ -178,6 +208,7 @@ class Call(Exchange):
             return
         sandbox.forget_load(self.code_hash, self)
         if failure is None:
+            self._let_go()
             if not self._storing:
                 self._connect()
             return
@@ -463,8 +494,12 @@ class Call(Exchange):
         if not self.done and self.up is None:
             self.fail(BadGateway("the program closed the connection before it answered", fault="code"))
 
-    def _no_word(self) -> None:
+    def _no_word(self, waited: float = WORD_WAIT) -> None:
         if self.done:
+            return
+        if not self.worker.link.table_known and waited < AWAY_WAIT:
+            # The next controller finds out why.
+            self.worker.later(_LOOK_AGAIN, self._no_word, waited + _LOOK_AGAIN)
             return
         sandbox = self.sandbox
         if sandbox is not None:
@@ -500,6 +535,13 @@ class Call(Exchange):
             )
         else:
             self.fail(SandboxLost(f"{gone.message}; the call was not run again", word=word))
+
+    def fail(self, error: SandpostError) -> None:
+        """Tell the caller, with the limits that were met meanwhile."""
+        sandbox = self.sandbox
+        if sandbox is not None and sandbox.hits and (met := [text for at, text in sandbox.hits if at >= self.began]):
+            error.details["limits_met"] = met
+        super().fail(error)
 
     def timed_out(self) -> None:
         """The deadline."""
@@ -550,6 +592,7 @@ class Call(Exchange):
         """Give back the connection, the sandbox and the seat."""
         worker, sandbox, up = self.worker, self.sandbox, self.up
         self.up = None
+        self._let_go()
         if sandbox is None:
             if self.waited:
                 worker.routes.forget(self)

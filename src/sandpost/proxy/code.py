@@ -44,6 +44,8 @@ class CodeStore:
         # In memory, least recently used first.
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._size = 0
+        # Bytes that wait for the disk.
+        self._unwritten = 0
         # When the file's time was last renewed (monotonic), for programs that are surely on disk.
         self._touched: OrderedDict[tuple[str, str], float] = OrderedDict()
         # When a program that a sandbox has was looked for on disk.
@@ -66,6 +68,11 @@ class CodeStore:
             self._kept.move_to_end((tenant, code_hash))
         return found
 
+    @property
+    def behind(self) -> bool:
+        """Whether more than `MEMORY` bytes wait for the disk: nothing should be put now."""
+        return self._unwritten > MEMORY
+
     def stored(self, tenant: str, code_hash: str) -> bool:
         """Whether the program is known to be on disk with a recent time, so that nothing need be done."""
         touched = self._touched.get((tenant, code_hash))
@@ -77,7 +84,14 @@ class CodeStore:
         `bound`: bytes that this tenant's programs may take on disk; the least recently used ones go first.
         """
         self._keep(tenant, code_hash, code)
-        self._run(self._write, lambda _: self._written(tenant, code_hash, done), tenant, code_hash, code, bound)
+        self._unwritten += len(code)
+
+        def written(_: bytes | None) -> None:
+            self._unwritten -= len(code)
+            self._mark(tenant, code_hash)
+            done()
+
+        self._run(self._write, written, tenant, code_hash, code, bound)
 
     def fetch(self, tenant: str, code_hash: str, done: Callable[[bytes | None], None]) -> None:
         """Find a program on disk; `done` gets it, or None if there is none."""
@@ -151,10 +165,6 @@ class CodeStore:
         self._touched[(tenant, code_hash)] = self._loop.time()
         if len(self._touched) > _MAX_NOTES:
             self._touched.popitem(last=False)
-
-    def _written(self, tenant: str, code_hash: str, done: Callable[[], None]) -> None:
-        self._mark(tenant, code_hash)
-        done()
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(_SWEEP_EVERY, self._sweep)

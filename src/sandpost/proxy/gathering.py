@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from sandpost.model.errors import BodyTooLarge, RequestTimeout, SandpostError
 from sandpost.model.units import format_size
 from sandpost.proxy.call import Call
+from sandpost.proxy.holding import too_many_programs
 from sandpost.proxy.http1.body import BodyReader
 from sandpost.proxy.http1.errors import malformed
 from sandpost.proxy.http1.render import CONTINUE
@@ -13,6 +14,8 @@ from sandpost.proxy.plan import Plan
 if TYPE_CHECKING:
     from sandpost.proxy.client import Client
 
+_PIECE = 128
+"""Bytes of memory that a piece takes besides its own."""
 _WHOLE = 10
 """Times `http.body_timeout` that a whole program may take."""
 
@@ -44,7 +47,10 @@ class Gathering:
         client, reader = self._client, self._reader
         try:
             if not reader.finished:
-                self._parts += [bytes(piece) for piece in reader.feed(data)]
+                pieces = [bytes(piece) for piece in reader.feed(data)]
+                self._parts += pieces
+                # A piece costs more than its bytes.
+                client.worker.holding.add(self._plan.name, self, sum(map(len, pieces)) + _PIECE * len(pieces))
             if reader.received > self._limit:
                 raise code_too_large(self._limit)
             if not reader.finished:
@@ -82,6 +88,13 @@ class Gathering:
         error = RequestTimeout("the program stopped coming: send it without a pause")
         self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
 
+    def give_up(self) -> None:
+        """The worker holds too much: end it with a 503."""
+        self._end()
+        client = self._client
+        error = too_many_programs(client.worker.host.max_programs)
+        client.refuse(error, client.worker.next_id(), self._plan, read_to_end=False)
+
     def cut(self) -> None:
         """End it now."""
         self._end()
@@ -89,6 +102,7 @@ class Gathering:
 
     def _end(self) -> None:
         self.done = True
+        self._client.worker.holding.drop(self._plan.name, self)
         self._client.handler = None
         self._client.worker.exchanges.discard(self)
 

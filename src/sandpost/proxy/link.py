@@ -20,6 +20,7 @@ from sandpost.model.messages import (
     Gone,
     Granted,
     Hello,
+    Hit,
     Leaving,
     Listen,
     Listeners,
@@ -31,7 +32,7 @@ from sandpost.model.messages import (
     Table,
     Unlisten,
 )
-from sandpost.proxy.routes import Routes
+from sandpost.proxy.routes import CONTROLLER_GRACE, Routes
 
 log = get_logger()
 
@@ -47,6 +48,7 @@ class ControllerLink:
         self._routes: Routes | None = None
         self.table_known = False
         self._away_since = float("-inf")
+        self._warning: asyncio.TimerHandle | None = None
 
     def open(self, routes: Routes) -> None:
         """Begin to connect."""
@@ -54,7 +56,9 @@ class ControllerLink:
         self._connector = Connector(self._path, FromController, self._take, greet=self._greet, on_lost=self._lost)
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect: that is no loss."""
+        self._forget_loss()
+        self.table_known = False
         if self._connector is not None:
             self._connector.close()
 
@@ -82,11 +86,21 @@ class ControllerLink:
 
     def _lost(self) -> None:
         if self.table_known:
-            log.warning("the controller is away; tenants that have a sandbox are served")
+            log.info("the connection to the controller has ended")
             self._away_since = self._loop.time()
+            # At a renewal it is back before anybody has to be told.
+            self._warning = self._loop.call_later(CONTROLLER_GRACE, self._warn)
         self.table_known = False
         assert self._routes is not None
         self._routes.disconnected()
+
+    def _warn(self) -> None:
+        log.warning("the controller is away; tenants that have a sandbox are served")
+
+    def _forget_loss(self) -> None:
+        if self._warning is not None:
+            self._warning.cancel()
+            self._warning = None
 
     def _take(self, _channel: Channel[FromController], message: FromController, fds: list[int]) -> None:
         close_all(fds)
@@ -98,6 +112,8 @@ class ControllerLink:
             routes.assigned(message)
         elif isinstance(message, Gone):
             routes.gone(message)
+        elif isinstance(message, Hit):
+            routes.hit(message)
         elif isinstance(message, Refused):
             routes.refused(message)
         elif isinstance(message, Leaving):
@@ -105,6 +121,7 @@ class ControllerLink:
         elif isinstance(message, Table):
             routes.take_table(message)
             if message.last:
+                self._forget_loss()
                 self.table_known = True
                 log.info("connected to the controller", routes=len(routes.sandboxes))
 

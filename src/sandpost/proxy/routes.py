@@ -21,6 +21,7 @@ from sandpost.model.messages import (
     Finished,
     Gone,
     Granted,
+    Hit,
     Leaving,
     Refused,
     Route,
@@ -206,6 +207,12 @@ class Routes:
         if sandbox is not None:
             sandbox.leaving = True
             self._drop_current(sandbox)
+
+    def hit(self, message: Hit) -> None:
+        """A limit was met that ends nothing."""
+        sandbox = self.sandboxes.get(message.sandbox_id)
+        if sandbox is not None:
+            sandbox.hits.append((self._loop.time(), message.text))
 
     def gone(self, message: Gone) -> None:
         """A sandbox has ended."""

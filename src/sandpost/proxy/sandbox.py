@@ -1,7 +1,7 @@
 """What a worker knows of one sandbox: its route, its connections, what is loaded in it, the calls it has."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -24,7 +24,9 @@ PROBE_AFTER = 1.0
 PROBE_ANSWER = 1.0
 """Seconds that a sandbox has for its probe after a call's deadline."""
 _KNOWN_LOADED = 4096
+_HITS = 4
 _SUSPECT_AGAIN = 1.0
+_CPU_AGAIN = 0.5
 
 
 class Tell(Protocol):
@@ -56,6 +58,8 @@ class Sandbox:
         """Takes no new calls."""
         self.word: End | None = None
         """Why it ended; None while it lives."""
+        self.hits: deque[tuple[float, str]] = deque(maxlen=_HITS)
+        """Limits that were met without an end, and when."""
         self.named = False
         """The runtime said which call ends it (what it says decides bodies alone)."""
         self.replace_asked = False
@@ -64,13 +68,18 @@ class Sandbox:
         self.begun = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        # How many calls have chosen it.
+        self._joined = 0
         # Suspicion.
         self._suspected_at = 0.0
+        self._cpu_asked_at = 0.0
         self._deadline_at = 0.0
 
     def join(self, call: "Call") -> None:
         """A call has chosen this sandbox."""
         self.calls.add(call)
+        self._joined += 1
+        call.place = self._joined - len(self.calls)
 
     def leave(self, call: "Call") -> None:
         """A call is over, or has been sent elsewhere."""
@@ -107,6 +116,7 @@ class Sandbox:
         """Probe if a call has run for long, and report silence (called four times a second)."""
         if self.word is not None:
             return
+        self._watch_cpu(now)
         asked_at = self.probe.asked_at
         if self._deadline_at and not asked_at:
             self._deadline_at = 0.0
@@ -123,6 +133,17 @@ class Sandbox:
         if silent_for >= PROBE_AFTER:
             # The same question, for when the connection of the probe was what broke.
             self.probe.ask(now)
+
+    def _watch_cpu(self, now: float) -> None:
+        """Ask the controller to look, once the oldest call could have used up its CPU seconds."""
+        oldest = min(self.calls, key=lambda call: call.began, default=None)
+        if oldest is None or not oldest.limits.cpu_seconds:
+            return
+        age = now - oldest.began
+        if age >= oldest.limits.cpu_seconds / oldest.limits.cpu and now - self._cpu_asked_at >= _CPU_AGAIN:
+            self._cpu_asked_at = now
+            beside = self._joined - oldest.place
+            self._tell(Suspect(sandbox_id=self.sandbox_id, kind="cpu", silent_for=age, calls=beside))
 
     def deadline_passed(self, now: float) -> None:
         """A call met its deadline: ask whether the loop turns, and report if it does not within a second."""

@@ -24,6 +24,7 @@ from sandpost.proxy.drain import Drain
 from sandpost.proxy.figures import Counts
 from sandpost.proxy.forwarded import Trust
 from sandpost.proxy.handover import Taker
+from sandpost.proxy.holding import Holding
 from sandpost.proxy.http1.render import http_date
 from sandpost.proxy.link import ControllerLink, Orders, SupervisorLink, listening_socket
 from sandpost.proxy.plan import Plan, Plans
@@ -74,6 +75,7 @@ class Worker:
         self.trust = Trust(host.trusted_proxies)
         self.plans = Plans()
         self.codes = CodeStore(host.code_dir)
+        self.holding = Holding(self._loop.call_soon, lambda: self.host.max_programs)
         self.access = Access(host, self.codes.forget)
         self.quota = Quota(host.path("tables"), host.workers)
         self.link = ControllerLink(host, index)

@@ -175,8 +175,12 @@ class SqliteReader:
                 return False
             since = self._rev if known else 0
             removed = db.execute("SELECT kind, name FROM tombstones WHERE rev > ?", (since,)).fetchall()
+            # A store that the api of this release has not opened yet knows no policies and no engines.
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            egress, engine = "egress" if version > 1 else "'public'", "engine" if version > 2 else "NULL"
             tenants = db.execute(
-                "SELECT name, state, isolation, limits, engine FROM tenants WHERE rev > ?", (since,)
+                f"SELECT name, state, isolation, limits, {egress}, {engine} FROM tenants WHERE rev > ?",  # noqa: S608 - fixed words
+                (since,),
             ).fetchall()
             keys = db.execute(
                 "SELECT id, digest, tenant, label, created_at FROM keys WHERE rev > ?", (since,)
@@ -208,9 +212,9 @@ class SqliteReader:
             if digest is not None:
                 self._keys.pop(digest, None)
 
-    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, engine: str | None) -> None:
+    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, egress: str, engine: str | None) -> None:
         fields = {"name": name, "state": state, "isolation": isolation, "limits": _DECODE_LIMITS(limits)}
-        record = msgspec.convert({**fields, "engine": engine}, TenantRecord)
+        record = msgspec.convert({**fields, "egress": egress, "engine": engine}, TenantRecord)
         self._records[name] = record
         self._tenants[name] = record.tenant(self._defaults)
 

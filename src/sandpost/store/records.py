@@ -17,6 +17,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     isolation: Isolation = "per_tenant"
     limits: dict[str, Any] = {}
     created_at: float = 0.0
+    egress: str = "public"
     engine: EngineName | None = None
 
     def tenant(self, defaults: Limits) -> Tenant:
@@ -26,6 +27,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
             state=self.state,
             isolation=self.isolation,
             limits=merge(defaults, self.limits),
+            egress=self.egress,
             registered=True,
             engine=self.engine,
         )

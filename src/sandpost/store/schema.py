@@ -65,6 +65,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE usage_batches (batch TEXT PRIMARY KEY, taken_at REAL NOT NULL) STRICT, WITHOUT ROWID",
         "CREATE INDEX usage_batches_taken_at ON usage_batches (taken_at)",
     ),
+    (
+        # The policy as it is written (`sandpost.model.egress`).
+        "ALTER TABLE tenants ADD COLUMN egress TEXT NOT NULL DEFAULT 'public'",
+    ),
     # Which OCI runtime makes the tenant's sandboxes; null: the host's. No CHECK: there may be more of them one day.
     ("ALTER TABLE tenants ADD COLUMN engine TEXT",),
 )

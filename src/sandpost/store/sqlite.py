@@ -26,7 +26,7 @@ BATCH_SECONDS = 86400
 TOMBSTONES = 10_000
 """Removals that a reader may lag behind before it reads everything anew."""
 
-_TENANTS = "SELECT name, state, isolation, limits, created_at, engine FROM tenants"
+_TENANTS = "SELECT name, state, isolation, limits, created_at, egress, engine FROM tenants"
 _KEYS = "SELECT id, digest, tenant, label, created_at FROM keys"
 _WAL_BYTES = 4 << 20
 
@@ -51,11 +51,20 @@ class SqliteWriter:
         limits = msgspec.json.encode(record.limits).decode()
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO tenants (name, state, isolation, limits, created_at, engine, rev)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                "INSERT INTO tenants (name, state, isolation, limits, created_at, egress, engine, rev)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " state = excluded.state, isolation = excluded.isolation, limits = excluded.limits,"
-                " engine = excluded.engine, rev = excluded.rev",
-                (record.name, record.state, record.isolation, limits, record.created_at, record.engine, _next_rev(db)),
+                " egress = excluded.egress, engine = excluded.engine, rev = excluded.rev",
+                (
+                    record.name,
+                    record.state,
+                    record.isolation,
+                    limits,
+                    record.created_at,
+                    record.egress,
+                    record.engine,
+                    _next_rev(db),
+                ),
             )
 
     def remove_tenant(self, name: str) -> bool:
@@ -273,8 +282,8 @@ def _forget_old_tombstones(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM tombstones WHERE rev <= ?", (oldest,))
 
 
-def _record(row: tuple[str, str, str, str, float, str | None]) -> TenantRecord:
-    name, state, isolation, limits, created_at, engine = row
+def _record(row: tuple[str, str, str, str, float, str, str | None]) -> TenantRecord:
+    name, state, isolation, limits, created_at, egress, engine = row
     return msgspec.convert(
         {
             "name": name,
@@ -282,6 +291,7 @@ def _record(row: tuple[str, str, str, str, float, str | None]) -> TenantRecord:
             "isolation": isolation,
             "limits": msgspec.json.decode(limits),
             "created_at": created_at,
+            "egress": egress,
             "engine": engine,
         },
         TenantRecord,

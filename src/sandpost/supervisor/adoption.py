@@ -54,4 +54,8 @@ def _heard(supervisor: "Supervisor", child: Child) -> bool:
     if child.gone.is_set():
         return True
     part, index = child.role
-    return child.channel is not None and (part != "proxy" or index in supervisor.sockets or child.retiring)
+    if child.channel is None or child.retiring:
+        return child.channel is not None
+    if part == "egress":
+        return bool(supervisor.platform)
+    return part != "proxy" or index in supervisor.sockets

@@ -4,13 +4,19 @@ What the proxies' copies are is what every worker that starts from now on needs:
 take the place of one that is.
 """
 
+import contextlib
 import os
+import shlex
+from typing import TYPE_CHECKING, Any
 
 from sandpost.kernel import files
 from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host
 from sandpost.supervisor import layout
 from sandpost.supervisor.aside import Aside
+
+if TYPE_CHECKING:
+    import ssl
 
 _MOST = 1 << 20
 
@@ -31,6 +37,68 @@ def copy(host: Host, cert: str, key: str) -> None:
 def paths(host: Host) -> tuple[str, str]:
     """Return where `copy` puts certificate and key."""
     return host.path("tls", "cert.pem"), host.path("tls", "key.pem")
+
+
+def curl(host: Host, cert: str, address: str) -> tuple[str, str]:
+    """Return the options with which `curl` on this machine believes the proxies' certificate, and whom it calls.
+
+    `cert`: the file to trust, as the operator knows it; `address`: where the listener is reached from here, as it
+    stands in a URL, and who is called unless the certificate is for another name.
+    """
+    told = Aside(lambda: "\n".join(_curl(host, cert, address))).result() or "\n"
+    options, _, name = told.partition("\n")
+    return options, name
+
+
+def _curl(host: Host, cert: str, address: str) -> tuple[str, str]:
+    import ssl  # noqa: PLC0415  (in a fork, which ends with what it imported)
+
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(host.tls_cert, host.tls_key)
+    # No stricter than curl, which Python's own default is from 3.13 on.
+    trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusted.load_default_certs()
+    options: list[str] = []
+    if (seen := _believed(server, trusted)) is None:
+        options += ["--cacert", cert]
+        # As curl does: what is named is trusted, whoever signed it.
+        trusted.load_verify_locations(host.tls_cert)
+        trusted.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        seen = _believed(server, trusted)
+    names = [] if seen is None or _believed(server, trusted, address.strip("[]")) else _names(seen)
+    if not names:
+        return shlex.join(options), address
+    # A wildcard stands for any one label.
+    name = names[0].replace("*", "www", 1)
+    return shlex.join([*options, "--connect-to", f"{name}:{host.listen_port}:{address}:{host.listen_port}"]), name
+
+
+def _believed(server: "ssl.SSLContext", client: "ssl.SSLContext", name: str = "") -> dict[str, Any] | None:
+    """Let `client` meet `server` in memory; return the certificate if it is believed (for `name`), else None."""
+    import ssl  # noqa: PLC0415  (in a fork)
+
+    client.check_hostname = bool(name)
+    towards, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, towards, server_hostname=name or None)
+    theirs = server.wrap_bio(towards, back, server_side=True)
+    # TLS 1.3 takes two turns, 1.2 three.
+    for _ in range(4):
+        try:
+            ours.do_handshake()
+            return ours.getpeercert()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError:
+            return None
+        with contextlib.suppress(ssl.SSLWantReadError):
+            theirs.do_handshake()
+    return None
+
+
+def _names(cert: dict[str, Any]) -> list[str]:
+    """Return the names that a certificate (of `getpeercert`) is for; its subject's if it has no other."""
+    subject = [value for part in cert["subject"] for kind, value in part if kind == "commonName"]
+    return [value for kind, value in cert.get("subjectAltName", ()) if kind == "DNS"] or subject
 
 
 def _read(path: str) -> bytes:

@@ -9,7 +9,7 @@ from sandpost.logs import figures
 from sandpost.model.figures import Figures, counter, gauge
 
 EVERY = 1.0
-_PARTS = ("api", "collector", "controller", "proxy")
+_PARTS = ("api", "collector", "controller", "egress", "proxy")
 
 
 class Counts:

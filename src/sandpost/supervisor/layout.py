@@ -12,12 +12,11 @@ import shutil
 import stat
 from collections.abc import Iterator
 
+from sandpost.config import machine, preflight
 from sandpost.kernel import calls
 from sandpost.model.errors import AlreadyRunning, HostUnfit
 from sandpost.model.host import Host
 
-_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
-_OURS = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
 _PROBE = bytes(65536)
 _RUN_SIZE = 1 << 29
 """Bytes that a run folder in memory may grow to; a sandbox takes some 50 KiB of it."""
@@ -30,7 +29,8 @@ def lock_state(state_dir: str) -> int:
     """
     with _told(state_dir):
         os.makedirs(state_dir, mode=0o711, exist_ok=True)
-        _check_ours(state_dir)
+        if problem := preflight.state_problem(machine.state_folder(state_dir)):
+            raise HostUnfit(problem)
         os.chmod(state_dir, 0o711)  # noqa: S103  (parts pass through it to their own folders)
         fd = os.open(os.path.join(state_dir, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
@@ -43,7 +43,7 @@ def lock_state(state_dir: str) -> int:
     try:
         with _told(state_dir):
             if os.fstat(fd).st_size == 0:
-                os.write(fd, _MARK)
+                os.write(fd, machine.STATE_MARK)
             _probe(state_dir)
     except HostUnfit:
         os.close(fd)
@@ -110,22 +110,6 @@ def _in_memory(path: str) -> bool:
     return False
 
 
-def _check_ours(state_dir: str) -> None:
-    found = os.lstat(state_dir)
-    if not stat.S_ISDIR(found.st_mode):
-        raise HostUnfit(f"{state_dir} is not a folder: set state_dir to a folder of Sandpost's own")
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise HostUnfit(
-            f"{state_dir} must belong to root and not be writable by others: `chown root` and `chmod 711` it"
-        )
-    names = set(os.listdir(state_dir))
-    if "lock" not in names and names - _OURS:
-        raise HostUnfit(f"{state_dir} holds files that are not Sandpost's: set state_dir to an empty or new folder")
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(state_dir, "lock"), "rb") as file:
-        if file.read(len(_MARK)) not in {b"", _MARK}:
-            raise HostUnfit(f"{state_dir}/lock is not Sandpost's: set state_dir to an empty or new folder")
-
-
 def _probe(state_dir: str) -> None:
     path = os.path.join(state_dir, f"lock.{os.getpid()}")
     try:
@@ -150,8 +134,8 @@ def _told(path: str) -> Iterator[None]:
             errno.EROFS: "is on a read-only file system: remount it, or set state_dir to another folder",
             errno.ENOSPC: "is full: make room, or set state_dir to another folder",
             errno.EDQUOT: "is over its quota: make room, or set state_dir to another folder",
-            errno.EACCES: "may not be written: run as root, or set state_dir to another folder",
-            errno.EPERM: "may not be written: run as root, or set state_dir to another folder",
+            errno.EACCES: "may not be written, not even by root: set state_dir to another folder",
+            errno.EPERM: "may not be written, not even by root: set state_dir to another folder",
             errno.ENOTDIR: "is not a folder, or lies below a file: set state_dir to a folder",
             errno.EEXIST: "is not a folder: set state_dir to a folder of Sandpost's own",
         }.get(error.errno or 0, f"cannot be used ({error.strerror or error})")

@@ -161,6 +161,8 @@ async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, supervisor.reload)
+    if WISH.asked_reload:
+        supervisor.reload()
     if WISH.asked:
         stop()
 

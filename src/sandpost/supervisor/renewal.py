@@ -20,7 +20,7 @@ log = get_logger()
 GRACE = 5.0
 """What a part gets beyond its time before it is killed."""
 READY_WAIT = 30.0
-_BESIDE = frozenset({"proxy", "api"})
+_BESIDE = frozenset({"proxy", "api", "egress"})
 """Parts whose successor runs beside them for a moment: theirs are sockets that can be shared or renamed over."""
 _QUICK = 10.0
 """Time for parts that have nothing to drain."""
@@ -28,7 +28,7 @@ _QUICK = 10.0
 
 async def renew(supervisor: "Supervisor", roles: Iterable["Role"]) -> None:
     """Renew `roles`. `HostUnfit` if a successor does not come up; what it was to succeed goes on, then."""
-    order = {"proxy": 0, "api": 1, "collector": 2, "controller": 3}
+    order = {"proxy": 0, "egress": 1, "api": 2, "collector": 3, "controller": 4}
     retired: list[Child] = []
     drain = supervisor.host.drain_timeout
     for role in sorted(roles, key=lambda role: (order[role[0]], role[1])):

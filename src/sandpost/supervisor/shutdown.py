@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_ORDER: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "collector"), ("controller",))
+_ORDER: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "collector", "egress"), ("controller",))
 _QUICK = 10.0
 _PURGE = 120.0
 
@@ -21,7 +21,7 @@ _PURGE = 120.0
 async def end_children(supervisor: "Supervisor") -> None:
     """End every part: workers may drain, then what they lean on."""
     # Ours first: a worker's own copy is then the last one, and new clients are refused once it closes it.
-    for sock in supervisor.sockets.values():
+    for sock in (*supervisor.sockets.values(), *supervisor.platform):
         sock.close()
     for parts in _ORDER:
         children = [child for child in supervisor.family.children.values() if child.role[0] in parts]

@@ -15,20 +15,20 @@ from sandpost.model.messages import Part
 from sandpost.supervisor import reach
 
 LISTENER_FD = 3
-"""Where a proxy worker finds its listening socket."""
+"""Where a part finds its first listening socket; others follow."""
 OOM_SCORE = -900
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """How a process is started. `output` becomes its stdout and stderr, `listener` its descriptor 3."""
+    """How a process is started. `output` becomes its stdout and stderr, `listeners` its descriptors from 3 on."""
 
     command: Sequence[str]
     uid: int
     gid: int
     output: int
-    listener: int | None = None
+    listeners: Sequence[int] = ()
     closed: Mapping[str, list[str]] = field(default_factory=dict)
     """Folders that this user cannot pass, and what it needs below them (`reach.closed_above`)."""
 
@@ -44,7 +44,9 @@ def user_of(part: Part, host: Host) -> tuple[int, int]:
     """Return uid and gid of a part."""
     if part in {"supervisor", "controller", "cli"}:
         return 0, 0
-    return {"proxy": host.users.proxy, "api": host.users.api, "collector": host.users.collector}[part], host.users.gid
+    users = host.users
+    uids = {"proxy": users.proxy, "api": users.api, "collector": users.collector, "egress": users.egress}
+    return uids[part], users.gid
 
 
 def start(birth: Birth) -> int:
@@ -104,21 +106,14 @@ def _become(birth: Birth, writer: int) -> NoReturn:
 
 def _arrange(birth: Birth, writer: int) -> int:
     """Put descriptors where the part expects them and close all others; return where `writer` is now."""
-    high = [os.open("/dev/null", os.O_RDONLY), birth.output, birth.output, birth.listener, writer]
-    # First out of the way of one another, then to their places.
-    base = 3 + max(fd for fd in (*high, LISTENER_FD) if fd is not None)
-    for offset, fd in enumerate(high):
-        if fd is not None:
-            os.dup2(fd, base + offset, inheritable=False)
-    writer = LISTENER_FD + 1
-    for place, offset in ((0, 0), (1, 1), (2, 2), (LISTENER_FD, 3)):
-        if high[offset] is not None:
-            os.dup2(base + offset, place, inheritable=True)
-    os.dup2(base + 4, writer, inheritable=False)
-    first = LISTENER_FD if birth.listener is None else LISTENER_FD + 1
-    if first == LISTENER_FD:
-        with contextlib.suppress(OSError):
-            os.close(LISTENER_FD)
-    os.closerange(writer + 1, base + 16)
-    os.closerange(base + 16, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    kept = [os.open("/dev/null", os.O_RDONLY), birth.output, birth.output, *birth.listeners]
+    # First out of the way of one another, then to their places, `writer` behind them.
+    base = len(kept) + 1 + max(*kept, writer)
+    for offset, fd in enumerate((*kept, writer)):
+        os.dup2(fd, base + offset, inheritable=False)
+    for place in range(len(kept)):
+        os.dup2(base + place, place, inheritable=True)
+    writer = len(kept)
+    os.dup2(base + writer, writer, inheritable=False)
+    os.closerange(writer + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     return writer

@@ -1,7 +1,6 @@
 """The start of an installation, up to the moment where its parts are started."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sandpost import config
-from sandpost.config import Settings, claims, machine, preflight
+from sandpost.config import Settings, claims, machine, names, preflight
 from sandpost.config import host as host_file
 from sandpost.config.program import program_folders
 from sandpost.logs.setup import get_logger
@@ -33,6 +32,8 @@ class Prepared:
     previous: list[family.Known]
     closed: dict[str, list[str]]
     first_key: str | None
+    curl: tuple[str, str]
+    """Options of `curl`, and the listener's name in a URL, with which this machine reaches it."""
     lock: int
     cgroups: int
     reread: Callable[[Host], Host]
@@ -67,9 +68,9 @@ def release(prepared: Prepared) -> None:
 def greeting(prepared: Prepared, began: float) -> str:
     """Return what the operator reads when all is ready."""
     host = prepared.host
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.listen_host, host.listen_host)
-    address = f"[{shown}]" if ":" in shown else shown
-    url = f"{'https' if host.tls_cert else 'http'}://{address}:{host.listen_port}"
+    scheme = "https" if host.tls_cert else "http"
+    options, name = prepared.curl
+    url = f"{scheme}://{_address(host)}:{host.listen_port}"
     took = time.monotonic() - began
     how = f"adopted {len(prepared.previous)} running processes" if prepared.previous else "started"
     lines = [f"Sandpost is ready at {url} ({how} in {took:.1f} s; state in {host.state_dir})"]
@@ -79,7 +80,8 @@ def greeting(prepared: Prepared, began: float) -> str:
     else:
         lines.append("`sandpost key create` makes a key. Try:")
     program = """return function (cb) { cb(null, "Hello, world!") }"""
-    lines += ["", f"""    curl -d '{program}' "{url}/acme?key={key}\"""", ""]
+    command = f"curl {options} -d" if options else "curl -d"
+    lines += ["", f"""    {command} '{program}' "{scheme}://{name}:{host.listen_port}/acme?key={key}\"""", ""]
     return "\n".join(lines)
 
 
@@ -101,12 +103,18 @@ def _claimed(
     cgroups = preflight.cgroup_version(seen)
 
     def make(now: Settings, digest: str, runsc: str) -> Host:
-        runtime = shutil.which(now["oci.runtime"]) or seen.runtime
+        runtime = machine.oci_runtime(now["oci.runtime"]) or seen.runtime
         cores = os.cpu_count() or 1
         return host_file.make(
-            now, instance=instance, image=digest, runtime_command=runtime, cgroups=cgroups, cores=cores,
+            now,
+            instance=instance,
+            image=digest,
+            runtime_command=runtime,
             runsc_command=runsc,
-        )  # fmt: skip
+            cgroups=cgroups,
+            cores=cores,
+            names=names.read(),
+        )
 
     try:
         host = make(settings, "", seen.runsc if preflight.is_good_runsc(seen.runsc_version) else "")
@@ -122,6 +130,7 @@ def _claimed(
                 raise
             log.warning("the former certificate stays in force", error=error.message)
         host = msgspec.structs.replace(host, image=_digest(image, host, previous))
+        curl = _curl(host, settings)
         # Last of what can fail: a key that was made is shown once.
         first_key = Aside(
             lambda: _ensure_key(host, settings["admin_key"] or None, runs=bool(previous)), close=(lock,)
@@ -152,6 +161,7 @@ def _claimed(
         previous=previous,
         closed=reach.closed_above(needed),
         first_key=first_key,
+        curl=curl,
         lock=lock,
         cgroups=cgroups,
         reread=reread,
@@ -194,6 +204,18 @@ def _with_tls(host: Host, settings: Settings, *, runs: bool) -> Host:
     certificate.copy(host, cert, key)
     tls_cert, tls_key = certificate.paths(host)
     return msgspec.structs.replace(host, tls_cert=tls_cert, tls_key=tls_key)
+
+
+def _address(host: Host) -> str:
+    """Return the address at which this machine reaches the listener, as it stands in a URL."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.listen_host, host.listen_host)
+    return f"[{address}]" if ":" in address else address
+
+
+def _curl(host: Host, settings: Settings) -> tuple[str, str]:
+    if not host.tls_cert:
+        return "", _address(host)
+    return certificate.curl(host, settings["listen.tls_cert"] or host.tls_cert, _address(host))
 
 
 def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:

@@ -18,7 +18,7 @@ from sandpost.kernel import calls
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
-from sandpost.model.host import Host
+from sandpost.model.host import PLATFORM_PORTS, Host
 from sandpost.model.messages import (
     Exited,
     Held,
@@ -32,7 +32,7 @@ from sandpost.model.messages import (
     ToSupervisor,
     Unlisten,
 )
-from sandpost.supervisor import adoption, family, listening, renewal, shutdown, spawn
+from sandpost.supervisor import adoption, family, listening, platform, renewal, shutdown, spawn
 from sandpost.supervisor.counts import EVERY, Counts
 from sandpost.supervisor.family import Child, Family, Known
 from sandpost.supervisor.fifos import Fifos
@@ -79,6 +79,8 @@ class Supervisor:
         self.plan = plan
         self.host = plan.host
         self.sockets: dict[int, socket.socket] = {}
+        self.platform: list[socket.socket] = []
+        """What egress listens with, in the order of `PLATFORM_PORTS`."""
         self.current: dict[Role, Child] = {}
         self.successors: dict[Role, Child] = {}
         self.stop_asked = asyncio.Event()
@@ -95,6 +97,7 @@ class Supervisor:
         self._launched = False
         """Listening sockets are there and every part has been started or adopted."""
         self._running = False
+        self._reload_asked = False
         self._timers: set[asyncio.TimerHandle] = set()
         self._renewal: asyncio.Task[None] | None = None
         self._talk = Talk(self)
@@ -103,7 +106,7 @@ class Supervisor:
     def roles(self) -> list[Role]:
         """Every part that must run, in the order in which they are started."""
         proxies: list[Role] = [("proxy", index) for index in range(self.host.workers)]
-        return [("controller", 0), *proxies, ("api", 0), ("collector", 0)]
+        return [("controller", 0), ("egress", 0), *proxies, ("api", 0), ("collector", 0)]
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -130,6 +133,8 @@ class Supervisor:
             if not self.stop_asked.is_set():
                 self.plan.on_ready()
                 log.info("ready", children=len(self.current), adopted=len(previous), fifos=len(self.fifos))
+                if self._reload_asked:
+                    self.reload()
                 self._renew_strangers()
             await self.stop_asked.wait()
         # A start that failed ends no sandbox that an earlier one left.
@@ -147,6 +152,10 @@ class Supervisor:
 
     def reload(self) -> None:
         """Take up settings that can change (SIGHUP)."""
+        if not self._running:
+            # Parts that have yet to say hello, as all do that are adopted, would not hear of it.
+            self._reload_asked = True
+            return
         try:
             self.host = self.plan.reread(self.host)
         except SandpostError as error:
@@ -170,6 +179,7 @@ class Supervisor:
         last = Stopped(error="it broke off as it never should: the log says why; start again and stop")
         try:
             await shutdown.end_children(self)
+            platform.remove_address(self.host)
             if purge:
                 await shutdown.purge(self)
                 self.fifos.close()
@@ -197,7 +207,7 @@ class Supervisor:
             uid=uid,
             gid=gid,
             output=self.plan.output,
-            listener=self.sockets[index].fileno() if part == "proxy" else None,
+            listeners=self._listeners(part, index),
             closed=self.plan.closed,
         )
         self._starts[role] = self._starts.get(role, 0) + 1
@@ -210,6 +220,11 @@ class Supervisor:
             return None
         (self.successors if successor else self.current)[role] = child
         return child
+
+    def _listeners(self, part: Part, index: int) -> list[int]:
+        if part == "proxy":
+            return [self.sockets[index].fileno()]
+        return [sock.fileno() for sock in self.platform] if part == "egress" else []
 
     def succeed(self, role: Role) -> Child:
         """Put a part's successor into its place; return the former one, which is now to be retired."""
@@ -262,6 +277,8 @@ class Supervisor:
         for index in range(self.host.workers):
             if index not in self.sockets:
                 self.sockets[index] = listening.make(self.host)
+        if not self.platform:
+            self.platform = platform.open_sockets(self.host)
         self._launched = True
         for role in self.roles:
             if role not in self.current:
@@ -358,6 +375,14 @@ class Supervisor:
             else:
                 self.sockets[index] = socket.socket(fileno=fd)
         close_all(fds[len(indices) :])
+        self.changed.set()
+
+    def take_platform(self, fds: list[int]) -> None:
+        """Take back the sockets of a living egress; `fds` are ours from now on."""
+        if self.platform or len(fds) != len(PLATFORM_PORTS):
+            close_all(fds)
+            return
+        self.platform = [socket.socket(fileno=fd) for fd in fds]
         self.changed.set()
 
     def renew(self, roles: Sequence[Role], channel: Channel[ToSupervisor] | None) -> None:

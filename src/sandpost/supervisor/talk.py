@@ -55,7 +55,7 @@ class Talk:
 
     def _admit(self, peer: Peer) -> bool:
         users = self._supervisor.host.users
-        return peer.uid in {0, users.proxy, users.api, users.collector}
+        return peer.uid in {0, users.proxy, users.api, users.collector, users.egress}
 
     def _on_close(self, channel: Channel[ToSupervisor]) -> None:
         self._operators.discard(channel)
@@ -69,6 +69,8 @@ class Talk:
             self._supervisor.hold(child, message.sandbox_id, fds)
         elif isinstance(message, Listeners) and child is not None and child.role[0] == "proxy":
             self._supervisor.take_sockets(message.indices, fds)
+        elif isinstance(message, Listeners) and child is not None and child.role[0] == "egress":
+            self._supervisor.take_platform(fds)
         else:
             close_all(fds)
             if isinstance(message, Hello):
@@ -100,7 +102,7 @@ class Talk:
         if not child.ours:
             # It was up before we were.
             child.ready.set()
-            if hello.part == "proxy":
+            if hello.part in {"proxy", "egress"}:
                 channel.send(GiveListeners())
         if hello.part == "collector":
             for sandbox_id, fds in supervisor.fifos:

@@ -1,7 +1,8 @@
-"""The operator's wish to stop, noted from the first moment on.
+"""The operator's wishes, noted from the first moment on.
 
 A SIGTERM that comes while `serve` is still importing, or adopting what an earlier supervisor left, means what it
 always means: everything ends. Without this it would end a process that has yet to take over, and leave the rest.
+A SIGHUP would do the same, and systemd takes that for a success and starts nothing again.
 """
 
 import contextlib
@@ -14,16 +15,18 @@ class Stopped(BaseException):
 
 
 class Wish:
-    """Whether SIGTERM or SIGINT came. The event loop's handlers take over once it runs."""
+    """Whether SIGTERM or SIGINT came, and whether SIGHUP. The event loop's handlers take over once it runs."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.asked_reload = False
         self._breaks_off = False
 
     def listen(self) -> None:
         """Note the signals from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._note)
+        signal.signal(signal.SIGHUP, self._note_reload)
 
     @contextlib.contextmanager
     def breaking_off(self) -> Iterator[None]:
@@ -40,6 +43,9 @@ class Wish:
         self.asked = True
         if self._breaks_off:
             raise Stopped
+
+    def _note_reload(self, _number: int, _frame: object) -> None:
+        self.asked_reload = True
 
 
 WISH = Wish()

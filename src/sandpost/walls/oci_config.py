@@ -6,42 +6,18 @@ from typing import Any
 
 from sandpost.model.inside import DEVICES, INIT, NODE, RUNTIMES, USER
 from sandpost.model.limits import Limits
+from sandpost.walls import procfs, seccomp
 from sandpost.walls.identity import Identity
 
-_MASKED = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/bus",
-    "/proc/config.gz",
-    "/proc/diskstats",
-    "/proc/fs",
-    "/proc/interrupts",
-    "/proc/irq",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/key-users",
-    "/proc/keys",
-    "/proc/kmsg",
-    "/proc/kpagecgroup",
-    "/proc/kpagecount",
-    "/proc/kpageflags",
-    "/proc/latency_stats",
-    "/proc/mdstat",
-    "/proc/modules",
-    "/proc/pagetypeinfo",
-    "/proc/partitions",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/slabinfo",
-    "/proc/sysrq-trigger",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/vmallocinfo",
-    "/proc/zoneinfo",
-)
-_READ_ONLY = ("/proc/sys",)
 _PROCESSES_A_USER = 4096
 """Far above any tenant's limit of pids, which the control group holds and which can change while it runs."""
+_SIGNALS_A_USER = 1024
+"""Queued signals and POSIX timers (sigqueue(3), timer_create(2)), which are memory of the kernel: its own default
+grows with the machine."""
+_MEMORY_LOCKED = 64 << 10
+"""Bytes: secrets of OpenSSL fit, and what is locked cannot be reclaimed."""
+_BEYOND_TMP = 64 << 10
+"""A file may be a page longer than /tmp is large, so that a full /tmp says ENOSPC and only a hole says EFBIG."""
 OOM_SCORE = 500
 """Added to a sandbox's badness (proc(5)): it would inherit the platform's score, far below zero, and outlive whatever
 else runs on the host. A program cannot lower it again, or to 0 at most where the platform has no CAP_SYS_RESOURCE."""
@@ -52,7 +28,7 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 class Walls:
     """The walls that are the same for every sandbox of an installation. `seccomp` is the OCI `linux.seccomp`."""
 
-    seccomp: Mapping[str, Any] | None = None
+    seccomp: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +44,11 @@ class Program:
     ready: int | None = None
 
 
+def standing(machine: str) -> Walls:
+    """Return the walls of every installation on a `machine`, as uname(2) calls it. There are no others."""
+    return Walls(seccomp=seccomp.render(machine))
+
+
 def render(
     *,
     walls: Walls,
@@ -77,8 +58,12 @@ def render(
     rootfs: str,
     namespace: str,
     group_path: str,
+    resolv_conf: str,
 ) -> dict[str, Any]:
-    """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace."""
+    """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace.
+
+    `resolv_conf` is the host's file that names the resolver.
+    """
     linux: dict[str, Any] = {
         "namespaces": [
             {"type": "pid"},
@@ -92,12 +77,11 @@ def render(
         "uidMappings": _mappings(identity),
         "gidMappings": _mappings(identity),
         "cgroupsPath": group_path,
-        "maskedPaths": list(_MASKED),
-        "readonlyPaths": list(_READ_ONLY),
+        "maskedPaths": list(procfs.MASKED),
+        "readonlyPaths": list(procfs.READ_ONLY),
         "rootfsPropagation": "private",
+        "seccomp": walls.seccomp,
     }
-    if walls.seccomp is not None:
-        linux["seccomp"] = walls.seccomp
     return {
         "ociVersion": "1.0.2",
         "hostname": "sandbox",
@@ -121,14 +105,15 @@ def render(
             "rlimits": [
                 _rlimit("RLIMIT_NOFILE", limits.files),
                 _rlimit("RLIMIT_NPROC", _PROCESSES_A_USER),
-                _rlimit("RLIMIT_CORE", 0),
-                _rlimit("RLIMIT_MSGQUEUE", 0),
-                _rlimit("RLIMIT_MEMLOCK", 65536),
+                _rlimit("RLIMIT_FSIZE", limits.tmp + _BEYOND_TMP),
+                _rlimit("RLIMIT_SIGPENDING", _SIGNALS_A_USER),
+                _rlimit("RLIMIT_MEMLOCK", _MEMORY_LOCKED),
+                *(_rlimit(f"RLIMIT_{name}", 0) for name in ("CORE", "MSGQUEUE", "NICE", "RTPRIO")),
             ],
             "noNewPrivileges": True,
             "oomScoreAdj": OOM_SCORE,
         },
-        "mounts": _mounts(limits, rootfs),
+        "mounts": _mounts(limits, rootfs, resolv_conf),
         "linux": linux,
     }
 
@@ -149,13 +134,15 @@ def _rlimit(kind: str, value: int) -> dict[str, Any]:
     return {"type": kind, "soft": value, "hard": value}
 
 
-def _mounts(limits: Limits, rootfs: str) -> Sequence[dict[str, Any]]:
+def _mounts(limits: Limits, rootfs: str, resolv_conf: str) -> Sequence[dict[str, Any]]:
     # /dev is the root's own folder, bound so that the runtime adds no devices of its choice; over its empty files
     # go the host's nodes. There is no /sys, no /dev/pts, no /dev/shm, no /dev/mqueue.
     return [
         _mount("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
         _mount("/dev", "bind", f"{rootfs}/dev", ["bind", "ro", "nosuid", "noexec"]),
         *(_mount(f"/dev/{name}", "bind", f"/dev/{name}", ["bind"]) for name in DEVICES),
+        # Its address is the installation's, and the root is shared by all on the machine.
+        _mount("/etc/resolv.conf", "bind", resolv_conf, ["bind", "ro", "nosuid", "nodev", "noexec"]),
         _mount(
             "/tmp",  # noqa: S108 - the sandbox's own
             "tmpfs",

@@ -159,12 +159,12 @@ function field(name, text) {
   return text === undefined ? '' : `,"${name}":${jsonOf(text)}`;
 }
 
-// Of an object that is no error the JSON, of everything else a text.
+// Of an object that is no error the JSON, of a large one and of everything else a text.
 function detailsOf(value) {
   if (isObject(value) && typeof value !== 'function' && !isNativeError(value)) {
     try {
       const json = jsonOf(value);
-      if (typeof json === 'string') return `,"details":${json}`;
+      if (typeof json === 'string') return json.length > TEXT ? field('details', cut(json)) : `,"details":${json}`;
     } catch {
       // A cycle, a BigInt, a trap: its text must do.
     }

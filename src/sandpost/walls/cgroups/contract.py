@@ -17,6 +17,8 @@ class Usage:
     pids: int
     oom_kills: int
     parent_full: bool
+    pids_refused: int = 0
+    """Processes and threads that the tenant's limit did not let be."""
 
 
 class Groups(Protocol):

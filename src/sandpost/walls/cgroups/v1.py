@@ -111,6 +111,7 @@ class GroupsV1:
                 cpu_seconds=files.number(self._file("cpuacct", group, "cpuacct.usage")) / 1e9,
                 pids=files.number(self._file("pids", group, "pids.current")),
                 oom_kills=kills,
+                pids_refused=files.fields(self._file("pids", group, "pids.events")).get("max", 0),
                 parent_full=bool(kills) and self._was_parent_full(group_id, sandbox_id),
             )
         except OSError as error:

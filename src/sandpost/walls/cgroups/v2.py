@@ -112,12 +112,18 @@ class GroupsV2:
                 cpu_seconds=files.fields(os.path.join(sandbox, "cpu.stat"))["usage_usec"] / 1e6,
                 pids=files.number(os.path.join(sandbox, "pids.current")),
                 oom_kills=kills,
+                pids_refused=self._pids_refused(group_id, sandbox),
                 parent_full=bool(kills) and not own,
             )
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENODEV):
                 return None
             raise EngineError(f"cannot read the group {sandbox}: {error}") from error
+
+    def _pids_refused(self, group_id: str, sandbox: str) -> int:
+        """Older kernels count where the fork was, since Linux 6.11 they count where the limit is."""
+        groups = sandbox, self._tenant(group_id)
+        return max(files.fields(os.path.join(group, "pids.events")).get("max", 0) for group in groups)
 
     def processes(self, group_id: str, sandbox_id: str) -> list[int]:
         return files.processes(self._sandbox(group_id, sandbox_id))

@@ -1,0 +1,237 @@
+"""The one writer of the table's sets: opens ways out, closes them, reads what was hit, repairs what was altered."""
+
+import errno
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from sandpost.model.errors import EngineError, HostUnfit
+from sandpost.model.host import Host
+from sandpost.network.addresses import link, slot_at, slot_of
+from sandpost.network.firewall import nft, readback, render
+from sandpost.network.firewall.elements import Book, Change, Way, mark_of
+from sandpost.network.nfnetlink import Element, Netfilter, Notices
+
+NAMES = 3
+"""Refused addresses that are told with a hit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """The sandbox of a slot met a wall `times` since the last look. `addresses`: some that it was refused."""
+
+    slot: int
+    kind: str
+    times: int
+    addresses: tuple[str, ...] = field(default=())
+
+
+class Writer:
+    """See the module. Lives in one thread, but for `look` and `forget_connections`. A change takes 0.1 ms."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._netfilter = Netfilter(host.nft_table)
+        self._notices = Notices(host.nft_table)
+        self._book = Book(host)
+        self._guarded: frozenset[str] = frozenset()
+        self._seen: dict[str, dict[bytes, int]] = {}
+        # Limits of connections that have their chain.
+        self._counts: set[int] = set()
+        # Slots of which the kernel does not know any more whether they opened connections.
+        self._unsure: set[int] = set()
+
+    @property
+    def notices(self) -> int:
+        """A descriptor that is readable when somebody changed nf_tables; `altered` reads it."""
+        return self._notices.fileno()
+
+    def close(self) -> None:
+        """Let go; what stands in the table stays."""
+        self._netfilter.close()
+        self._notices.close()
+
+    def begin(self, ways: Mapping[int, Way]) -> None:
+        """Make `ways` all that are open, in one transaction; who has one already keeps it. Raises `EngineError`."""
+        listing = nft.listed(self._host) or {"nftables": []}
+        numbers: dict[str, int] = {}
+        for (interface, _), number in readback.tenants(listing).items():
+            slot = slot_of(self._host, interface)
+            if slot is not None and slot in ways and number not in numbers.values():
+                numbers.setdefault(ways[slot].tenant, number)
+        self._book = Book(self._host, numbers)
+        for slot, way in ways.items():
+            self._book.take(self._book.change(slot, way))
+        self._counts = readback.counts(listing)
+        self._count(self._book.counts() | {self._host.defaults.connections})
+        self._write([], self._book.elements, [*render.WRITTEN, render.GUARDED])
+        # Who has gone may have left connections, which must not count for the next one of his number.
+        limits = {self._book.number(way.tenant): way.limits.connections for way in ways.values()}
+        for number, limit in readback.counted(listing).items():
+            if limits.get(number) != limit:
+                self._count_anew(number)
+        self._guarded = frozenset()
+        self._unsure = set(ways) if not numbers else set()
+        self._notices.altered(self._netfilter.port)
+
+    def open(self, slot: int, way: Way) -> None:
+        """Open the way of a slot, or change it. Raises `EngineError`: then it is as it was."""
+        before, number = self._book.way(slot), self._book.number(way.tenant)
+        self._count({way.limits.connections})
+        self._apply(self._book.change(slot, way))
+        if number is not None and before is not None and before.limits.connections != way.limits.connections:
+            self._count_anew(number)
+
+    def shut(self, slot: int) -> None:
+        """Close the way of a slot, if it has one. Raises `EngineError`."""
+        self._apply(self._book.change(slot, None))
+
+    def guard(self, uplinks: frozenset[str]) -> None:
+        """Let nothing that comes in by these interfaces be forwarded but answers to sandboxes."""
+        if uplinks == self._guarded:
+            return
+        self._write(
+            [_interface(name) for name in self._guarded - uplinks],
+            [_interface(name) for name in uplinks - self._guarded],
+        )
+        self._guarded = uplinks
+
+    # --- what was hit ---------------------------------------------------------------------------------------
+
+    def hits(self) -> list[Hit]:
+        """Return what was hit since the last call; some 0.1 ms where nothing was."""
+        found = []
+        named: dict[int, list[str]] | None = None
+        for kind in render.KINDS:
+            for key, times in self._grown(f"hit_{kind}"):
+                slot = slot_at(self._host, IPv4Address(key))
+                if slot is None:
+                    continue
+                if kind.endswith("_refused"):
+                    named = self._named() if named is None else named
+                    found.append(Hit(slot, kind, times, tuple(named.get(slot, ())[:NAMES])))
+                else:
+                    found.append(Hit(slot, kind, times))
+        return found
+
+    def _named(self) -> dict[int, list[str]]:
+        named: dict[int, list[str]] = {}
+        for key, _ in self._grown(render.REFUSED):
+            slot = slot_at(self._host, IPv4Address(key[:4]))
+            if slot is not None:
+                named.setdefault(slot, []).append(str(IPv4Address(key[4:])))
+        return named
+
+    def _grown(self, set_name: str) -> list[tuple[bytes, int]]:
+        counted = self._netfilter.counted(set_name)
+        before = self._seen.get(set_name, {})
+        self._seen[set_name] = counted
+        # One that was forgotten meanwhile has begun to count anew.
+        grown = ((key, now - before.get(key, 0) if now >= before.get(key, 0) else now) for key, now in counted.items())
+        return [(key, more) for key, more in grown if more]
+
+    # --- connections of who is gone -------------------------------------------------------------------------
+
+    def forget_connections(self, slot: int) -> bool:
+        """Delete what the kernel tracks of a slot whose sandbox is gone; say whether there may have been anything.
+
+        For any thread: looking through the kernel's table takes milliseconds. Then `forgotten`.
+        """
+        address = link(self._host, slot).sandbox_address
+        with Netfilter(self._host.nft_table) as own:
+            if slot not in self._unsure and not own.has(Element(render.OPENED, address.packed)):
+                return False
+            own.forget_connections(address)
+        return True
+
+    def forgotten(self, slot: int) -> None:
+        """The slot has no connections any more."""
+        self._unsure.discard(slot)
+        opened = Element(render.OPENED, link(self._host, slot).sandbox_address.packed)
+        if self._netfilter.has(opened):
+            self._write([opened], [])
+
+    # --- what others do -------------------------------------------------------------------------------------
+
+    def altered(self) -> bool:
+        """Whether somebody else changed the table since the last call, as far as notices tell."""
+        return self._notices.altered(self._netfilter.port)
+
+    def look(self) -> Callable[[], list[str]]:
+        """Read the table (in any thread); what is returned says, in the writer's thread, what is wrong with it."""
+        before = self._book.marks()
+        listing = nft.listed(self._host)
+
+        def judge() -> list[str]:
+            wrong = nft.altered(self._host, listing)
+            if listing is None:
+                return wrong
+            after, found = self._book.marks(), readback.tenants(listing)
+            if any(found.get(key) != number for key, number in before.items() if after.get(key) == number):
+                wrong.append(f"map {render.TENANTS} lacks sandboxes")
+            if any(number not in {before.get(key), after.get(key)} for key, number in found.items()):
+                wrong.append(f"map {render.TENANTS} has who is not ours")
+            if not self._counts <= readback.counts(listing):
+                wrong.append("chains that count connections are changed")
+            if before == after and self._book.sizes() != readback.sizes(listing):
+                wrong.append("sets of ways and limits are changed")
+            return wrong
+
+        return judge
+
+    def repair(self) -> None:
+        """Load the table anew and open every way again. Some 20 ms, in which no sandbox has a way out."""
+        try:
+            nft.install(self._host)
+        except HostUnfit as error:
+            raise EngineError(error.message) from error
+        self._counts = set()
+        self._count(self._book.counts() | {self._host.defaults.connections})
+        self._seen.clear()
+        self._unsure = set(self._book.slots)
+        guarded, self._guarded = self._guarded, frozenset()
+        self._write([], self._book.elements)
+        self.guard(guarded)
+        self._notices.altered(self._netfilter.port)
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _apply(self, change: Change) -> None:
+        try:
+            self._write(change.remove, change.add)
+        except EngineError:
+            # Somebody may have taken the table away, or emptied it, a moment ago.
+            self.repair()
+            self._write(change.remove, change.add)
+        self._book.take(change)
+
+    def _count(self, limits: set[int]) -> None:
+        """See to it that there is a chain for each limit: a program is run, once for each value that there is."""
+        try:
+            for limit in limits - self._counts - {0}:
+                nft.add_count_chain(self._host, limit)
+                self._counts.add(limit)
+        except HostUnfit as error:
+            raise EngineError(error.message) from error
+        self._notices.altered(self._netfilter.port)
+
+    def _count_anew(self, number: int) -> None:
+        """Forget a tenant's count, which the kernel keeps together with the limit that it had."""
+        try:
+            self._netfilter.change([Element(render.COUNTED, mark_of(number))], [])
+        except OSError as error:
+            # The kernel forgets it by itself as soon as no connection is open.
+            if error.errno != errno.ENOENT:
+                raise EngineError(f"connections cannot be counted anew: {error}") from error
+
+    def _write(self, remove: Iterable[Element], add: Iterable[Element], flush: Iterable[str] = ()) -> None:
+        try:
+            self._netfilter.change(list(remove), list(add), list(flush))
+        except OSError as error:
+            raise EngineError(
+                f"the firewall's table inet {self._host.nft_table} cannot be written: {error}: see `nft list ruleset`"
+            ) from error
+
+
+def _interface(name: str) -> Element:
+    return Element(render.GUARDED, name.encode().ljust(16, b"\0"))

@@ -1,0 +1,29 @@
+"""A log record of another tenant, of the platform, and of the past, printed by a program.
+
+Weaker: whoever prints JSON writes the log.
+Must: each is the text of a record that is this sandbox's.
+"""
+
+import time
+
+from sandpost.selftest.case import Attacker, Case, expect
+
+PROGRAM = """
+const record = { name: 'sandpost', level: 60, time: '2001-01-01T00:00:00.000Z', msg: 'forged-by-a-program', container: 'root', v: 0 };
+console.log(JSON.stringify(record));
+process.stderr.write('\\u0000\\u001b[2Jforged-by-a-program\\r\\n' + JSON.stringify({ ...record, sandbox: false }) + '\\n');
+await new Promise((done) => setTimeout(done, 300));
+return 'done';
+"""
+
+
+def attack(me: Attacker) -> str:
+    expect(me.inside(PROGRAM) == "done", "it was not served")
+    time.sleep(0.5)
+    records = [one for one in me.log() if "forged-by-a-program" in one["msg"]]
+    wrong = [one for one in records if one["container"] != me.tenant or one.get("sandbox") is not True]
+    expect(records and not wrong, f"{len(records)} records, wrong: {wrong}")
+    return f"{len(records)} records, all his own"
+
+
+CASE = Case(part="resources", title="Forged log records", attack=attack, log="forged-by-a-program")

@@ -1,0 +1,26 @@
+"""Namespaces: are they the host's, or another tenant's?
+
+Weaker: a container that shares one of them shares what is in it.
+Must: seven of its own.
+"""
+
+import os
+
+from sandpost.selftest.case import Attacker, Case, expect
+
+KINDS = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
+PROGRAM = f"""
+const kinds = {list(KINDS)};
+return Object.fromEntries(kinds.map((kind) => [kind, require('fs').readlinkSync('/proc/self/ns/' + kind)]));
+"""
+
+
+def attack(me: Attacker) -> str:
+    me.host()
+    found = me.inside(PROGRAM)
+    shared = [kind for kind in KINDS if found[kind] == os.readlink(f"/proc/self/ns/{kind}")]
+    expect(not shared, f"shared with the host: {shared}")
+    return "seven of its own"
+
+
+CASE = Case(part="escape", title="Namespaces", attack=attack)

@@ -1,0 +1,90 @@
+"""System calls past every library, by a program that the tenant brings along: those that were ways out elsewhere.
+
+Weaker: what no library offers is thought to be out of reach; the kernel takes it all the same.
+Must: each is refused, as if the kernel did not have it or as forbidden, whatever its arguments.
+"""
+
+import base64
+import platform
+
+from sandpost.selftest.case import Attacker, Case, Untried, expect
+from sandpost.selftest.machine_code import MACHINE, Call, program, results
+
+_NEW_USER = 0x10000000
+_NEW_NET = 0x40000000
+_AF_NETLINK, _AF_PACKET, _AF_ALG, _AF_VSOCK, _AF_INET = 16, 17, 38, 40, 2
+_RAW = 3
+CALLS = {
+    "mount": Call(165, (b"none", b"/tmp", b"tmpfs", 0, 0)),
+    "umount2": Call(166, (b"/proc", 2)),
+    "pivot_root": Call(155, (b"/tmp", b"/tmp")),
+    "fsopen": Call(430, (b"tmpfs", 0)),
+    "open_tree": Call(428, (-100, b"/", 1)),
+    "move_mount": Call(429, (-1, b"", -1, b"", 0)),
+    "mount_setattr": Call(442, (-100, b"/", 0, 0, 0)),
+    "unshare of users": Call(272, (_NEW_USER,)),
+    "unshare of networks": Call(272, (_NEW_NET,)),
+    "setns": Call(308, (0, 0)),
+    "clone into new users": Call(56, (_NEW_USER | 17, 0, 0, 0, 0)),
+    "clone3": Call(435, (0, 0)),
+    "ptrace": Call(101, (16, 1, 0, 0)),
+    "process_vm_readv": Call(310, (1, 0, 0, 0, 0, 0)),
+    "process_vm_writev": Call(311, (1, 0, 0, 0, 0, 0)),
+    "pidfd_getfd": Call(438, (0, 0, 0)),
+    "kcmp": Call(312, (1, 1, 0, 0, 0)),
+    "bpf": Call(321, (0, 0, 0)),
+    "perf_event_open": Call(298, (0, 0, -1, -1, 0)),
+    "userfaultfd": Call(323, (1,)),
+    "io_uring_setup": Call(425, (8, b"\0" * 120)),
+    "keyctl": Call(250, (0, -3, 1, 0, 0)),
+    "add_key": Call(248, (b"user", b"x", b"y", 1, -3)),
+    "request_key": Call(249, (b"user", b"x", 0, -3)),
+    "open_by_handle_at": Call(304, (-100, 0, 0)),
+    "name_to_handle_at": Call(303, (-100, b"/", 0, 0, 0)),
+    "init_module": Call(175, (0, 0, b"")),
+    "finit_module": Call(313, (0, b"", 0)),
+    "delete_module": Call(176, (b"x", 0)),
+    "kexec_load": Call(246, (0, 0, 0, 0)),
+    "kexec_file_load": Call(320, (0, 0, 0, b"", 0)),
+    "reboot": Call(169, (0xFEE1DEAD, 672274793, 0, 0)),
+    "swapon": Call(167, (b"/tmp/x", 0)),
+    "syslog": Call(103, (3, 0, 0)),
+    "acct": Call(163, (b"/tmp/x",)),
+    "quotactl": Call(179, (0, 0, 0, 0)),
+    "iopl": Call(172, (3,)),
+    "ioperm": Call(173, (0, 1, 1)),
+    "settimeofday": Call(164, (b"\0" * 16, 0)),
+    "mbind": Call(237, (0, 0, 0, 0, 0, 0)),
+    "vmsplice": Call(278, (1, 0, 0, 0)),
+    "lookup_dcookie": Call(212, (0, 0, 0)),
+    "packet socket": Call(41, (_AF_PACKET, _RAW, 0)),
+    "raw socket": Call(41, (_AF_INET, _RAW, 1)),
+    "socket of the kernel's crypto": Call(41, (_AF_ALG, 5, 0)),
+    "socket to the host of a virtual machine": Call(41, (_AF_VSOCK, 1, 0)),
+    "netfilter socket": Call(41, (_AF_NETLINK, _RAW, 12)),
+    "audit socket": Call(41, (_AF_NETLINK, _RAW, 9)),
+    "a call of the future": Call(9999, ()),
+}
+_REFUSALS = frozenset({-1, -38, -93, -97})
+"""EPERM, ENOSYS, EPROTONOSUPPORT, EAFNOSUPPORT: refused before its arguments were looked at."""
+PROGRAM = """
+const fs = require('fs');
+fs.writeFileSync('/tmp/calls', Buffer.from('%s', 'base64'), { mode: 0o700 });
+const done = require('child_process').spawnSync('/tmp/calls', { timeout: 5000 });
+fs.unlinkSync('/tmp/calls');
+return { output: done.stdout.toString('base64'), signal: done.signal };
+"""
+
+
+def attack(me: Attacker) -> str:
+    if platform.machine() != MACHINE:
+        raise Untried(f"its program is for {MACHINE}")
+    found = me.inside(PROGRAM % base64.b64encode(program(list(CALLS.values()))).decode())
+    seen = results(base64.b64decode(found["output"]))
+    expect(len(seen) == len(CALLS), f"{len(seen)} of {len(CALLS)} calls came back, signal {found['signal']}")
+    passed = [f"{name}: {value}" for name, value in zip(CALLS, seen, strict=True) if value not in _REFUSALS]
+    expect(not passed, f"not refused: {', '.join(passed)}")
+    return f"{len(seen)} calls refused"
+
+
+CASE = Case(part="escape", title="System calls", attack=attack)

@@ -1,0 +1,104 @@
+"""Looks at the host as root: whatever carries the installation's names must belong to a sandbox that lives."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sandpost.model.host import IDS_PER_SANDBOX, Host
+from sandpost.selftest.case import Untried
+
+_SETTLE = 10.0
+"""Seconds within which an ended sandbox is removed, with room for a host that is busy."""
+
+
+class _Known(msgspec.Struct):
+    """What is needed of a controller's record of a sandbox."""
+
+    sandbox_id: str
+    group_id: str
+    slot: int
+
+
+class Look:
+    """See the module. `Untried` if this is not root, or not the host."""
+
+    def __init__(self, host: Host) -> None:
+        if os.geteuid() != 0:
+            raise Untried("only root sees what is left on the host")
+        self._host = host
+
+    @contextmanager
+    def listener(self) -> Iterator[int]:
+        """Listen on all of the host's addresses, at the port given."""
+        with socket.socket() as sock:
+            sock.bind(("", 0))
+            sock.listen()
+            port: int = sock.getsockname()[1]
+            yield port
+
+    def strays(self) -> list[str]:
+        """Return what belongs to no sandbox any more; what is on its way out is waited for."""
+        patience = time.monotonic() + _SETTLE
+        found = self._look()
+        while found and time.monotonic() < patience:
+            time.sleep(0.1)
+            found = self._look()
+        return found
+
+    def _look(self) -> list[str]:
+        # Records are read last: what stands now had its record before, or has one yet.
+        seen = [*self._groups(), *self._interfaces(), *self._owners(), *self._folders()]
+        known = self._known()
+        names = {
+            *known, *(f"t-{one.group_id}" for one in known.values()), *(f"s-{name}" for name in known),
+            *(f"{self._host.interface_prefix}{one.slot:x}" for one in known.values()),
+            *(f"slot {one.slot}" for one in known.values()),
+        }  # fmt: skip
+        return [f"{kind} {name}" for kind, name in seen if name not in names]
+
+    def _known(self) -> dict[str, _Known]:
+        found = {}
+        for path in Path(self._host.path("records")).glob("*.json"):
+            try:
+                known = msgspec.json.decode(path.read_bytes(), type=_Known)
+            except FileNotFoundError:
+                continue
+            found[known.sandbox_id] = known
+        return found
+
+    def _groups(self) -> Iterator[tuple[str, str]]:
+        inside = f"/{self._host.cgroup_parent}"
+        for top, folders, _ in os.walk("/sys/fs/cgroup"):
+            if f"{top}/".endswith(f"{inside}/") or f"{inside}/t-" in top:
+                yield from (("group", name) for name in folders if name.startswith(("t-", "s-")))
+
+    def _interfaces(self) -> Iterator[tuple[str, str]]:
+        for name in os.listdir("/sys/class/net"):
+            if name.startswith(self._host.interface_prefix):
+                yield "interface", name
+
+    def _owners(self) -> Iterator[tuple[str, str]]:
+        """Processes that run as a sandbox's user."""
+        first = self._host.sandbox_uids
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                uid = os.stat(f"/proc/{pid}").st_uid
+                state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+            slot = (uid - first) // IDS_PER_SANDBOX
+            if state != "Z" and 0 <= slot < self._host.slots:
+                yield f"process {pid} of", f"slot {slot}"
+
+    def _folders(self) -> Iterator[tuple[str, str]]:
+        for kind in ("bundles", "fifos", "runc"):
+            try:
+                names = os.listdir(self._host.path(kind))
+            except FileNotFoundError:
+                continue
+            yield from ((kind, name) for name in names)

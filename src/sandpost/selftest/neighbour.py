@@ -1,0 +1,93 @@
+"""The neighbour: another tenant that is called fifty times a second, whatever happens beside it."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+RATE = 50
+"""Calls a second, each begun at its own time, however long those before it take."""
+_THREADS = 16
+"""A second's stall is 50 calls late; more than this many at once wait in the queue and count from their own time."""
+_HELD = 3000
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """What the calls of a span of time saw. Times in seconds, from when each was due to the end of its answer."""
+
+    calls: int
+    failed: int
+    p50: float
+    p99: float
+    slowest: float
+    why: str = ""
+    """What the first failure was."""
+
+    @classmethod
+    def of(cls, seen: "list[tuple[float, float, str]]") -> "Quiet":
+        """Sum up (due, took, failure or empty)."""
+        took = sorted(one[1] for one in seen) or [0.0]
+        wrong = [one[2] for one in seen if one[2]]
+        return cls(
+            calls=len(seen), failed=len(wrong), p50=took[len(took) // 2], p99=took[len(took) * 99 // 100],
+            slowest=took[-1], why=wrong[0] if wrong else "",
+        )  # fmt: skip
+
+
+class Neighbour:
+    """Calls `call` at the rate. It returns an empty text if all was well, else what was wrong; it must not raise."""
+
+    def __init__(self, call: Callable[[], str]) -> None:
+        self._call = call
+        self._stop = threading.Event()
+        self._due: queue.Queue[float] = queue.Queue(_HELD)
+        self._lock = threading.Lock()
+        self._seen: list[tuple[float, float, str]] = []
+        self._threads = [threading.Thread(target=self._clock, daemon=True)] + [
+            threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def since(self, moment: float) -> Quiet:
+        """Sum up the calls due since `moment` (of `time.monotonic`); those under way are waited for, 5 s at most."""
+        patience = time.monotonic() + 5
+        until = time.monotonic()
+        while time.monotonic() < patience:
+            with self._lock:
+                seen = [one for one in self._seen if moment <= one[0] <= until]
+            if len(seen) >= int((until - moment) * RATE):
+                break
+            time.sleep(0.01)
+        return Quiet.of(seen)
+
+    def _clock(self) -> None:
+        due = time.monotonic()
+        while not self._stop.wait(max(0.0, due - time.monotonic())):
+            try:
+                self._due.put_nowait(due)
+            except queue.Full:
+                with self._lock:
+                    self._seen.append((due, 60.0, "a minute late"))
+            due += 1 / RATE
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            try:
+                due = self._due.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            failure = self._call()
+            with self._lock:
+                self._seen.append((due, time.monotonic() - due, failure))

@@ -1,0 +1,177 @@
+"""Runs cases one after another beside a neighbour, and judges each by all that must hold."""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from sandpost.client import Client
+from sandpost.client.errors import ClientError
+from sandpost.selftest.attacker import Door, Log, Tenant
+from sandpost.selftest.case import Answer, Broken, Untried, shown
+from sandpost.selftest.catalogue import Named
+from sandpost.selftest.host import Look
+from sandpost.selftest.neighbour import Neighbour, Quiet
+
+LIMITS: Mapping[str, Any] = {"deadline": "3s", "blocked_after": "2s", "idle": "60s"}
+"""What tenants of cases have, so that a case takes seconds."""
+HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
+_HELLO = b'"Hello, world!"'
+_KNOWN = 1.2
+"""Seconds after which every worker knows a new tenant: a second is promised."""
+_NEXT = 5.0
+"""Seconds within which the tenant's next request must be served."""
+_LOG = 5.0
+"""Seconds within which his log must say what happened."""
+_STALL = 1.0
+"""No call of the neighbour takes longer."""
+_QUIET = 2.0
+"""Seconds for which the neighbour is measured before the first case."""
+
+Outcome = Literal["held", "broken", "untried"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of a case. `seen` is a few words; `neighbour` what its calls saw, None if nothing was tried."""
+
+    name: str
+    part: str
+    title: str
+    outcome: Outcome
+    seen: str
+    seconds: float
+    neighbour: Quiet | None
+
+
+class Runner:
+    """Everything that `cases` share: the door, the neighbour, the look at the host. Use `with`."""
+
+    def __init__(
+        self,
+        door: Door,
+        client: Client,
+        cases: Sequence[Named],
+        *,
+        look: Look | None,
+        log: Log,
+        limits: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._cases = cases
+        self._door, self._client, self._look, self._log = door, client, look, log
+        self._limits = {**LIMITS, **(limits or {})}
+        self._name = f"selftest-{secrets.token_hex(4)}"
+        self._beside = f"{self._name}-beside"
+        self._neighbour = Neighbour(self._call_neighbour)
+        self.quiet: Quiet
+        """What the neighbour saw before the first case."""
+
+    def __enter__(self) -> Self:
+        self._client.put_tenant(self._beside, {"limits": {**self._limits, "idle": 0}})
+        for one in self._cases:
+            self._client.put_tenant(self._tenant_of(one), {"limits": {**self._limits, **one.case.limits}})
+        # Until every worker knows them they would run with the host's defaults.
+        time.sleep(_KNOWN)
+        self._until_served(self._beside)
+        self._neighbour.__enter__()
+        began = time.monotonic()
+        time.sleep(_QUIET)
+        self.quiet = self._neighbour.since(began)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._neighbour.__exit__()
+        for name in (self._beside, *(self._tenant_of(one) for one in self._cases)):
+            with suppress(ClientError):
+                self._client.remove_tenant(name)
+
+    def try_case(self, one: Named) -> Verdict:
+        """Try one case, and look at all that must hold beside it."""
+        began = time.monotonic()
+        neighbour: Quiet | None = None
+        try:
+            seen = self._attempt(one)
+            outcome: Outcome = "held"
+        except Untried as why:
+            seen, outcome = str(why), "untried"
+        except Broken as why:
+            seen, outcome = str(why), "broken"
+        except OSError as error:
+            seen, outcome = f"the connection: {type(error).__name__} {shown(error)}", "broken"
+        except ClientError as error:
+            seen, outcome = f"the platform failed: {shown(error)}", "broken"
+        if outcome != "untried":
+            neighbour = self._neighbour.since(began)
+            if outcome == "held" and (harm := harmed(neighbour)):
+                seen, outcome = harm, "broken"
+        return Verdict(
+            name=one.name, part=one.case.part, title=one.case.title, outcome=outcome, seen=seen,
+            seconds=time.monotonic() - began, neighbour=neighbour,
+        )  # fmt: skip
+
+    def _attempt(self, one: Named) -> str:
+        name = self._tenant_of(one)
+        me = Tenant(self._door, self._client, self._look, self._log, tenant=name, neighbour=self._beside)
+        try:
+            self._until_served(name)
+            seen = one.case.attack(me)
+            self._until_served(name, "his next request")
+            if one.case.log:
+                self._check_log(name, one.case.log)
+        finally:
+            self._client.remove_tenant(name)
+        if self._look is not None and (left := self._look.strays()):
+            raise Broken(f"left behind: {shown(', '.join(left[:5]))}")
+        return seen
+
+    def _tenant_of(self, one: Named) -> str:
+        return f"{self._name}-{one.name.replace('_', '-')}"[:63]
+
+    def _until_served(self, tenant: str, what: str = "a first request") -> None:
+        """A tenant just made may be unknown to a worker for a moment, and one whose sandbox has ended gets another."""
+        patience = time.monotonic() + _NEXT
+        while True:
+            try:
+                answer = self._door.call(tenant, HELLO, timeout=_NEXT)
+                if (answer.status, answer.body) == (200, _HELLO):
+                    return
+                seen = f"{answer.status} {shown(answer.body)}"
+            except OSError as error:
+                seen = f"{type(error).__name__} {shown(error)}"
+            if time.monotonic() > patience:
+                raise Broken(f"{what} is not served within {_NEXT:g} s: {seen}")
+            time.sleep(0.1)
+
+    def _check_log(self, tenant: str, wanted: str) -> None:
+        patience = time.monotonic() + _LOG
+        while True:
+            records = self._log(tenant)
+            if records is None or any(wanted in record["msg"] for record in records):
+                return
+            if time.monotonic() > patience:
+                last = [record["msg"] for record in records[-3:]]
+                raise Broken(f"his log does not say `{wanted}`, but: {shown(last)}")
+            time.sleep(0.1)
+
+    def _call_neighbour(self) -> str:
+        try:
+            answer = self._door.call(self._beside, HELLO, timeout=10)
+        except Exception as error:
+            # Whatever it is, the neighbour was not served.
+            return f"{type(error).__name__} {shown(error)}"
+        return "" if _is_hello(answer) else f"{answer.status} {shown(answer.body)}"
+
+
+def harmed(seen: Quiet) -> str:
+    """Say how the neighbour was harmed; empty if he was not. Pure."""
+    if seen.failed:
+        return f"the neighbour lost {seen.failed} of {seen.calls} calls: {seen.why}"
+    if seen.slowest > _STALL:
+        return f"a call of the neighbour took {seen.slowest:.2f} s"
+    return ""
+
+
+def _is_hello(answer: Answer) -> bool:
+    return (answer.status, answer.body) == (200, _HELLO)

@@ -1,0 +1,48 @@
+"""Which limits of a running sandbox are met right now, seen from outside: those that end nothing.
+
+Nothing inside can make a look cost more than a few system calls, nor lead it elsewhere: `/tmp` is a mount of the
+sandbox's own that it cannot replace, and only its figures are read.
+"""
+
+import os
+from dataclasses import dataclass
+
+from sandpost.model.limits import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pressure:
+    """`refused` counts processes and threads that `limits.pids` did not let be, since the sandbox began."""
+
+    refused: int
+    tmp_full: bool
+    inodes_full: bool
+    files_full: bool
+
+
+def look(pid: int, limits: Limits, refused: int) -> Pressure | None:
+    """Look at the sandbox whose first process is `pid`; None if it is gone."""
+    try:
+        tmp = os.statvfs(f"/proc/{pid}/root/tmp")
+        open_files = _open_files(_runtime(pid))
+    except OSError:
+        return None
+    return Pressure(
+        refused=refused,
+        tmp_full=tmp.f_bfree == 0,
+        inodes_full=tmp.f_ffree == 0,
+        files_full=open_files >= limits.files,
+    )
+
+
+def _runtime(init: int) -> int:
+    """Return the pid of the runtime, the first child of the sandbox's init."""
+    with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
+        children = file.read().split()
+    return int(children[0]) if children else init
+
+
+def _open_files(pid: int) -> int:
+    folder = f"/proc/{pid}/fd"
+    # Since Linux 6.2 the size of the folder is their number; before, it is always 0.
+    return os.stat(folder).st_size or len(os.listdir(folder))

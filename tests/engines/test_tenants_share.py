@@ -1,0 +1,58 @@
+"""Two tenants that want all of something, and two sandboxes of one tenant: who is left with what."""
+
+import asyncio
+import os
+
+from sandpost.model.limits import Limits
+from support.engine_bed import Bed, MiB, Sandbox, until
+
+SPIN = """const {spawn} = require('child_process');
+for (let n = 0; n < %d; n++) spawn('sh', ['-c', 'while :; do :; done'], {stdio: 'ignore'}); return 1"""
+FILL = """const {spawn} = require('child_process');
+spawn(process.execPath, ['-e', 'const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1))'], {stdio: 'ignore'});
+return 1"""
+
+
+def test_a_tenant_with_more_busy_processes_gets_no_more_of_the_processors(bed: Bed) -> None:
+    cores = os.cpu_count() or 1
+
+    async def body() -> None:
+        many, few = await asyncio.gather(*(bed.make(limits=Limits(cpu=cores)) for _ in range(2)))
+        many.call(SPIN % (6 * cores))
+        few.call(SPIN % cores)
+        await asyncio.sleep(0.5)
+        before = [seconds(bed, box) for box in (many, few)]
+        await asyncio.sleep(3)
+        of_many, of_few = (seconds(bed, box) - was for box, was in zip((many, few), before, strict=True))
+        assert of_few > 0.6 * of_many
+
+    asyncio.run(body())
+
+
+def test_one_process_that_wants_memory_ends_its_sandbox_and_not_the_tenants_other(bed: Bed) -> None:
+    async def body() -> None:
+        one = await bed.make(limits=Limits(memory=128 * MiB))
+        other = await bed.make(group_id=one.spec.group_id, limits=Limits(memory=128 * MiB))
+        other.call("return 1")
+        one.call(FILL)
+        if bed.host.cgroups == 1:
+            # The kernel ends one process there, and tells; all others are ours to end.
+            assert await asyncio.to_thread(until, lambda: kills(bed, one) > 0, 10)
+            await bed.engine.kill(one.spec.sandbox_id, one.spec.group_id)
+        assert one.has_ended(10)
+        assert kills(bed, one) > 0
+        assert (other.call("return 1"), kills(bed, other)) == (1, 0)
+
+    asyncio.run(body())
+
+
+def seconds(bed: Bed, box: Sandbox) -> float:
+    used = bed.engine.consumption(box.spec.sandbox_id, box.spec.group_id)
+    assert used is not None
+    return used.cpu_seconds
+
+
+def kills(bed: Bed, box: Sandbox) -> int:
+    used = bed.engine.consumption(box.spec.sandbox_id, box.spec.group_id)
+    assert used is not None
+    return used.oom_kills

@@ -1,0 +1,49 @@
+"""A throw-away copy of the program with one wall taken out of its code, and a Python that runs it.
+
+The product has no switch that leaves a wall out; a test that must see a wall missing changes a copy of the code.
+"""
+
+import contextlib
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import sandpost
+
+_SOURCE = Path(sandpost.__file__).parent
+
+
+@contextlib.contextmanager
+def weakened(file: str, old: str, new: str) -> Iterator[str]:
+    """Yield the path of a `sandpost` command of the copy, in whose `file` the text `old` stands as `new`."""
+    folder = Path(tempfile.mkdtemp(prefix="sandpost-weakened-"))
+    try:
+        folder.chmod(0o755)
+        shutil.copytree(_SOURCE, folder / "src" / "sandpost", ignore=shutil.ignore_patterns("__pycache__"))
+        changed = folder / "src" / "sandpost" / file
+        text = changed.read_text()
+        assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
+        changed.write_text(text.replace(old, new))
+        yield str(_environment(folder))
+    finally:
+        shutil.rmtree(folder)
+
+
+def _environment(folder: Path) -> Path:
+    """Make a virtual environment of the same Python and packages, but for our own; return its `sandpost`."""
+    env = folder / "env"
+    packages = env / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    packages.mkdir(parents=True)
+    shutil.copy(Path(sysconfig.get_path("data")) / "pyvenv.cfg", env)
+    (env / "bin").mkdir()
+    (env / "bin" / "python").symlink_to(Path(sysconfig.get_path("scripts"), "python").resolve())
+    # A folder that is only named here has its own .pth files left alone, and with them the real program.
+    (packages / "paths.pth").write_text(f"{folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    command = env / "bin" / "sandpost"
+    command.write_text(
+        f"#!{env / 'bin' / 'python'}\nimport sys\nfrom sandpost.__main__ import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)
+    return command

@@ -1,0 +1,158 @@
+"""deploy/systemd/sandpost.service, as docs/operation.md says to use it."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sandpost.model.host import Host, load
+from support.http import Answer, request
+from support.machine import traces
+
+UNIT = Path(__file__).parents[2] / "deploy/systemd/sandpost.service"
+UNITS = Path("/etc/systemd/system")
+CONFIG = Path("/etc/sandpost.toml")
+GROUPS = Path("/sys/fs/cgroup")
+KEY = "test-key-of-the-machine"
+COUNT = "let n = 0; return function (cb) { cb(null, ++n) }"
+PATIENCE = 120.0
+
+
+class Service:
+    """The one installation of this machine, run by systemd."""
+
+    port = 8721
+
+    def call(self, tenant: str) -> Answer:
+        return request(self.port, "POST", f"/{tenant}?key={KEY}", COUNT, timeout=60)
+
+    def wait_until_healthy(self) -> None:
+        until(lambda: request(self.port, "GET", "/health").status == 200)
+
+    def wait_until_taken_over(self) -> None:
+        """Wait until a `serve` that was started again has adopted what it found."""
+        until(lambda: '"msg":"ready"' in journal(f"_PID={shown('MainPID')}"))
+
+    @property
+    def host(self) -> Host:
+        [path] = Path("/run/sandpost").glob("?/host.json")
+        return load(str(path))
+
+    def parts(self) -> set[int]:
+        """Pids of all processes of the service but `serve` itself."""
+        pids = {int(pid) for pid in Path(GROUPS, "system.slice/sandpost.service/cgroup.procs").read_text().split()}
+        return pids - {int(shown("MainPID"))}
+
+    def tenants_groups(self) -> list[Path]:
+        return sorted(Path(GROUPS, self.host.cgroup_parent).glob("t-*"))
+
+
+def systemctl(*arguments: str) -> str:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def shown(name: str) -> str:
+    return systemctl("show", "--property", name, "--value", "sandpost.service").strip()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, journal()
+        time.sleep(0.1)
+
+
+def journal(*matches: str) -> str:
+    command = ["journalctl", "--unit=sandpost", "--lines=100", *matches]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    shutil.copy(UNIT, UNITS)
+    extra = UNITS / "sandpost.service.d"
+    extra.mkdir()
+    (extra / "key.conf").write_text(f"[Service]\nEnvironment=SANDPOST_ADMIN_KEY={KEY}\n")
+    CONFIG.write_text("pool_size = 2\n")
+    systemctl("daemon-reload")
+    systemctl("start", "sandpost")
+    made = Service()
+    made.wait_until_healthy()
+    yield made
+    systemctl("stop", "sandpost")
+
+
+def test_parts_stand_in_the_service_and_sandboxes_outside(service: Service) -> None:
+    assert service.call("placed").json == 1
+    assert len(service.parts()) >= 4
+    assert shown("ControlGroup") == "/system.slice/sandpost.service"
+    assert shown("OOMPolicy") == "continue"
+    for group in service.tenants_groups():
+        assert group.parent.parent == GROUPS
+        assert (group / "memory.max").read_text() == f"{128 << 20}\n"
+
+
+def test_a_killed_serve_is_started_again_and_adopts_all(service: Service) -> None:
+    assert service.call("adopted").json == 1
+    parts = service.parts()
+    systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
+    service.wait_until_taken_over()
+    assert service.call("adopted").json == 2
+    assert parts <= service.parts()
+
+
+def test_a_reload_at_once_after_a_start_ends_nothing(service: Service) -> None:
+    assert service.call("hurried").json == 1
+    before = shown("NRestarts")
+    systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
+    until(lambda: shown("NRestarts") != before and shown("ActiveState") == "active")
+    systemctl("reload", "sandpost")
+    service.wait_until_taken_over()
+    assert service.call("hurried").json == 2
+    assert shown("ActiveState") == "active"
+
+
+def test_systemd_about_its_own_groups_changes_nothing_of_sandboxes(service: Service) -> None:
+    assert service.call("left-alone").json == 1
+    seen = [limits(group) for group in service.tenants_groups()]
+    systemctl("daemon-reload")
+    command = ["systemd-run", "--quiet", "--wait", "--property=MemoryMax=64M", "--property=CPUWeight=50"]
+    subprocess.run([*command, "--property=TasksMax=5", "/bin/true"], check=True, timeout=60)
+    systemctl("daemon-reload")
+    assert [limits(group) for group in service.tenants_groups()] == seen
+    assert {"cpu", "memory", "pids"} <= set((GROUPS / "cgroup.subtree_control").read_text().split())
+    assert service.call("left-alone").json == 2
+
+
+def test_a_reload_takes_up_limits_under_a_running_sandbox(service: Service) -> None:
+    assert service.call("reloaded").json == 1
+    CONFIG.write_text('pool_size = 2\n[limits]\nmemory = "160MiB"\n')
+    systemctl("reload", "sandpost")
+    until(lambda: {limits(group)["memory.max"] for group in service.tenants_groups()} == {f"{160 << 20}"})
+    assert service.call("reloaded").json == 2
+
+
+def test_a_stop_leaves_nothing(service: Service) -> None:
+    host = service.host
+    assert service.call("stopped").json == 1
+    systemctl("stop", "sandpost")
+    assert (shown("ActiveState"), shown("Result")) == ("inactive", "success")
+    assert not (left := traces(host)), f"left behind: {left}"
+    assert not os.path.exists(GROUPS / "system.slice/sandpost.service")
+    assert not re.search(r"Traceback|left behind", journal())
+
+
+def limits(group: Path) -> dict[str, str]:
+    names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cgroup.subtree_control")
+    return {name: (group / name).read_text().strip() for name in names}
