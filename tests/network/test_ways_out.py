@@ -34,6 +34,8 @@ from support.walls import Walls
 @contextlib.contextmanager
 def unseen(walls: Walls) -> Iterator[None]:
     """Nobody in the lab hears anything meanwhile: what is not answered may have been sent."""
+    # What came before may not have been taken down yet.
+    time.sleep(0.1)
     before = {name: len(server.seen) for name, server in walls.lab.servers.items()}
     yield
     time.sleep(0.05)

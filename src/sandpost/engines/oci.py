@@ -102,6 +102,10 @@ class OciEngine:
         )
 
     def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> pressure.Pressure | None:
+        owner = self._bundles.owner(sandbox_id)
+        if owner is None or owner.engine == "runsc":
+            # What its sentry counts and holds (processes, /tmp, open files) shows nothing of itself outside.
+            return None
         usage = self._groups.usage(group_id, sandbox_id)
         return pressure.look(pid, limits, usage.pids_refused) if usage is not None else None
 
