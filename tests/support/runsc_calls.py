@@ -1,6 +1,6 @@
 """The column of runsc beside the table of system calls: what gVisor's kernel answers to each, by itself.
 
-Seen with every argument all ones (`engines.test_gvisor`), as an unprivileged program. What is in neither set is made
+Seen with every argument all ones (`engines.test_runsc`), as an unprivileged program. What is in neither set is made
 by the sentry, which fails it or not as Linux would; none of it is a call of the host's kernel.
 """
 

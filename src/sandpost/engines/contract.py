@@ -113,7 +113,10 @@ class Engine(Protocol):
         """Read what it has used; None if it is gone."""
 
     def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> Pressure | None:
-        """Look which limits that end nothing are met now; None if it is gone. `pid` is its first process."""
+        """Look which limits that end nothing are met now. `pid` is its first process.
+
+        None if it is gone, or is of an engine that shows nothing of it outside.
+        """
 
     def memory(self) -> tuple[int, int]:
         """Return bytes used by all sandboxes together, and their bound."""
