@@ -86,6 +86,7 @@ class Bench:
             group_id=name,
             slot=self.ring.deal(),
             runtime="node",
+            engine=self.host.engine,
             limits=Limits(),
             stdout=self.sink,
             stderr=self.sink,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.measures import churn, first, growth, memory, programs, warm
+from bench.measures import churn, first, growth, gvisor, memory, programs, warm
 from bench.options import Options
 from bench.result import Result
 
@@ -27,5 +27,6 @@ ALL: dict[str, Measure] = {
     "idle": Measure("memory of an idle sandbox and of the platform's processes", memory.idle),
     "full": Measure("tenants that fill their memory, and a neighbour", memory.full),
     "churn": Measure("sandboxes made and ended one after another", churn.churn),
+    "gvisor": Measure("tenants on runsc beside tenants on runc", gvisor.gvisor),
     "growth": Measure("warm calls with 1, 100 and 1,000 tenants alive", growth.growth),
 }

@@ -56,6 +56,8 @@ def test_an_egress_policy_is_set_shown_and_told_to_the_controller(
         ({"limits": {"memory_guaranteed": "1GiB"}}, "above limits.memory"),
         ({"isolation": "per_request", "limits": {"memory": "48MiB"}}, "per_request_at_once"),
         ({"isolation": "per_planet"}, "isolation"),
+        ({"engine": "docker"}, "engine"),
+        ({"engine": "runsc"}, "scripts/install --gvisor"),
         ({"egress": "everything"}, "write `public`, `none` or `allow:`"),
         ({"egress": "allow:10.0.0.5:443"}, "private"),
         ({"egress": "allow:api.example.com:0"}, "no port from 1 to 65535"),
@@ -81,6 +83,18 @@ def test_a_wrong_put_is_told_and_changes_nothing(api: Installation, body: Any, t
     assert told in answer.json()["message"]
     assert answer.json()["fault"] == "caller"
     assert api.call("GET", "/api/tenants/wrong").status_code == 404
+
+
+def test_a_tenants_engine_is_set_told_and_put_back(api: Installation, controller: ScriptedController) -> None:
+    assert api.call("PUT", "/api/tenants/set", {}).json()["engine"] is None
+    assert api.call("PUT", "/api/tenants/set", {"engine": "runc"}).json()["engine"] == "runc"
+    told = controller.told[-1]
+    assert isinstance(told, TenantChanged)
+    assert told.tenant.engine == "runc"
+    wait_for(lambda: controller.engines[-1:] == [["runc"]])
+    assert api.call("PUT", "/api/tenants/set", {"state": "active"}).json()["engine"] == "runc"
+    assert api.call("PUT", "/api/tenants/set", {"engine": None}).json()["engine"] is None
+    wait_for(lambda: controller.engines[-1:] == [[]])
 
 
 @pytest.mark.parametrize("name", ["A", "-a", "a" * 64, "%00", "a%20b", "api", "logs", "health", "metrics", "ä", "a.b"])

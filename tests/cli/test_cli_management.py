@@ -220,7 +220,7 @@ def test_ps_lists_sandboxes(sandpost: Run, place: tuple[Installation, ScriptedCo
     lines = sandpost("ps").stdout.splitlines()
     assert lines[0].split()[:3] == ["SANDBOX", "PHASE", "TENANT"]
     assert lines[1].split() == [
-        "0123456789ab", "assigned", "acme", "node", "10m", "30s", "12", "0", "20", "MiB", "1.50s", "9",
+        "0123456789ab", "assigned", "acme", "runc", "node", "10m", "30s", "12", "0", "20", "MiB", "1.50s", "9",
     ]  # fmt: skip
     assert lines[2].split()[:3] == ["0123456789ac", "pooled", "-"]
     assert [one["sandbox_id"] for one in json.loads(sandpost("ps", "--json", "--tenant", "acme").stdout)] == [

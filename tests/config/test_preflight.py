@@ -94,6 +94,17 @@ def test_a_good_machine_is_told_so() -> None:
         ({"architecture": "aarch64"}, "kernel", ["aarch64", "x86_64"]),
         ({"cgroup2": frozenset({"cpu", "pids"})}, "cgroups", ["memory", "cgroup_enable=memory"]),
         ({"cgroup2": frozenset({"cpu"}), "cgroup1": frozenset({"memory", "pids"})}, "cgroups", ["one version"]),
+        ({"engine": "runsc"}, "gvisor", ["engine.runtime", "scripts/install --gvisor", "oci.runsc"]),
+        (
+            {"engine": "runsc", "runsc": "/bin/runsc", "runsc_version": "runsc version VERSION_MISSING"},
+            "gvisor",
+            ["--gvisor"],
+        ),
+        (
+            {"engine": "runsc", "runsc": "/bin/runsc", "runsc_version": "runsc version release-20221107.0"},
+            "gvisor",
+            ["20221107", "20260905", "--gvisor"],
+        ),
         ({"runtime": "", "runtime_mode": 0}, "runtime", ["runc is missing", "apt-get install runc", "oci.runtime"]),
         (
             {"runtime": "", "runtime_mode": 0, "runtime_given": "rucn"},
@@ -186,6 +197,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
     ("changes", "name"),
     [
         ({"runtime_version": DEBIANS}, "runtime"),
+        ({"runsc": "/bin/runsc", "runsc_version": "runsc version release-20221107.0"}, "gvisor"),
         ({"memory_available": 100 * MiB}, "memory"),
         ({"disk_free": {"/var": 500 * MiB}}, "disk"),
         ({"pid_max": 4096}, "pids"),
@@ -221,6 +233,15 @@ def test_the_runc_that_was_built_stands_before_the_one_on_the_path(
     assert machine.oci_runtime() == str(built)
     assert machine.oci_runtime("/bin/true") == "/bin/true"
     assert machine.oci_runtime("/nowhere/runc") == ""
+
+
+def test_runsc_alone_is_enough_where_it_makes_the_sandboxes() -> None:
+    built = "runsc version 20260905035102-160fafc42237\nspec: 1.2.1"
+    findings = preflight.judge(
+        good(engine="runsc", runtime="", runtime_version="", runsc="/x/runsc", runsc_version=built)
+    )
+    assert {finding.level for finding in findings} == {"ok"}
+    assert preflight.is_good_runsc(built)
 
 
 def test_several_lacks_are_told_at_once() -> None:

@@ -18,7 +18,7 @@ from sandpost.controller.lifecycle import Fleet, Forbidden, Sandbox
 from sandpost.controller.record import ProxyKey, Record
 from sandpost.model.ends import ALL
 from sandpost.model.errors import EngineError, NoRoom
-from sandpost.model.limits import Limits, MiB, Tenant
+from sandpost.model.limits import EngineName, Limits, MiB, Tenant
 from sandpost.model.messages import Ask, Assigned, Gone, Granted, Leaving, Refused, Route, Table
 
 SLOTS = 5
@@ -88,6 +88,8 @@ class World:
         self.answers: dict[tuple[int, int], int] = {}
         self.room = True
         self.limits_fail = False
+        self.tenants = dict(TENANTS)
+        """As the store has them."""
         self.ways: dict[int, tuple[str, str]] = {}
         """The firewall: tenant and policy of each slot that is let out."""
         self.fuse: int | None = None
@@ -146,7 +148,7 @@ class Hands:
         self.world.step()
         self.world.roster = set(proxies)
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         self.world.step()
         if self.world.limits_fail:
             raise EngineError("the group cannot be written")
@@ -199,7 +201,7 @@ class Hands:
         assert self.world.records[sandbox.sandbox_id].phase == "starting"
         self.to_start.append(sandbox)
 
-    def fits(self, starting: int) -> bool:
+    def fits(self, engine: EngineName, starting: list[EngineName]) -> bool:
         return self.world.room
 
 
@@ -229,7 +231,7 @@ class Life(RuleBasedStateMachine):
             self.disconnect(proxy)
         self.hands = Hands(self.world)
         fleet = Fleet(self.hands, self.hands, host_port=lambda slot: (str(slot), 8000))
-        policy = Policy(image="i", defaults=Limits(), pool_size=POOL, parallel_starts=2, queue=4)
+        policy = Policy(image="i", engine="runc", defaults=Limits(), pool_size=POOL, parallel_starts=2, queue=4)
         self.desk = Desk(fleet, self.hands, policy)
         fuse, self.world.fuse = self.world.fuse, None
         # As `Ways.begin`: whose record does not say that he has a tenant loses what he has.
@@ -399,7 +401,7 @@ class Life(RuleBasedStateMachine):
             if proxy.connection:
                 seq = next(self.seqs)
                 proxy.asked[proxy.connection].add(seq)
-                value = TENANTS[tenant]
+                value = self.world.tenants[tenant]
                 ask = Ask(seq=seq, tenant=value, exclusive=value.isolation == "per_request")
                 self.run(self.desk.ask, proxy.key, ask, self.now)
 
@@ -434,8 +436,21 @@ class Life(RuleBasedStateMachine):
         if state == "removed":
             self.run(self.desk.tenant_removed, tenant, self.now)
         else:
-            changed = msgspec.structs.replace(TENANTS[tenant], state=state, egress=egress)
+            changed = msgspec.structs.replace(self.world.tenants[tenant], state=state, egress=egress)
             self.run(self.desk.tenant_changed, changed, self.now)
+
+    @rule(tenant=st.sampled_from(sorted(TENANTS)), engine=st.sampled_from([None, "runc", "runsc"]))
+    def tenant_moves_to_another_engine(self, tenant: str, engine: Any) -> None:
+        changed = msgspec.structs.replace(self.world.tenants[tenant], engine=engine)
+        self.world.tenants[tenant] = changed
+        self.run(self.desk.tenant_changed, changed, self.now)
+        # The api tells a controller that was killed meanwhile again when it is back.
+        self.world.fuse = None
+        self.run(self.desk.tenant_changed, changed, self.now)
+
+    @rule()
+    def engines_are_told(self) -> None:
+        self.run(self.desk.engines_told, {one.engine for one in self.world.tenants.values() if one.engine})
 
     # --- what always holds ----------------------------------------------------------------------------------
 
@@ -496,6 +511,7 @@ class Life(RuleBasedStateMachine):
             memory = sum(one.record.limits.memory for one in exclusive)
             assert memory <= TENANTS[name].limits.memory
         for (name, _), sandbox in fleet.routes.items():
+            assert sandbox.record.engine == (self.world.tenants[name].engine or "runc")
             assert sandbox.phase == "assigned"
             assert sandbox.record.tenant == name
 
@@ -537,7 +553,7 @@ def fleet() -> Fleet:
 
 
 def test_a_sandbox_never_returns_to_the_pool(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", "node", "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
     fleet.pooled(sandbox)
     assert fleet.assign(sandbox, "a", Limits(), 2.0, egress="public") is not None
     with pytest.raises(Forbidden):
@@ -545,7 +561,7 @@ def test_a_sandbox_never_returns_to_the_pool(fleet: Fleet) -> None:
 
 
 def test_a_sandbox_is_given_to_one_tenant_once(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", "node", "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
     fleet.assign(sandbox, "a", Limits(), 2.0, egress="public")
     with pytest.raises(Forbidden):
         fleet.assign(sandbox, "b", Limits(), 3.0, egress="public")
@@ -555,7 +571,7 @@ def test_a_sandbox_is_given_to_one_tenant_once(fleet: Fleet) -> None:
 
 
 def test_nothing_follows_gone(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", "node", "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
     fleet.end(sandbox, "platform", "")
     with pytest.raises(Forbidden):
         fleet.pooled(sandbox)

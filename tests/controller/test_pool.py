@@ -91,6 +91,10 @@ def test_shares_add_up_to_no_more_than_the_whole(parts: int, memory: int, cpu: f
 
 
 def test_what_is_fixed_at_the_start_decides_whether_the_pool_fits() -> None:
-    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, pids=8, deadline=1), Limits())
+    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, pids=8, deadline=1), Limits(), "runc")
+    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, deadline=1), Limits(), "runsc")
+    # gVisor counts a program's processes itself.
+    assert not pool.fits_pool(Limits(pids=8), Limits(), "runsc")
     for other in (Limits(tmp=1 * MiB), Limits(tmp_inodes=1), Limits(files=64), Limits(programs=1)):
-        assert not pool.fits_pool(other, Limits())
+        assert not pool.fits_pool(other, Limits(), "runc")
+        assert not pool.fits_pool(other, Limits(), "runsc")

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from sandpost.controller import room
 from sandpost.controller.room import Candidate, Memory, MiB
+from sandpost.model.engines import ENGINES
+from sandpost.model.limits import EngineName
 
 GiB = 1 << 30
 
@@ -31,17 +33,23 @@ def test_the_marks_stand_in_order_below_the_bound(bound: int) -> None:
     assert 0 < one.soft < one.hard < bound
 
 
-@given(used=st.integers(0, 2 * GiB), starting=st.integers(0, 8))
-def test_what_fits_leaves_no_pressure(used: int, starting: int) -> None:
+engines = st.sampled_from(ENGINES)
+
+
+@given(used=st.integers(0, 2 * GiB), engine=engines, starting=st.lists(engines, max_size=8))
+def test_what_fits_leaves_no_pressure(used: int, engine: EngineName, starting: list[EngineName]) -> None:
     one = memory(used)
-    if room.fits(one, starting):
-        assert room.pressure(memory(used + (1 + starting) * room.IDLE_COST)) == "none"
+    if room.fits(one, engine, starting):
+        more = room.idle_cost(engine) + sum(map(room.idle_cost, starting))
+        assert room.pressure(memory(used + more)) == "none"
 
 
 def test_the_machines_own_memory_counts() -> None:
-    assert room.fits(memory(0, available=2 * GiB), 0)
-    assert not room.fits(memory(0, available=int(1.61 * GiB)), 0)
-    assert not room.fits(memory(0, available=int(1.63 * GiB)), 4)
+    assert room.fits(memory(0, available=2 * GiB), "runc", [])
+    assert not room.fits(memory(0, available=int(1.61 * GiB)), "runc", [])
+    assert not room.fits(memory(0, available=int(1.63 * GiB)), "runc", ["runc"] * 4)
+    assert room.fits(memory(0, available=int(1.64 * GiB)), "runc", [])
+    assert not room.fits(memory(0, available=int(1.64 * GiB)), "runsc", [])
 
 
 @given(used=st.integers(0, 4 * GiB))

@@ -80,10 +80,12 @@ async def differences(bed: Bed, prober: Path, calls: list[Call]) -> list[str]:
     ]
 
 
+@pytest.mark.engine("runc")
 def test_every_system_call_gets_what_the_table_says(bed: Bed, prober: Path) -> None:
     assert asyncio.run(differences(bed, prober, list(sweep()))) == []
 
 
+@pytest.mark.engine("runc")
 def test_arguments_decide_where_the_table_looks_at_them(bed: Bed, prober: Path) -> None:
     assert asyncio.run(differences(bed, prober, list(edges()))) == []
 

@@ -55,11 +55,18 @@ def test_a_tenant_keeps_what_was_set_for_it_and_its_first_date(writer: Writer) -
     writer.put_tenant(TenantRecord(name="acme", limits={"memory": 1 << 30}, created_at=10.0))
     writer.put_tenant(
         TenantRecord(
-            name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0, egress="none"
+            name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=99.0, egress="none",
+            engine="runsc",
         )
-    )
+    )  # fmt: skip
     expected = TenantRecord(
-        name="acme", state="suspended", isolation="per_request", limits={"cpu": 0.5}, created_at=10.0, egress="none"
+        name="acme",
+        state="suspended",
+        isolation="per_request",
+        limits={"cpu": 0.5},
+        created_at=10.0,
+        egress="none",
+        engine="runsc",
     )
     assert writer.tenant("acme") == expected
     assert writer.tenant("other") is None
@@ -74,6 +81,20 @@ def test_a_readers_tenant_has_its_egress_policy_public_unless_it_was_set(writer:
         "open": "public",
         "listed": "allow:api.example.com",
     }
+
+
+def test_engines_are_named_that_tenants_are_set_to_and_readers_see_them(writer: Writer, reader: Reader) -> None:
+    assert writer.engines() == {}
+    writer.put_tenant(TenantRecord(name="b", engine="runsc"))
+    writer.put_tenant(TenantRecord(name="a", engine="runsc"))
+    writer.put_tenant(TenantRecord(name="c"))
+    assert writer.engines() == {"runsc": "a"}
+    assert reader.refresh()
+    engines = [getattr(reader.tenant(name), "engine", "") for name in ("a", "c")]
+    assert engines == ["runsc", None]
+    writer.put_tenant(TenantRecord(name="a"))
+    writer.remove_tenant("b")
+    assert writer.engines() == {}
 
 
 def test_tenants_are_listed_by_name(writer: Writer) -> None:

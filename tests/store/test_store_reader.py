@@ -212,7 +212,8 @@ def test_ten_thousand_tenants_do_not_cost_each_refresh(store_path: str) -> None:
     # One transaction: what is measured is the reader.
     with writer._transaction() as db:
         db.executemany(
-            "INSERT INTO tenants VALUES (?, 'active', 'per_tenant', ?, 1.0, 2, 'public')",
+            "INSERT INTO tenants (name, state, isolation, limits, created_at, rev)"
+            " VALUES (?, 'active', 'per_tenant', ?, 1.0, 2)",
             ((f"t{n}", f'{{"pids":{n}}}') for n in range(10_000)),
         )
         db.executemany(

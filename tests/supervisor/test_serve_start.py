@@ -18,6 +18,8 @@ from sandpost.config import DEFAULTS, load
 from sandpost.config import host as host_file
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import Host
+from sandpost.store import TenantRecord
+from sandpost.store.sqlite import SqliteWriter
 from sandpost.supervisor import layout, main, start
 from sandpost.supervisor.aside import Aside
 from supervisor.stand import until
@@ -162,6 +164,24 @@ def test_a_wrong_oci_runtime_is_told_by_its_setting_and_path(
     assert "runc is missing" not in done.stderr
 
 
+def test_a_missing_runsc_stops_the_start_where_it_is_to_make_the_sandboxes(top: Path) -> None:
+    done = serve(top, ENGINE_RUNTIME="runsc", OCI_RUNSC="/nowhere/runsc")
+    assert done.returncode == 1
+    assert "`engine.runtime` is runsc" in done.stderr
+    assert "scripts/install --gvisor" in done.stderr
+
+
+def test_a_missing_runsc_stops_the_start_where_a_tenant_is_set_to_it(top: Path) -> None:
+    os.close(layout.lock_state(str(top / "state")))
+    store = SqliteWriter(str(top / "state" / "store" / "sandpost.db"))
+    store.put_tenant(TenantRecord(name="acme", engine="runsc"))
+    store.close()
+    done = serve(top, OCI_RUNSC="/nowhere/runsc")
+    assert done.returncode == 1
+    assert "tenant `acme` is set to the engine runsc" in done.stderr
+    assert "scripts/install --gvisor" in done.stderr
+
+
 def test_a_missing_firewall_program_is_told_with_the_package(top: Path) -> None:
     bare = top / "bin"
     bare.mkdir()
@@ -224,7 +244,7 @@ def test_the_first_key_is_made_by_the_apis_user(top: Path, monkeypatch: pytest.M
     layout.make_folders(host)
     monkeypatch.setattr("sandpost.store.first_key", look)
     uid, gid = host.users.api, host.users.gid
-    said = Aside(lambda: start._ensure_key(host, None)).result()
+    said = Aside(lambda: start._ensure_key(host, None, runs=True)).result()
     assert said == f"{(uid,) * 3} {(gid,) * 3} [] False"
 
 

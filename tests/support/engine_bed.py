@@ -24,6 +24,7 @@ from sandpost.model.limits import Limits
 from sandpost.model.names import new_sandbox_id
 from sandpost.supervisor import layout
 from sandpost.walls.cgroups import mounts
+from support.gvisor import RUNSC
 
 IMAGES = "/var/lib/sandpost/image"
 RUN_ROOT = "/run/sandpost"
@@ -62,6 +63,7 @@ def make_host(run_dir: str, *, instance: int = 15, **changes: Any) -> Host:
         "sandbox_network": f"198.{18 + instance // 8}.{instance % 8 * 32}.0/19",
         "sandbox_uids": 1_900_000_000 + instance * 65536,
         "runtime_command": machine.oci_runtime(),
+        "runsc_command": RUNSC,
         "cgroups": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "pool_size": 0,
         "parallel_starts": 3,
@@ -166,6 +168,7 @@ class Bed:
             group_id=group_id or name,
             slot=self._slot if slot is None else slot,
             runtime="node",
+            engine=self.host.engine,
             limits=limits or Limits(),
             stdout=ends[0],
             stderr=ends[1],

@@ -28,6 +28,7 @@ from sandpost.model.limits import Limits
 from sandpost.model.messages import (
     AskStatus,
     Done,
+    Engines,
     Hello,
     ListSandboxes,
     Sandboxes,
@@ -86,6 +87,7 @@ class ScriptedController:
         self.silent = False
         self.proxies = host.workers
         self.told: list[TenantChanged | TenantRemoved] = []
+        self.engines: list[list[str]] = []
         self.hellos: list[Hello] = []
         self.taken: queue.Queue[str] = queue.Queue()
         self._loop = asyncio.new_event_loop()
@@ -139,6 +141,8 @@ class ScriptedController:
     def _on_message(self, channel: Channel[ToController], message: ToController, _fds: list[int]) -> None:
         if isinstance(message, Hello):
             self.hellos.append(message)
+        if isinstance(message, Engines):
+            self.engines.append(list(message.engines))
         if isinstance(message, TenantChanged | TenantRemoved):
             self.told.append(message)
         if isinstance(message, UsageTaken):

@@ -11,10 +11,11 @@ from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import Unavailable
-from sandpost.model.limits import Tenant
+from sandpost.model.limits import EngineName, Tenant
 from sandpost.model.messages import (
     AskStatus,
     Done,
+    Engines,
     FromController,
     Hello,
     ListSandboxes,
@@ -88,6 +89,10 @@ class Controller:
         seq = next(self._seq)
         status: Status = await self._ask(seq, AskStatus(seq=seq))
         return status
+
+    def tell_engines(self, engines: list[EngineName]) -> None:
+        """Say which engines tenants are set to; lost without a connection, and said again at the next."""
+        self._line.send(Engines(engines=engines))
 
     async def tell(self, name: str, tenant: Tenant | None) -> bool:
         """Say that tenant `name` is now `tenant`, or (None) that it is removed; whether that was acknowledged."""

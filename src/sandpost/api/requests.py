@@ -94,6 +94,8 @@ def changed(record: TenantRecord, change: TenantChange, defaults: Limits) -> Ten
         fields["state"] = change.state
     if change.isolation is not msgspec.UNSET:
         fields["isolation"] = change.isolation
+    if change.engine is not msgspec.UNSET:
+        fields["engine"] = change.engine
     if change.egress is not msgspec.UNSET:
         fields["egress"] = parse_egress(change.egress).text
     if change.limits is not msgspec.UNSET:

@@ -36,6 +36,10 @@ class Service:
         """Let the controller know of a tenant's new settings; whether it took them up."""
         return await self.controller.tell(record.name, record.tenant(self.host.defaults))
 
+    async def tell_engines(self) -> None:
+        """Let the controller know which engines tenants are set to: those get a pool of their own."""
+        self.controller.tell_engines(sorted(await self.store(lambda writer: writer.engines())))
+
     async def close(self) -> None:
         """Let go."""
         if self._reconciling is not None:
@@ -55,6 +59,7 @@ class Service:
 
     async def _reconcile(self) -> None:
         try:
+            await self.tell_engines()
             names = sorted({info.tenant for info in await self.controller.sandboxes(None) if info.tenant is not None})
             for name in names:
                 record = await self.store(lambda writer, name=name: writer.tenant(name))  # type: ignore[misc]

@@ -7,7 +7,9 @@ from sandpost.api.route import PAGING, Answer, Asked, Route
 from sandpost.api.service import Service
 from sandpost.api.views import TenantChange, TenantPut, Tenants, TenantView
 from sandpost.logs.setup import get_logger
-from sandpost.model.errors import UnknownTenant
+from sandpost.model.engines import HOW_TO_GET
+from sandpost.model.errors import InvalidValue, UnknownTenant
+from sandpost.model.limits import EngineName
 from sandpost.store import TenantRecord, Writer
 
 log = get_logger()
@@ -35,6 +37,8 @@ async def get_tenant(service: Service, asked: Asked) -> Answer:
 async def put_tenant(service: Service, asked: Asked) -> Answer:
     """Register a tenant or change it."""
     name, change, defaults = asked.path["tenant"], asked.body, service.host.defaults
+    if change.engine and not service.host.command(change.engine):
+        raise no_engine(change.engine)
 
     def work(writer: Writer) -> tuple[bool, TenantRecord]:
         # The store's one thread does both: nobody changes the tenant between reading and writing it.
@@ -49,6 +53,7 @@ async def put_tenant(service: Service, asked: Asked) -> Answer:
         own=sorted(record.limits),
     )  # fmt: skip
     applied = await service.tell(record)
+    await service.tell_engines()
     view = TenantView.of(record, defaults)
     put = TenantPut(**{field: getattr(view, field) for field in view.__struct_fields__}, applied=applied)
     return Answer(201 if is_new else 200, put)
@@ -60,10 +65,19 @@ async def delete_tenant(service: Service, asked: Asked) -> Answer:
     removed = await service.store(lambda writer: writer.remove_tenant(name))
     # Told in any case: whoever repeats a request whose answer was lost still gets the sandboxes ended.
     await service.controller.tell(name, None)
+    await service.tell_engines()
     if not removed:
         raise unknown(name)
     log.info("tenant removed", tenant=name)
     return Answer(204)
+
+
+def no_engine(engine: EngineName) -> InvalidValue:
+    """Return the error of an engine that this host has not."""
+    return InvalidValue(
+        f"`engine` is {engine}, and the host has none that works: {HOW_TO_GET[engine]}, then send SIGHUP to"
+        " `sandpost serve`"
+    )
 
 
 def unknown(name: str) -> UnknownTenant:

@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from sandpost.auth.keys import Key
 from sandpost.model.bounds import BOUNDS
 from sandpost.model.ends import End
-from sandpost.model.limits import Isolation, Limits, TenantState
+from sandpost.model.limits import EngineName, Isolation, Limits, TenantState
 from sandpost.model.messages import Phase, SandboxInfo, Status, UsageItem
 from sandpost.store import TenantRecord
 
@@ -44,16 +44,24 @@ class TenantChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     state: TenantState | UnsetType = UNSET
     isolation: Isolation | UnsetType = UNSET
     egress: Annotated[str, Meta(max_length=MAX_EGRESS, description=_EGRESS)] | UnsetType = UNSET
+    engine: Annotated[
+        EngineName | UnsetType | None,
+        Meta(description="What makes its sandboxes; null: the host's `engine.runtime` again."),
+    ] = UNSET
     limits: LimitsChange | UnsetType = UNSET
 
 
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
-    """A registered tenant. `limits` are those in force, `own` names those that were set for this tenant."""
+    """A registered tenant. `limits` are those in force, `own` names those that were set for this tenant.
+
+    `engine` null: the host's.
+    """
 
     name: str
     state: TenantState
     isolation: Isolation
     egress: str
+    engine: EngineName | None
     limits: Limits
     own: list[str]
     created_at: float
@@ -68,6 +76,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
             state=record.state,
             isolation=record.isolation,
             egress=record.egress,
+            engine=record.engine,
             limits=tenant.limits,
             own=own,
             created_at=record.created_at,
@@ -189,6 +198,7 @@ class SandboxView(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     tenant: str | None
     runtime: str
+    engine: EngineName
     started_at: float
     assigned_at: float | None
     last_call_at: float | None

@@ -65,12 +65,26 @@ def ps(options: Options, tenant: str | None) -> None:
         return
     now = time.time()
     show.table(
-        ("SANDBOX", "PHASE", "TENANT", "RUNTIME", "AGE", "LAST CALL", "CALLS", "NOW", "MEMORY", "CPU", "PIDS"),
+        (
+            "SANDBOX",
+            "PHASE",
+            "TENANT",
+            "ENGINE",
+            "RUNTIME",
+            "AGE",
+            "LAST CALL",
+            "CALLS",
+            "NOW",
+            "MEMORY",
+            "CPU",
+            "PIDS",
+        ),
         [
             (
                 one.sandbox_id,
                 one.phase,
                 one.tenant or "-",
+                one.engine,
                 one.runtime,
                 show.ago(one.started_at, now),
                 show.ago(one.last_call_at, now),

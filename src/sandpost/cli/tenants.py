@@ -10,6 +10,7 @@ from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
 from sandpost.model.bounds import BOUNDS, format_limit
+from sandpost.model.engines import ENGINES
 
 if TYPE_CHECKING:
     from sandpost.api.views import TenantPut
@@ -79,16 +80,25 @@ def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     help="What its code reaches outside: public, none, or allow: with domains and addresses, such as "
     "allow:api.example.com:443,*.example.org,203.0.113.0/24.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice([*ENGINES, "default"]),
+    help="What makes its sandboxes: runc, or runsc (gVisor, the stronger wall).",
+)
 @_limits
 @common
 @pass_options
-def set_tenant(options: Options, /, name: str, isolation: str | None, egress: str | None, **limits: str | None) -> None:
+def set_tenant(
+    options: Options, /, name: str, isolation: str | None, egress: str | None, engine: str | None, **limits: str | None
+) -> None:
     """Register a tenant or change it. What is not named stays; `default` puts a limit back."""
     change: dict[str, Any] = {}
     if isolation is not None:
         change["isolation"] = isolation
     if egress is not None:
         change["egress"] = egress
+    if engine is not None:
+        change["engine"] = None if engine == "default" else engine
     given = {limit: None if value == "default" else value for limit, value in limits.items() if value is not None}
     if given:
         change["limits"] = given
@@ -164,6 +174,7 @@ def _show(options: Options, one: Any) -> None:
             ("state", one.state),
             ("isolation", one.isolation),
             ("egress", one.egress),
+            ("engine", one.engine or "the host's"),
             ("registered", show.time_of(one.created_at)),
         ]
     )

@@ -14,6 +14,7 @@ from sandpost.model.host import INSTANCES, Host, Users
 
 LIVE = (
     "trusted_proxies",
+    "runsc_command",
     "pool_size",
     "parallel_starts",
     "queue",
@@ -41,6 +42,7 @@ def make(
     runtime_command: str,
     cgroups: int,
     cores: int,
+    runsc_command: str = "",
     names: Names = NO_NAMES,
 ) -> Host:
     """Return the installation that `settings` describe at place `instance`. Pure."""
@@ -66,6 +68,8 @@ def make(
         sandbox_network=str(network),
         sandbox_uids=ids + OWN_IDS,
         runtime_command=runtime_command,
+        runsc_command=runsc_command,
+        engine=settings["engine.runtime"],
         cgroups=cgroups,
         pool_size=settings["pool_size"],
         parallel_starts=settings["parallel_starts"] or cores + 1,

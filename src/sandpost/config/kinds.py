@@ -186,6 +186,18 @@ def _resolver(text: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def choice(*words: str) -> Kind:
+    """Return the kind of a setting that is one of a few words."""
+
+    def parse(raw: Any) -> str:
+        text = _text(raw).strip()
+        if text not in words:
+            raise ConfigError(f"`{text}` is not one of {', '.join(words)}")
+        return text
+
+    return Kind("choice", parse)
+
+
 TEXT = Kind("text", _text)
 KEY = Kind("key", _key)
 PATH = Kind("path", _path)

@@ -11,7 +11,7 @@ import stat
 import subprocess
 from collections.abc import Sequence
 
-from sandpost.config import features, foreign, names
+from sandpost.config import features, foreign, names, preflight
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
@@ -34,6 +34,8 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
     given = settings["oci.runtime"]
     runtime = oci_runtime(given)
     version = _start([runtime, "--version"]) if runtime else None
+    runsc = runsc_program(settings)
+    runsc_version = _start([runsc, "--version"]) if runsc else None
     nft = binaries.get("nft", "")
     probe = _start([nft, "--check", "--file", "-"], features.script(*features.FEATURES)) if nft else None
     rules = _start([nft, "--json", "list", "ruleset"]) if nft else None
@@ -51,6 +53,9 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         runtime=runtime,
         runtime_mode=_mode_and_device(given)[0],
         runtime_version=_finish(version)[0] if version else "",
+        runsc=runsc,
+        runsc_version=_finish(runsc_version)[0] if runsc_version else "",
+        engine=settings["engine.runtime"],
         filters=frozenset(_text("/proc/sys/kernel/seccomp/actions_avail").split()),
         nft_error=nft_error,
         firewall_lacks=_lacking(nft) if probe and _finish(probe)[1] and not nft_error else (),
@@ -105,6 +110,28 @@ def oci_runtime(setting: str = DEFAULTS["oci.runtime"]) -> str:
     if setting == DEFAULTS["oci.runtime"] and os.access(built, os.X_OK):
         return built
     return shutil.which(setting) or ""
+
+
+def runsc_program(settings: Settings) -> str:
+    """Return the path of runsc; empty: there is none.
+
+    By the default's name it is the one that was built beside our sources, where there is one.
+    """
+    if settings["oci.runsc"] == DEFAULTS["oci.runsc"] and os.access(built_runsc(), os.X_OK):
+        return built_runsc()
+    return shutil.which(settings["oci.runsc"]) or ""
+
+
+def read_runsc(settings: Settings) -> str:
+    """Return the path of a runsc that can make sandboxes; empty: there is none."""
+    path = runsc_program(settings)
+    asked = _start([path, "--version"]) if path else None
+    return path if asked and preflight.is_good_runsc(_finish(asked)[0]) else ""
+
+
+def built_runsc() -> str:
+    """Return where `scripts/install --gvisor` puts runsc."""
+    return os.path.join(os.path.dirname(program.source_folder()), ".tools", "bin", "runsc")
 
 
 def port_error(address: tuple[str, int], setting: str = "listen") -> str:

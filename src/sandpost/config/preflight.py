@@ -13,8 +13,10 @@ from typing import Literal
 from sandpost.config import runtime_fixes
 from sandpost.config.features import FEATURES
 from sandpost.config.table import DEFAULTS
+from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
+from sandpost.model.limits import EngineName
 
 Level = Literal["ok", "warn", "fatal"]
 MiB, GiB = 1 << 20, 1 << 30
@@ -30,6 +32,9 @@ _ENDING = 10
 _TENANTS = 100
 """So many tenants at their limits at least the kernel's table of connections should have room for."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
+RUNSC_LEAST = 20260905
+"""The day of the release that `scripts/install --gvisor` builds; older ones lack options that we give."""
+_RUNSC = re.compile(r"runsc version \D*(20\d{6})")
 _LEAST_RUNC = runtime_fixes.Version(1, 1, 0)
 _LIBSECCOMP = re.compile(r"^libseccomp: (\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 _SPEC = re.compile(r"^spec: \d", re.MULTILINE)
@@ -77,6 +82,11 @@ class Machine:
     """All that it prints for `--version`."""
     filters: frozenset[str]
     """What a system call filter can answer (/proc/sys/kernel/seccomp/actions_avail)."""
+    runsc: str = ""
+    """Path of runsc."""
+    runsc_version: str = ""
+    engine: EngineName = "runc"
+    """What is to make sandboxes."""
     nft_error: str
     """What `nft list ruleset` said, if it failed."""
     firewall_lacks: tuple[str, ...] = ()
@@ -124,7 +134,14 @@ class Finding:
 
 def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
-    findings = [_root(machine), _kernel(machine), _cgroups(machine), _runtime(machine), _seccomp(machine)]
+    findings = [
+        _root(machine),
+        _kernel(machine),
+        _cgroups(machine),
+        _runtime(machine),
+        _runsc(machine),
+        _seccomp(machine),
+    ]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
     findings += [_devices(machine), _program(machine), _memory(machine), _state(machine)]
@@ -201,6 +218,8 @@ def _cgroups(machine: Machine) -> Finding:
 
 def _runtime(machine: Machine) -> Finding:
     if not machine.runtime:
+        if machine.engine != "runc":
+            return Finding("runtime", "ok", f"no runc; sandboxes are made by {machine.engine}")
         return Finding("runtime", "fatal", _no_runtime(machine.runtime_given, machine.runtime_mode))
     version = runtime_fixes.parse(machine.runtime_version)
     if version is None or not _SPEC.search(machine.runtime_version):
@@ -268,6 +287,31 @@ def _seccomp(machine: Machine) -> Finding:
             "needed (Debian 12 has 2.5.4)",
         )
     return Finding("seccomp", "ok", f"system calls are filtered (libseccomp {'.'.join(match.groups())})")
+
+
+def _runsc(machine: Machine) -> Finding:
+    level: Level = "fatal" if machine.engine == "runsc" else "warn"
+    if not machine.runsc:
+        if machine.engine != "runsc":
+            return Finding("gvisor", "ok", "no runsc, and nothing asks for it: `scripts/install --gvisor` has it")
+        return Finding("gvisor", level, f"`engine.runtime` is runsc and there is none: {HOW_TO_GET['runsc']}")
+    match = _RUNSC.search(machine.runsc_version)
+    if match is None:
+        said = f"{machine.runsc} --version says nothing useful"
+        return Finding("gvisor", level, f"{said}: {HOW_TO_GET['runsc']}")
+    if int(match[1]) < RUNSC_LEAST:
+        return Finding(
+            "gvisor",
+            level,
+            f"{machine.runsc} is of {match[1]}, one of {RUNSC_LEAST} or later is needed: {HOW_TO_GET['runsc']}",
+        )
+    return Finding("gvisor", "ok", f"{machine.runsc} of {match[1]}")
+
+
+def is_good_runsc(version: str) -> bool:
+    """Whether a runsc that says `version` of itself can make our sandboxes."""
+    match = _RUNSC.search(version)
+    return match is not None and int(match[1]) >= RUNSC_LEAST
 
 
 def _binary(machine: Machine, name: str, package: str) -> Finding:

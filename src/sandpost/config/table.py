@@ -12,6 +12,7 @@ import msgspec
 from sandpost.config import kinds
 from sandpost.config.kinds import Kind
 from sandpost.model.bounds import BOUNDS
+from sandpost.model.engines import ENGINES
 from sandpost.model.limits import Limits
 
 KiB, MiB = 1 << 10, 1 << 20
@@ -102,11 +103,24 @@ _PLACE = (
         help="first of the user ids of all installations",
     ),
     Setting(
+        name="engine.runtime",
+        kind=kinds.choice(*ENGINES),
+        default="runc",
+        help="what makes sandboxes: runc, or runsc (gVisor); `sandpost tenant set T --engine` for one tenant",
+    ),
+    Setting(
         name="oci.runtime",
         kind=kinds.TEXT,
         default="runc",
-        help="the OCI runtime, a path or a name on PATH; `runc` is the one that `scripts/install --build-runc` built, "
+        help="the program runc, a path or a name on PATH; `runc` is the one that `scripts/install --build-runc` built, "
         "where it did",
+    ),
+    Setting(
+        name="oci.runsc",
+        kind=kinds.TEXT,
+        default="runsc",
+        live=True,
+        help="the program runsc, a path or a name; `runsc` is the one of `scripts/install --gvisor`, where there is",
     ),
 )
 

@@ -41,12 +41,13 @@ from sandpost.model import host as host_file
 from sandpost.model.ends import End
 from sandpost.model.figures import Histogram
 from sandpost.model.host import SANDBOX_PORT, Host
-from sandpost.model.limits import Limits
+from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import (
     Ack,
     Ask,
     AskStatus,
     Done,
+    Engines,
     Exited,
     Finished,
     FromSupervisor,
@@ -162,6 +163,7 @@ class Controller:
             return
         # The engine was made for its image; a new one comes with a new process.
         self._desk.policy = replace(_policy(host), image=self._host.image)
+        self._engine.take_up(host)
         self._memory.reserve = host.memory_reserve
         self._memory.bound()
         log.info("settings taken up", pool_size=host.pool_size, queue=host.queue)
@@ -254,8 +256,8 @@ class Controller:
     def write_roster(self, proxies: Iterable[ProxyKey]) -> None:
         self._disk.write_roster(proxies)
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
-        self._engine.set_limits(group_id, limits)
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
+        self._engine.set_limits(group_id, limits, engine)
 
     def open_way(self, sandbox: Sandbox) -> None:
         self._ways.open(sandbox)
@@ -272,8 +274,8 @@ class Controller:
     def remove(self, sandbox: Sandbox) -> None:
         self._maker.remove(sandbox)
 
-    def fits(self, starting: int) -> bool:
-        return fits(self._memory.measure(), starting)
+    def fits(self, engine: EngineName, starting: list[EngineName]) -> bool:
+        return fits(self._memory.measure(), engine, starting)
 
     def deal(self) -> int:
         return self._slots.deal()
@@ -414,6 +416,9 @@ class Controller:
                 self._desk.tenant_removed(message.name, now)
                 client.channel.send(Done(seq=message.seq))
                 self._pump_soon()
+            case Engines() if client.part in {"api", "cli"}:
+                self._desk.engines_told(message.engines)
+                self._pump_soon()
             case UsageTaken() if client.part == "api":
                 if self._meter.ledger.taken(message.batch):
                     self._tell_usage()
@@ -509,6 +514,6 @@ class Controller:
 
 def _policy(host: Host) -> Policy:
     return Policy(
-        image=host.image, defaults=host.defaults, pool_size=host.pool_size,
+        image=host.image, engine=host.engine, defaults=host.defaults, pool_size=host.pool_size,
         parallel_starts=host.parallel_starts, queue=host.queue,
     )  # fmt: skip

@@ -5,18 +5,20 @@ answer: `Granted`, or `Refused`, at the latest when its wait ends. Times are a m
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from sandpost.controller import aging, pool, room
 from sandpost.controller.holdback import ENDS, WINDOW, HoldBack
-from sandpost.controller.lifecycle import Fleet, Sandbox
+from sandpost.controller.lifecycle import Fleet, Kind, Sandbox
+from sandpost.controller.lines import Line
 from sandpost.controller.record import ProxyKey
 from sandpost.controller.waiting import Wait, Waiting
 from sandpost.model.ends import End, is_fatal
+from sandpost.model.engines import ENGINES, NEEDS
 from sandpost.model.errors import EngineError, HeldBack, NoRoom, SandpostError, Suspended, Unavailable
-from sandpost.model.limits import Limits, Tenant
+from sandpost.model.limits import EngineName, Limits, Tenant
 from sandpost.model.messages import Ask, Granted, Refusal, Refused, Route
 from sandpost.model.names import new_sandbox_id
 
@@ -27,9 +29,6 @@ REPLACE_AFTER = 3.0
 """A sandbox this young is not replaced at its own wish."""
 REMEMBERED = 5.0
 """Seconds for which the api's word about a tenant stands against that of proxies, which may read the store later."""
-_GIVE_UP_AFTER = 3
-_BACKOFF = 0.05
-_BACKOFF_MAX = 5.0
 
 
 class Making(Protocol):
@@ -38,8 +37,8 @@ class Making(Protocol):
     def start(self, sandbox: Sandbox) -> None:
         """Begin to make a sandbox; `Desk.ready` or `Desk.failed` follows."""
 
-    def fits(self, starting: int) -> bool:
-        """Whether memory permits another start beside `starting` others."""
+    def fits(self, engine: EngineName, starting: list[EngineName]) -> bool:
+        """Whether memory permits a start by `engine` beside those that are `starting`."""
 
     def tell(self, proxy: ProxyKey | None, message: Granted | Refused) -> None:
         """Answer a proxy."""
@@ -50,6 +49,8 @@ class Policy:
     """The settings that the desk decides by; replaced as a whole when they change."""
 
     image: str
+    engine: EngineName
+    """Of tenants that are set to none."""
     defaults: Limits
     pool_size: int
     parallel_starts: int
@@ -68,13 +69,12 @@ class Desk:
         self.ends: Counter[str] = Counter()
         self.started = 0
         self.refused: Counter[str] = Counter()
-        self.start_times = pool.StartTimes()
         self.on_end: Callable[[Sandbox], None] = lambda _sandbox: None
         self._making = making
-        self._arrivals = pool.Arrivals()
+        self._lines: dict[EngineName, Line] = {engine: Line() for engine in ENGINES}
+        self._used: set[EngineName] = set()
+        self._used_is_told = False
         self._waits = Waiting()
-        self._failures = 0
-        self._not_before = 0.0
         self._told: dict[str, tuple[Tenant, float]] = {}
 
     # --- asking -------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ class Desk:
             self._making.tell(proxy, Granted(seq=ask.seq, route=route))
             return
         self._serve(now)
-        if self._waits and now >= self._not_before:
+        if self._waits:
             self._start(now)
 
     def waiting(self) -> int:
@@ -99,12 +99,20 @@ class Desk:
         return self._waits.count()
 
     def pool_target(self, now: float) -> int:
-        """Return how many sandboxes are kept ready now."""
-        return pool.target(self.policy.pool_size, self._arrivals.rate(now))
+        """Return how many sandboxes are kept ready now, of all engines together."""
+        return sum(self._target(engine, now) for engine in self.engines())
 
-    def pooled(self) -> int:
-        """Return how many sandboxes are ready."""
-        return self.fleet.counts["pooled"]
+    def engines(self) -> list[EngineName]:
+        """Return the engines that have a pool, the host's own first: that one, and those that tenants are set to."""
+        used = set(self._used)
+        if not self._used_is_told:
+            # An earlier controller was told, and we shall be.
+            used |= {engine for (engine, _), ready in self.fleet.pool.items() if ready}
+        return [self.policy.engine, *sorted(used - {self.policy.engine})]
+
+    def engines_told(self, engines: Iterable[EngineName]) -> None:
+        """The store says which engines tenants are set to."""
+        self._used, self._used_is_told = set(engines), True
 
     def lost(self, proxy: ProxyKey) -> None:
         """A proxy's connection ended: nobody hears the answers it waits for."""
@@ -118,8 +126,7 @@ class Desk:
             return
         own = self.starting.pop(sandbox.sandbox_id, None)
         self.started += 1
-        self.start_times.add(seconds)
-        self._failures, self._not_before = 0, 0.0
+        self._lines[sandbox.record.engine].worked(seconds)
         wait = own if own is not None and not own.over else self._first_for(sandbox)
         if wait is not None:
             self._give(wait, sandbox, now)
@@ -133,14 +140,13 @@ class Desk:
         """A start failed; return the seconds after which `pump` helps."""
         if sandbox.phase == "starting":
             self.end(sandbox, "platform", f"platform: {message}", now)
-            self._count_failure(message, now)
-        return max(0.0, self._not_before - now)
+            self._count_failure(sandbox.record.engine, message, now)
+        return max(0.0, self._lines[sandbox.record.engine].not_before - now)
 
     def pump(self, now: float) -> None:
         """Give what is ready to who waits, and start what is missing."""
         self._serve(now)
-        if now >= self._not_before:
-            self._start(now)
+        self._start(now)
 
     # --- ends ---------------------------------------------------------------------------------------------
 
@@ -171,12 +177,14 @@ class Desk:
             or len(self.fleet.tenants[key[0]]) > 1
         ):
             return
-        tenant = self._latest(Tenant(name=record.tenant, limits=record.limits, egress=record.egress), now)
+        tenant = self._latest(
+            Tenant(name=record.tenant, limits=record.limits, egress=record.egress, engine=record.engine), now
+        )
         sandbox.replacing = (word, message)
         self._waits.add(
             Wait(
-                tenant=tenant, runtime=record.runtime, exclusive=False, until=now + REPLACE_WAIT,
-                predecessor=sandbox, own_start=not pool.fits_pool(tenant.limits, self.policy.defaults),
+                tenant=tenant, engine=self._engine(tenant), runtime=record.runtime, exclusive=False,
+                until=now + REPLACE_WAIT, predecessor=sandbox, own_start=self._needs_own(tenant, exclusive=False),
             )
         )  # fmt: skip
         self.pump(now)
@@ -211,9 +219,15 @@ class Desk:
             self._end_all(tenant.name, _suspended(tenant.name), "drained: the tenant is suspended", now)
             return []
         failures = []
+        engine = self._engine(tenant)
+        for wait in self._waits:
+            if wait.tenant.name == tenant.name and wait.engine != engine:
+                self._wait_for(wait, tenant)
         for sandbox in list(self.fleet.tenants.get(tenant.name, {}).values()):
             if tenant.isolation == "per_request" and not sandbox.record.exclusive and sandbox.phase == "assigned":
                 self.fleet.leave(sandbox, "drained", "drained: every call now has a sandbox of its own", now)
+            if sandbox.record.engine != engine and sandbox.phase == "assigned":
+                self.fleet.leave(sandbox, "drained", f"drained: the tenant is on {engine} now", now)
             other_egress = tenant.egress != sandbox.record.egress
             try:
                 self.fleet.change(sandbox, self._limits(tenant, exclusive=sandbox.record.exclusive), tenant.egress)
@@ -251,7 +265,7 @@ class Desk:
         """Sandboxes of tenants, for whoever must choose which of them end."""
         for sandboxes in self.fleet.tenants.values():
             for one in sandboxes.values():
-                guaranteed = one.record.limits.memory_guaranteed
+                guaranteed = one.record.limits.memory_guaranteed + NEEDS[one.record.engine].memory
                 yield room.Candidate(
                     sandbox_id=one.sandbox_id,
                     memory=one.memory,
@@ -277,12 +291,15 @@ class Desk:
                 retry_after=max(1, round(held + 0.5)),
             )
         self._check_queue(tenant, exclusive=ask.exclusive)
+        engine = self._engine(tenant)
+        if tenant.engine is not None:
+            self._used.add(tenant.engine)
         if not ask.exclusive or not self._at_budget(tenant):
-            self._arrivals.add(now)
+            self._lines[engine].arrivals.add(now)
         self._waits.add(
             Wait(
-                tenant=tenant, runtime=ask.runtime, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
-                askers=[(proxy, ask.seq)], own_start=not pool.fits_pool(tenant.limits, self.policy.defaults),
+                tenant=tenant, engine=engine, runtime=ask.runtime, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
+                askers=[(proxy, ask.seq)], own_start=self._needs_own(tenant, exclusive=ask.exclusive),
             )
         )  # fmt: skip
         return None
@@ -296,7 +313,7 @@ class Desk:
             return
         waiting = sum(1 for wait in self._waits if wait.askers and self._may_have(wait))
         if waiting >= self.policy.queue:
-            rate = self.start_times.rate(self.policy.parallel_starts)
+            rate = self._lines[self._engine(tenant)].start_times.rate(self.policy.parallel_starts)
             raise NoRoom(
                 f"{waiting} first calls wait for a sandbox already (`queue`): try later",
                 retry_after=pool.retry_after(waiting, rate),
@@ -307,13 +324,13 @@ class Desk:
         if not self._pool_kind(sandbox):
             return None
         for wait in self._waits:
-            if not wait.own_start and wait.runtime == sandbox.record.runtime and self._may_have(wait):
+            if not wait.own_start and wait.kind == sandbox.kind and self._may_have(wait):
                 return wait
         return None
 
     def _serve(self, now: float) -> None:
         for wait in self._waits:
-            ready = self.fleet.pool.get(wait.runtime)
+            ready = self.fleet.pool.get(wait.kind)
             if not ready or wait.own_start or wait.over or not self._may_have(wait):
                 continue
             self._give(wait, next(iter(ready.values())), now)
@@ -327,7 +344,7 @@ class Desk:
             wait.sandbox = None
             self.ends["platform"] += 1
             self.on_end(sandbox)
-            self._count_failure(sandbox.record.message, now)
+            self._count_failure(sandbox.record.engine, sandbox.record.message, now)
             return
         predecessor = wait.predecessor
         leaving = predecessor.replacing if predecessor is not None else None
@@ -337,34 +354,43 @@ class Desk:
             self.fleet.leave(predecessor, *leaving, now)
 
     def _start(self, now: float) -> None:
-        wanted = [wait for wait in self._waits if wait.sandbox is None and self._may_have(wait)]
+        engines = [engine for engine, line in self._lines.items() if now >= line.not_before]
+        wanted = [wait for wait in self._waits if wait.sandbox is None and wait.engine in engines]
+        wanted = [wait for wait in wanted if self._may_have(wait)]
         own = [wait for wait in wanted if wait.own_start]
-        common = len(wanted) - len(own)
-        for wait in own[: max(0, self.policy.parallel_starts - len(self.starting))]:
-            if not self._begin(wait, now):
+        for wait in own:
+            # What has just begun counts towards the budget of the tenant's other waits.
+            if not self._may_have(wait):
+                continue
+            if len(self.starting) >= self.policy.parallel_starts or not self._begin(wait.kind, wait, now):
                 break
+        # The host's own engine first: more tenants wait for it, and its starts are soon over.
+        for engine in sorted(engines, key=lambda engine: engine != self.policy.engine):
+            common = sum(1 for wait in wanted if not wait.own_start and wait.engine == engine)
+            self._fill(engine, common, now)
+        if wanted and not self.starting:
+            self._make_room(wanted, now)
+
+    def _fill(self, engine: EngineName, waiting: int, now: float) -> None:
+        """Start what an engine's pool lacks, and what `waiting` calls wait for."""
+        ours = sum(1 for key, wait in self.starting.items() if wait is None and self._engine_of(key) == engine)
         more = pool.starts(
-            waiting=common,
-            pooled=self.pooled(),
-            target=self.pool_target(now),
-            starting=sum(1 for wait in self.starting.values() if wait is None),
-            parallel=self.policy.parallel_starts - sum(1 for wait in self.starting.values() if wait is not None),
+            waiting=waiting,
+            pooled=self._pooled(engine),
+            target=self._target(engine, now) if engine in self.engines() else 0,
+            starting=ours,
+            parallel=self.policy.parallel_starts - (len(self.starting) - ours),
         )
         for _ in range(more):
-            if not self._begin(None, now):
+            if not self._begin((engine, "node"), None, now):
                 break
-        if wanted and not self.starting:
-            self._make_room(len(wanted), now)
 
-    def _begin(self, wait: Wait | None, now: float) -> bool:
-        if not self._making.fits(len(self.starting)):
+    def _begin(self, kind: Kind, wait: Wait | None, now: float) -> bool:
+        if not self._making.fits(kind[0], [self._engine_of(sandbox_id) for sandbox_id in self.starting]):
             return False
-        limits = wait.tenant.limits if wait is not None else self.policy.defaults
-        runtime = wait.runtime if wait is not None else "node"
+        limits = self._limits(wait.tenant, exclusive=wait.exclusive) if wait is not None else self.policy.defaults
         try:
-            sandbox = self.fleet.create(
-                new_sandbox_id(), new_sandbox_id(), runtime, self.policy.image, limits, now
-            )  # fmt: skip
+            sandbox = self.fleet.create(new_sandbox_id(), new_sandbox_id(), kind, self.policy.image, limits, now)
         except NoRoom:
             return False
         if wait is not None:
@@ -373,20 +399,22 @@ class Desk:
         self._making.start(sandbox)
         return True
 
-    def _make_room(self, wanted: int, now: float) -> None:
+    def _make_room(self, wanted: list[Wait], now: float) -> None:
         """Nothing can be started: the longest idle sandboxes leave, or else those who wait are refused."""
         leaving = sum(1 for _ in self.fleet.draining()) + sum(1 for _ in self.fleet.departing())
-        missing = wanted - leaving
-        if missing <= 0:
+        missing = wanted[leaving:]
+        if not missing:
             return
-        chosen = room.longest_idle(self.candidates(now), missing * room.IDLE_COST)[:missing]
+        cost = sum(room.idle_cost(wait.engine) for wait in missing)
+        # No more than are needed if each frees the least that one takes.
+        chosen = room.longest_idle(self.candidates(now), cost)[: -(-cost // room.idle_cost("runc"))]
         for sandbox_id in chosen:
             message = "evicted: its memory was needed for another tenant"
             self.fleet.leave(self.fleet.sandboxes[sandbox_id], "evicted", message, now)
         if chosen or leaving:
             return
-        after = pool.retry_after(wanted, self.start_times.rate(1))
-        for wait in self._waits:
+        for wait in wanted:
+            after = pool.retry_after(len(wanted), self._lines[wait.engine].start_times.rate(1))
             self._refuse_wait(wait, NoRoom("the host has no room for another sandbox: try later", retry_after=after))
 
     def _may_have(self, wait: Wait) -> bool:
@@ -405,7 +433,33 @@ class Desk:
         return pool.share(tenant.limits, tenant.limits.per_request_at_once) if exclusive else tenant.limits
 
     def _pool_kind(self, sandbox: Sandbox) -> bool:
-        return pool.fits_pool(sandbox.record.limits, self.policy.defaults)
+        engine = sandbox.record.engine
+        return engine in self.engines() and pool.fits_pool(sandbox.record.limits, self.policy.defaults, engine)
+
+    def _needs_own(self, tenant: Tenant, *, exclusive: bool) -> bool:
+        """Whether it gets none of the pool: those have other limits, of those that are fixed at the start."""
+        limits = self._limits(tenant, exclusive=exclusive)
+        return not pool.fits_pool(limits, self.policy.defaults, self._engine(tenant))
+
+    def _wait_for(self, wait: Wait, tenant: Tenant) -> None:
+        """The tenant of a wait is on another engine now: what is being started for it is nobody's."""
+        if wait.sandbox is not None:
+            self.starting[wait.sandbox.sandbox_id] = None
+            wait.sandbox = None
+        wait.tenant, wait.engine = tenant, self._engine(tenant)
+        wait.own_start = self._needs_own(tenant, exclusive=wait.exclusive)
+
+    def _engine(self, tenant: Tenant) -> EngineName:
+        return tenant.engine or self.policy.engine
+
+    def _engine_of(self, sandbox_id: str) -> EngineName:
+        return self.fleet.sandboxes[sandbox_id].record.engine
+
+    def _pooled(self, engine: EngineName) -> int:
+        return sum(len(ready) for kind, ready in self.fleet.pool.items() if kind[0] == engine)
+
+    def _target(self, engine: EngineName, now: float) -> int:
+        return pool.target(self.policy.pool_size, self._lines[engine].arrivals.rate(now))
 
     def _latest(self, tenant: Tenant, now: float) -> Tenant:
         told = self._told.get(tenant.name)
@@ -427,12 +481,11 @@ class Desk:
         for ready in list(self.fleet.pool.values()):
             for sandbox in list(ready.values()):
                 if sandbox.record.image != self.policy.image or not self._pool_kind(sandbox):
-                    self.end(sandbox, "drained", "drained: its image or limits are no longer the host's", now)
-        if self.pooled() > self.pool_target(now):
-            for ready in self.fleet.pool.values():
-                if ready:
-                    self.end(next(iter(ready.values())), "drained", "drained: the pool has more than it needs", now)
-                    break
+                    self.end(sandbox, "drained", "drained: its image, limits or engine are no longer the pool's", now)
+        for engine in self.engines():
+            if self._pooled(engine) > self._target(engine, now):
+                ready = next(ready for kind, ready in self.fleet.pool.items() if kind[0] == engine and ready)
+                self.end(next(iter(ready.values())), "drained", "drained: the pool has more than it needs", now)
 
     def _end_all(self, tenant: str, error: SandpostError, message: str, now: float) -> None:
         for wait in self._waits:
@@ -441,13 +494,12 @@ class Desk:
         for sandbox in list(self.fleet.tenants.get(tenant, {}).values()):
             self.end(sandbox, "drained", message, now)
 
-    def _count_failure(self, message: str, now: float) -> None:
-        self._failures += 1
-        self._not_before = now + min(_BACKOFF * 2**self._failures, _BACKOFF_MAX)
-        if self._failures >= _GIVE_UP_AFTER:
+    def _count_failure(self, engine: EngineName, message: str, now: float) -> None:
+        if self._lines[engine].failed(now):
             error = Unavailable(f"sandboxes cannot be started ({message}): see the controller's log", retry_after=5)
             for wait in self._waits:
-                self._refuse_wait(wait, error)
+                if wait.engine == engine:
+                    self._refuse_wait(wait, error)
 
     def _too_long(self, wait: Wait) -> SandpostError:
         if self._may_have(wait):

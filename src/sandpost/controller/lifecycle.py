@@ -18,7 +18,7 @@ from sandpost.controller.hits import Hits
 from sandpost.controller.record import EGRESS, ProxyKey, Record
 from sandpost.model.ends import LIMITS, End
 from sandpost.model.errors import EngineError
-from sandpost.model.limits import Limits
+from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table, Way, Ways
 
 _TABLE_PART = 500
@@ -32,6 +32,10 @@ _NEXT: dict[Phase, frozenset[Phase]] = {
     "draining": frozenset({"gone"}),
     "gone": frozenset(),
 }
+
+
+Kind = tuple[EngineName, str]
+"""What makes a sandbox, and the runtime in it: those of one kind stand in for one another."""
 
 
 class Forbidden(Exception):  # noqa: N818
@@ -63,7 +67,7 @@ class Actions(Protocol):
     def write_roster(self, proxies: Iterable[ProxyKey]) -> None:
         """Write down which proxies may hold routes."""
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         """Put limits in force on a group; `EngineError` if that fails."""
 
     def open_way(self, sandbox: "Sandbox") -> None:
@@ -121,6 +125,10 @@ class Sandbox:
         return self.record.phase
 
     @property
+    def kind(self) -> Kind:
+        return self.record.engine, self.record.runtime
+
+    @property
     def calls_in_flight(self) -> int:
         """Calls under way, over all proxies, as last reported."""
         return sum(self.in_flight.values())
@@ -136,7 +144,8 @@ class Fleet:
         self._seq = time.time_ns() // 1000
         self.sandboxes: dict[str, Sandbox] = {}
         self.routes: dict[tuple[str, str], Sandbox] = {}
-        self.pool: dict[str, dict[str, Sandbox]] = {}
+        self.pool: dict[Kind, dict[str, Sandbox]] = {}
+        """Ready sandboxes, by what made them and what runs in them."""
         self.tenants: dict[str, dict[str, Sandbox]] = {}
         """Sandboxes of each tenant that are assigned or draining."""
         self.counts: dict[Phase, int] = dict.fromkeys(_NEXT, 0)
@@ -145,11 +154,11 @@ class Fleet:
 
     # --- sandboxes ----------------------------------------------------------------------------------------
 
-    def create(self, sandbox_id: str, group_id: str, runtime: str, image: str, limits: Limits, now: float) -> Sandbox:
+    def create(self, sandbox_id: str, group_id: str, kind: Kind, image: str, limits: Limits, now: float) -> Sandbox:
         """Begin a sandbox on the next free slot; `NoRoom` if there is none."""
         record = Record(
             sandbox_id=sandbox_id, group_id=group_id, slot=self._slots.deal(), phase="starting",
-            runtime=runtime, image=image, limits=limits, started_at=now,
+            engine=kind[0], runtime=kind[1], image=image, limits=limits, started_at=now,
         )  # fmt: skip
         self._actions.write(record)
         return self._admit(record)
@@ -157,7 +166,7 @@ class Fleet:
     def pooled(self, sandbox: Sandbox) -> None:
         """It answers its warm-up call: it can be given to a tenant."""
         self._advance(sandbox, "pooled", pid=sandbox.pid, start_time=sandbox.start_time)
-        self.pool.setdefault(sandbox.record.runtime, {})[sandbox.sandbox_id] = sandbox
+        self.pool.setdefault(sandbox.kind, {})[sandbox.sandbox_id] = sandbox
 
     def assign(
         self, sandbox: Sandbox, tenant: str, limits: Limits, now: float, *, egress: str, owner: ProxyKey | None = None
@@ -174,7 +183,7 @@ class Fleet:
             exclusive=owner is not None, owner=owner, pid=sandbox.pid or record.pid,
             start_time=sandbox.start_time or record.start_time,
         )  # fmt: skip
-        self.pool.get(record.runtime, {}).pop(record.sandbox_id, None)
+        self.pool.get(sandbox.kind, {}).pop(record.sandbox_id, None)
         sandbox.last_call_at = now
         self.tenants.setdefault(tenant, {})[record.sandbox_id] = sandbox
         if owner is None:
@@ -182,7 +191,7 @@ class Fleet:
         try:
             # Most tenants have the limits that the pool was started with: a quarter of an assignment's cost.
             if limits != record.limits:
-                self._actions.set_limits(record.group_id, limits)
+                self._actions.set_limits(record.group_id, limits, record.engine)
             self._actions.open_way(sandbox)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
@@ -197,7 +206,7 @@ class Fleet:
         if limits == before.limits and egress == before.egress:
             return
         if limits != before.limits:
-            self._actions.set_limits(before.group_id, limits)
+            self._actions.set_limits(before.group_id, limits, before.engine)
         output_changed = limits.output != before.limits.output
         self._store(sandbox, msgspec.structs.replace(before, limits=limits, egress=egress))
         self._actions.open_way(sandbox)
@@ -243,7 +252,7 @@ class Fleet:
         sandbox.pid, sandbox.start_time, sandbox.calls = record.pid, record.start_time, record.calls
         sandbox.last_call_at = now
         if record.phase == "pooled":
-            self.pool.setdefault(record.runtime, {})[record.sandbox_id] = sandbox
+            self.pool.setdefault(sandbox.kind, {})[record.sandbox_id] = sandbox
         elif record.phase == "gone":
             self._depart(sandbox)
             self._actions.remove(sandbox)
@@ -377,7 +386,7 @@ class Fleet:
             sandbox.leaving = ("drained", "drained: taken out of use before the controller was restarted")
         try:
             if record.phase == "assigned":
-                self._actions.set_limits(record.group_id, record.limits)
+                self._actions.set_limits(record.group_id, record.limits, record.engine)
             self._actions.open_way(sandbox)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
@@ -404,7 +413,7 @@ class Fleet:
     def _forget(self, sandbox: Sandbox) -> None:
         record = sandbox.record
         self._drop_route(sandbox)
-        self.pool.get(record.runtime, {}).pop(record.sandbox_id, None)
+        self.pool.get(sandbox.kind, {}).pop(record.sandbox_id, None)
         if record.tenant is not None and (own := self.tenants.get(record.tenant)) is not None:
             own.pop(record.sandbox_id, None)
             if not own:

@@ -58,6 +58,7 @@ def _info(sandbox: Sandbox, epoch: float, now: float) -> SandboxInfo:
         phase=record.phase,
         tenant=record.tenant,
         runtime=record.runtime,
+        engine=record.engine,
         started_at=epoch + record.started_at,
         assigned_at=None if record.assigned_at is None else epoch + record.assigned_at,
         last_call_at=epoch + last_call if record.tenant is not None else None,

@@ -190,7 +190,8 @@ class Maker:
             return await self._engine.start(
                 SandboxSpec(
                     sandbox_id=record.sandbox_id, group_id=record.group_id, slot=record.slot, runtime=record.runtime,
-                    limits=record.limits, stdout=stdout, stderr=stderr, frames=frames, ready=ready,
+                    engine=record.engine, limits=record.limits, stdout=stdout, stderr=stderr, frames=frames,
+                    ready=ready,
                 )
             )  # fmt: skip
         finally:

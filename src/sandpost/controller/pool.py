@@ -4,7 +4,8 @@ import math
 
 import msgspec
 
-from sandpost.model.limits import Limits
+from sandpost.model.engines import NEEDS
+from sandpost.model.limits import EngineName, Limits
 
 TAU = 5.0
 """Seconds over which arrivals are averaged."""
@@ -65,7 +66,7 @@ def starts(*, waiting: int, pooled: int, target: int, starting: int, parallel: i
     """
     if waiting:
         return max(0, min(waiting - starting + max(0, target - pooled), parallel - starting))
-    places = parallel if 2 * pooled < target else 1
+    places = parallel if 2 * pooled < target else min(1, parallel)
     return max(0, min(target - pooled - starting, places - starting))
 
 
@@ -91,8 +92,10 @@ def share(limits: Limits, parts: int) -> Limits:
     )
 
 
-def fits_pool(limits: Limits, defaults: Limits) -> bool:
+def fits_pool(limits: Limits, defaults: Limits, engine: EngineName) -> bool:
     """Whether a pooled sandbox can serve a tenant of these limits: what is fixed at the start must be the same."""
+    if NEEDS[engine].fixed_pids and limits.pids != defaults.pids:
+        return False
     return (
         limits.tmp == defaults.tmp and limits.tmp_inodes == defaults.tmp_inodes
         and limits.files == defaults.files and limits.programs == defaults.programs

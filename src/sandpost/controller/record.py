@@ -3,7 +3,7 @@
 import msgspec
 
 from sandpost.model.ends import End
-from sandpost.model.limits import Limits
+from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import Phase
 from sandpost.model.wire import VERSION as WIRE
 
@@ -38,6 +38,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     phase: Phase
     runtime: str
+    engine: EngineName = "runc"
+    """What made it."""
     image: str
     limits: Limits
     started_at: float

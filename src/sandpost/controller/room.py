@@ -4,10 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from sandpost.model.engines import NEEDS
+from sandpost.model.limits import EngineName
+
 MiB = 1 << 20
 
-IDLE_COST = 12 * MiB
-"""What an idle sandbox takes of the machine; `bench` measures it."""
 MACHINE_RESERVE = 0.1
 """Share of the machine's memory that no start may touch, whoever uses the rest."""
 IDLE_AFTER = 5.0
@@ -67,10 +68,15 @@ def parent_limit(total: int, reserve: float) -> int:
     return int(total * (1 - reserve))
 
 
-def fits(memory: Memory, starting: int) -> bool:
-    """Whether another sandbox may start while `starting` others do: twice an idle one must leave the reserve."""
-    cost = (2 + starting) * IDLE_COST
+def fits(memory: Memory, engine: EngineName, starting: Iterable[EngineName]) -> bool:
+    """Whether `engine` may start a sandbox while others are `starting`: twice an idle one must leave the reserve."""
+    cost = 2 * idle_cost(engine) + sum(map(idle_cost, starting))
     return memory.used + cost <= memory.soft and memory.available - cost >= MACHINE_RESERVE * memory.total
+
+
+def idle_cost(engine: EngineName) -> int:
+    """Return what an idle sandbox takes of the machine."""
+    return NEEDS[engine].idle
 
 
 def pressure(memory: Memory) -> Pressure:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sandpost.controller.lifecycle import Sandbox
+from sandpost.controller.lifecycle import Kind, Sandbox
 from sandpost.controller.record import ProxyKey
 from sandpost.model.errors import NoRoom
-from sandpost.model.limits import Tenant
+from sandpost.model.limits import EngineName, Tenant
 
 MAX_JOINED = 1024
 """Asks that can wait for one sandbox; a proxy needs one."""
@@ -17,6 +17,7 @@ class Wait:
     """A sandbox that is wanted: by calls that wait, or (`predecessor`) in place of one that is to leave."""
 
     tenant: Tenant
+    engine: EngineName
     runtime: str
     exclusive: bool
     until: float
@@ -28,6 +29,10 @@ class Wait:
     """What is being started for it."""
     over: bool = False
     """It was answered, or nobody wants it any more."""
+
+    @property
+    def kind(self) -> Kind:
+        return self.engine, self.runtime
 
 
 class Waiting:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from sandpost.model.errors import EngineError
+from sandpost.model.limits import EngineName
 from sandpost.model.names import is_sandbox_id
 
 _FRESH = ".new-"
@@ -26,6 +27,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
 
     group_id: str
     slot: int
+    engine: EngineName = "runc"
 
 
 class Bundles:
@@ -69,6 +71,14 @@ class Bundles:
             with open(self.path(sandbox_id, "owner.json"), "rb") as file:
                 return msgspec.json.decode(file.read(), type=Owner)
         except FileNotFoundError:
+            return None
+
+    def pid(self, sandbox_id: str) -> int | None:
+        """Return the host pid of the sandbox's first process, as the OCI runtime wrote it; None if it did not."""
+        try:
+            with open(self.path(sandbox_id, "pid"), encoding="ascii") as file:
+                return int(file.read())
+        except (FileNotFoundError, ValueError):
             return None
 
     def find(self) -> dict[str, Owner]:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sandpost.model.limits import Limits
+from sandpost.model.host import Host
+from sandpost.model.limits import EngineName, Limits
 from sandpost.walls.pressure import Pressure
 
 
@@ -18,7 +19,10 @@ class SandboxSpec:
     slot: int
     """Fixes addresses, uid range and interface; not in use by any other sandbox."""
     runtime: str
+    engine: EngineName
+    """The OCI runtime that makes it, and no other."""
     limits: Limits
+    """What the program may use; what the OCI runtime itself needs is added to it."""
     stdout: int
     stderr: int
     frames: int
@@ -39,7 +43,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consumption:
-    """What a sandbox has used, read from outside."""
+    """What a sandbox has used, read from outside; what its OCI runtime needs for itself is in it."""
 
     memory: int
     cpu_seconds: float
@@ -83,8 +87,14 @@ class Engine(Protocol):
         Walls stand before the first instruction inside. Returns when the process runs, within 10 s.
         """
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
-        """Write a tenant's limits to its group; also for a group whose sandboxes run."""
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
+        """Write a tenant's limits to its group; also for a group whose sandboxes run, which `engine` made.
+
+        `model.engines.Needs.fixed_pids`: those keep the limit of processes that they were started with.
+        """
+
+    def take_up(self, host: Host) -> None:
+        """Take up which OCI runtimes there are now; the rest of `host` is what it was."""
 
     def limit_parent(self, memory: int) -> None:
         """Bound the memory of all sandboxes together, bytes."""
@@ -103,7 +113,10 @@ class Engine(Protocol):
         """Read what it has used; None if it is gone."""
 
     def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> Pressure | None:
-        """Look which limits that end nothing are met now; None if it is gone. `pid` is its first process."""
+        """Look which limits that end nothing are met now. `pid` is its first process.
+
+        None if it is gone, or is of an engine that shows nothing of it outside.
+        """
 
     def memory(self) -> tuple[int, int]:
         """Return bytes used by all sandboxes together, and their bound."""

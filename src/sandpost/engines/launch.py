@@ -2,12 +2,11 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
 from collections.abc import Sequence
-
-import msgspec
 
 from sandpost.kernel.descriptors import close_all
 from sandpost.model.errors import EngineError
@@ -28,6 +27,9 @@ _SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
+_COMPLAINT = 1000
+"""Letters of the runtime's errors that are passed on."""
+_DECODER = json.JSONDecoder()
 _ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -66,7 +68,7 @@ def run(
         )
     except OSError as error:
         raise EngineError(
-            f"cannot start {command[0]}: {error.strerror}: check the setting `runtime_command`"
+            f"cannot start {command[0]}: {error.strerror}: check the settings `oci.runtime` and `oci.runsc`"
         ) from error
     finally:
         close_all(copies)
@@ -74,13 +76,20 @@ def run(
 
 
 def complaint(log: str) -> str:
-    """Return what the OCI runtime wrote last to its log of JSON lines, or that it wrote nothing."""
-    with contextlib.suppress(OSError, msgspec.DecodeError), open(log, "rb") as file:
-        lines = file.read().strip().splitlines()
-        if lines:
-            said = msgspec.json.decode(lines[-1], type=dict[str, str])
-            return said.get("msg", "no message")
-    return "it left no message"
+    """Return the errors that the OCI runtime wrote to its log of JSON objects, or that it wrote none.
+
+    runc ends each by a line break. runsc does not, and says the cause first and then what failed for it.
+    """
+    said: list[str] = []
+    with contextlib.suppress(OSError), open(log, encoding="utf-8", errors="replace") as file:
+        text, at = file.read().strip(), 0
+        with contextlib.suppress(ValueError):
+            while at < len(text):
+                entry, at = _DECODER.raw_decode(text, at)
+                if entry.get("level") in {"error", "fatal"}:
+                    said.append(str(entry.get("msg", "")))
+                at += len(text[at:]) - len(text[at:].lstrip())
+    return "; ".join(said)[:_COMPLAINT] or "it left no message"
 
 
 def is_first(pid: int) -> bool:

@@ -1,10 +1,9 @@
-"""The engine that drives an OCI runtime (runc) directly, without a daemon."""
+"""The engine that drives OCI runtimes (runc, runsc) directly, without a daemon."""
 
 import asyncio
 import contextlib
 import os
 import platform
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -14,13 +13,16 @@ import msgspec
 from sandpost.engines import launch
 from sandpost.engines.bundle import Bundles, Owner
 from sandpost.engines.contract import Consumption, Found, SandboxSpec, Started
-from sandpost.engines.sealed import Sealed
+from sandpost.engines.driver import Driver, Launch
+from sandpost.engines.runc import Runc
+from sandpost.engines.runsc import Runsc
 from sandpost.image import use
 from sandpost.kernel.processes import start_time
+from sandpost.model.engines import HOW_TO_GET, outside
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES
-from sandpost.model.limits import Limits
+from sandpost.model.limits import EngineName, Limits
 from sandpost.network import addresses, firewall, namespaces
 from sandpost.walls import cgroups, names, oci_config, pressure
 from sandpost.walls.identity import identity
@@ -48,8 +50,7 @@ class OciEngine:
         self._walls = walls or oci_config.standing(platform.machine())
         self._groups = cgroups.pick(host)
         self._bundles = Bundles(host.path("bundles"))
-        self._states = host.path("runc")
-        self._sealed = Sealed(host.runtime_command)
+        self._drivers: dict[EngineName, Driver] = {"runc": Runc(host), "runsc": Runsc(host)}
         self._image = -1
         self._flags: dict[str, tuple[str, ...]] = {}
         # Starts and removals block on the kernel, each in threads of its own, so that neither waits for the other.
@@ -67,8 +68,12 @@ class OciEngine:
         job.add_done_callback(lambda _: self._starting.pop(spec.sandbox_id, None))
         return await asyncio.shield(asyncio.wrap_future(job))
 
-    def set_limits(self, group_id: str, limits: Limits) -> None:
-        self._groups.set_limits(group_id, limits)
+    def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
+        self._groups.set_limits(group_id, outside(limits, engine))
+
+    def take_up(self, host: Host) -> None:
+        for driver in self._drivers.values():
+            driver.take_up(host)
 
     def limit_parent(self, memory: int) -> None:
         self._groups.limit_parent(memory)
@@ -97,6 +102,10 @@ class OciEngine:
         )
 
     def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> pressure.Pressure | None:
+        owner = self._bundles.owner(sandbox_id)
+        if owner is None or owner.engine == "runsc":
+            # What its sentry counts and holds (processes, /tmp, open files) shows nothing of itself outside.
+            return None
         usage = self._groups.usage(group_id, sandbox_id)
         return pressure.look(pid, limits, usage.pids_refused) if usage is not None else None
 
@@ -121,7 +130,7 @@ class OciEngine:
                 Found(
                     sandbox_id=sandbox_id,
                     group_id=group_id,
-                    pid=next((pid for pid in pids if launch.is_first(pid)), None),
+                    pid=self._first(sandbox_id, pids),
                     slot=owner.slot if owner is not None else None,
                 )
             )
@@ -131,15 +140,16 @@ class OciEngine:
         await self._run(self._removers, lambda: self._close(purge=purge))
         self._starters.shutdown(wait=True, cancel_futures=True)
         self._removers.shutdown(wait=True, cancel_futures=True)
-        self._sealed.close()
 
     def _open(self) -> None:
         host = self._host
-        if not os.access(host.runtime_command, os.X_OK):
-            raise HostUnfit(f"there is no {host.runtime_command}: run `apt-get install runc` or set `runtime_command`")
+        if not os.access(host.command(host.engine), os.X_OK):
+            missing = host.command(host.engine) or host.engine
+            raise HostUnfit(f"there is no {missing}: {HOW_TO_GET[host.engine]}")
+        # Another one's when a tenant is set to it: it reads all of its program, which is large.
+        self._drivers[host.engine].open()
         if self._image < 0:
             self._image = use.hold(host.image_dir, host.image)
-        os.makedirs(self._states, mode=0o700, exist_ok=True)
         self._bundles.open()
         names.write(host)
         self._groups.open()
@@ -151,13 +161,18 @@ class OciEngine:
         host = self._host
         if spec.slot < 0 or spec.slot >= host.slots:
             raise EngineError(f"slot {spec.slot} is outside the address block of {host.slots}")
+        driver = self._drivers[spec.engine]
+        driver.open()
         namespace = lock = -1
         try:
-            lock = self._bundles.make(spec.sandbox_id, Owner(group_id=spec.group_id, slot=spec.slot))
-            self._groups.create(spec.group_id, spec.sandbox_id, spec.limits)
+            owner = Owner(group_id=spec.group_id, slot=spec.slot, engine=spec.engine)
+            lock = self._bundles.make(spec.sandbox_id, owner)
+            self._groups.create(spec.group_id, spec.sandbox_id, outside(spec.limits, spec.engine))
             namespace = namespaces.make(addresses.link(host, spec.slot))
-            self._bundles.configure(spec.sandbox_id, self._config(spec, namespace))
-            return self._launch(spec, lock)
+            config = self._config(spec, namespace)
+            driver.adapt(config, spec.limits)
+            self._bundles.configure(spec.sandbox_id, config)
+            return self._launch(driver, spec, lock)
         except OSError as error:
             raise EngineError(f"cannot make sandbox {spec.sandbox_id}: {error}") from error
         finally:
@@ -166,15 +181,15 @@ class OciEngine:
                 if fd >= 0:
                     os.close(fd)
 
-    def _launch(self, spec: SandboxSpec, lock: int) -> Started:
+    def _launch(self, driver: Driver, spec: SandboxSpec, lock: int) -> Started:
         bundle = self._bundles.path(spec.sandbox_id)
-        log, pid_file = os.path.join(bundle, "runtime.log"), os.path.join(bundle, "pid")
-        command = [self._host.runtime_command, "--root", self._states, "--log", log, "--log-format", "json"]
-        command += ["run", "--detach", "--pid-file", pid_file, "--bundle", bundle]
-        command += ["--preserve-fds", "1" if spec.ready is None else "2"]
+        entries = self._groups.entries(spec.group_id, spec.sandbox_id)
+        command = driver.command(
+            Launch(sandbox_id=spec.sandbox_id, bundle=bundle, ready=spec.ready is not None, entries=entries)
+        )
         code = launch.run(
-            [*command, spec.sandbox_id],
-            program=self._sealed.program(),
+            command.words,
+            program=command.program,
             stdout=spec.stdout,
             stderr=spec.stderr,
             frames=spec.frames,
@@ -182,15 +197,14 @@ class OciEngine:
             lock=lock,
             patience=_START_PATIENCE,
         )
-        name = os.path.basename(self._host.runtime_command)
         if code is None:
-            raise EngineError(f"{name} did not start sandbox {spec.sandbox_id} within {_START_PATIENCE:.0f} s")
+            raise EngineError(f"{driver.name} did not start sandbox {spec.sandbox_id} within {_START_PATIENCE:.0f} s")
         if code != 0:
-            raise EngineError(f"{name} could not start sandbox {spec.sandbox_id}: {launch.complaint(log)}")
-        with open(pid_file, encoding="ascii") as file:
-            pid = int(file.read())
-        began = start_time(pid)
-        if not began:
+            said = launch.complaint(os.path.join(bundle, "runtime.log"))
+            raise EngineError(f"{driver.name} could not start sandbox {spec.sandbox_id}: {said}")
+        pid = self._bundles.pid(spec.sandbox_id)
+        began = start_time(pid) if pid is not None else 0
+        if pid is None or not began:
             raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: see what it printed")
         return Started(pid=pid, start_time=began)
 
@@ -233,12 +247,17 @@ class OciEngine:
                 raise EngineError(f"an OCI runtime still works for sandbox {sandbox_id}: see /proc/locks")
         self._groups.kill(group_id, sandbox_id)
         self._groups.remove(group_id, sandbox_id)
-        # `runc delete` would do the same three things (groups, state, hooks that we have none of), in 9 ms.
-        shutil.rmtree(os.path.join(self._states, sandbox_id), ignore_errors=True)
+        for driver in self._drivers.values():
+            driver.forget(sandbox_id)
         if owner is not None:
             # Without a bundle nothing says that the slot is still this sandbox's: it may be another's by now.
             self._free(sandbox_id, owner.slot)
         self._bundles.remove(sandbox_id)
+
+    def _first(self, sandbox_id: str, pids: list[int]) -> int | None:
+        """Return which of the processes in a sandbox's group is its first: of runsc's two are first of a namespace."""
+        known = self._bundles.pid(sandbox_id)
+        return next((pid for pid in pids if launch.is_first(pid) and pid == (known or pid)), None)
 
     def _free(self, sandbox_id: str, slot: int) -> None:
         """See to it that the slot's interface is gone, unless it is another's for whom this start was refused."""
@@ -254,7 +273,8 @@ class OciEngine:
             firewall.remove(self._host)
             self._bundles.purge()
             names.remove(self._host)
-            shutil.rmtree(self._states, ignore_errors=True)
+        for driver in self._drivers.values():
+            driver.close(purge=purge)
         if self._image >= 0:
             os.close(self._image)
             self._image = -1

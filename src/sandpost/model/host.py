@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 import msgspec
 
-from sandpost.model.limits import Limits
+from sandpost.model.limits import EngineName, Limits
 
 SANDBOX_PORT = 8000
 """TCP port of the runtime inside every sandbox."""
@@ -65,7 +65,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     sandbox_uids: int
     """First host uid of this instance's sixteenth of the uid block; slot n owns `IDS_PER_SANDBOX` from there."""
     runtime_command: str
-    """The OCI runtime, such as `/usr/sbin/runc`."""
+    """The program runc, such as `/usr/sbin/runc`; empty: not there."""
+    runsc_command: str = ""
+    """The program runsc; empty: not there."""
+    engine: EngineName = "runc"
+    """What makes the sandboxes of tenants that are not set to another one."""
     cgroups: int
     """1 or 2."""
     pool_size: int
@@ -110,6 +114,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def cgroup_parent(self) -> str:
         """Name of the group above all tenants, directly below each hierarchy's root (or our delegation)."""
         return f"sandpost-{self.tag}"
+
+    def command(self, engine: EngineName) -> str:
+        """Return the program of an engine; empty: not there."""
+        return self.runsc_command if engine == "runsc" else self.runtime_command
 
     @property
     def slots(self) -> int:

@@ -6,6 +6,8 @@ import msgspec
 
 Isolation = Literal["per_tenant", "per_request"]
 TenantState = Literal["active", "suspended"]
+EngineName = Literal["runc", "runsc"]
+"""`runc`: programs call the host's kernel. `runsc`: gVisor's own kernel, a process a sandbox, stands between."""
 
 MiB = 1 << 20
 
@@ -76,4 +78,6 @@ class Tenant(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     egress: str = "public"
     """What it may reach outside, as `model.egress` reads it."""
+    engine: EngineName | None = None
+    """Which OCI runtime makes its sandboxes; None: the host's (`engine.runtime`)."""
     registered: bool = False

@@ -12,7 +12,7 @@ import msgspec
 
 from sandpost.model.ends import End
 from sandpost.model.errors import Fault
-from sandpost.model.limits import Tenant
+from sandpost.model.limits import EngineName, Tenant
 
 VERSION = 1
 
@@ -241,6 +241,7 @@ class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     phase: Phase
     tenant: str | None = None
     runtime: str = "node"
+    engine: EngineName = "runc"
     started_at: float
     assigned_at: float | None = None
     last_call_at: float | None = None
@@ -295,6 +296,12 @@ class TenantRemoved(_Message, frozen=True, kw_only=True):
 
     seq: int
     name: str
+
+
+class Engines(_Message, frozen=True, kw_only=True):
+    """The engines that registered tenants are set to: each gets a pool of its own, like the host's."""
+
+    engines: list[EngineName]
 
 
 class Done(_Message, frozen=True, kw_only=True):
@@ -426,7 +433,7 @@ class Stopped(_Message, frozen=True, kw_only=True):
 
 ToController = (
     Hello | Ask | Ack | Report | Suspect | Finished | Named | Replace
-    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | UsageTaken | Noted
+    | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | Engines | UsageTaken | Noted
 )  # fmt: skip
 FromController = (
     Table | Assigned | Granted | Refused | Leaving | Gone | Hit | Ways | WayOpened | Noted

@@ -70,6 +70,21 @@ def make(link: Link) -> int:
     return inside
 
 
+def make_empty() -> int:
+    """Make a namespace with nothing but a loopback that is down; return its descriptor. Raises `EngineError`."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _call("unshare", _CLONE_NEWNET)
+        try:
+            return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            _call("setns", home, _CLONE_NEWNET)
+    except OSError as error:
+        raise EngineError(f"cannot make a network namespace: {error}") from error
+    finally:
+        os.close(home)
+
+
 def exists(interface: str) -> bool:
     """Whether the host has this interface."""
     try:

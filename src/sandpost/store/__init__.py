@@ -3,6 +3,7 @@
 import os
 
 from sandpost.model.host import Host
+from sandpost.model.limits import EngineName
 from sandpost.store.contract import Reader, Writer
 from sandpost.store.errors import (
     StoreBusy,
@@ -27,6 +28,7 @@ __all__ = [
     "StoreReadOnly",
     "TenantRecord",
     "Writer",
+    "engines_in_use",
     "first_key",
     "open_reader",
     "open_writer",
@@ -45,6 +47,15 @@ def open_writer(host: Host) -> Writer:
     """
     owner = (host.users.api, host.users.gid) if os.geteuid() == 0 else None
     return SqliteWriter(host.store_path, owner=owner)
+
+
+def engines_in_use(host: Host) -> dict[EngineName, str]:
+    """Return the engines that registered tenants are set to, each with one of those tenants."""
+    writer = open_writer(host)
+    try:
+        return writer.engines()
+    finally:
+        writer.close()
 
 
 def first_key(host: Host, admin_key: str | None) -> str | None:

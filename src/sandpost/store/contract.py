@@ -6,7 +6,7 @@ What fails is a `sandpost.store.errors.StoreError` that says what to do; after i
 from typing import Protocol
 
 from sandpost.auth.keys import Key
-from sandpost.model.limits import Limits, Tenant
+from sandpost.model.limits import EngineName, Limits, Tenant
 from sandpost.model.messages import UsageItem
 from sandpost.store.records import TenantRecord
 
@@ -59,6 +59,9 @@ class Writer(Protocol):
 
     def tenant(self, name: str) -> TenantRecord | None:
         """Return one registered tenant."""
+
+    def engines(self) -> dict[EngineName, str]:
+        """Return the engines that tenants are set to, each with one of those tenants."""
 
     def add_key(self, key: Key) -> None:
         """Keep a key; `Conflict` if its id or digest exists."""

@@ -175,10 +175,11 @@ class SqliteReader:
                 return False
             since = self._rev if known else 0
             removed = db.execute("SELECT kind, name FROM tombstones WHERE rev > ?", (since,)).fetchall()
-            # A store that the api of this release has not opened yet knows no policies.
-            egress = "egress" if db.execute("PRAGMA user_version").fetchone()[0] > 1 else "'public'"
+            # A store that the api of this release has not opened yet knows no policies and no engines.
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            egress, engine = "egress" if version > 1 else "'public'", "engine" if version > 2 else "NULL"
             tenants = db.execute(
-                f"SELECT name, state, isolation, limits, {egress} FROM tenants WHERE rev > ?",  # noqa: S608 - one of two
+                f"SELECT name, state, isolation, limits, {egress}, {engine} FROM tenants WHERE rev > ?",  # noqa: S608 - fixed words
                 (since,),
             ).fetchall()
             keys = db.execute(
@@ -211,11 +212,9 @@ class SqliteReader:
             if digest is not None:
                 self._keys.pop(digest, None)
 
-    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, egress: str) -> None:
-        own = _DECODE_LIMITS(limits)
-        record = msgspec.convert(
-            {"name": name, "state": state, "isolation": isolation, "limits": own, "egress": egress}, TenantRecord
-        )
+    def _put_tenant(self, name: str, state: str, isolation: str, limits: str, egress: str, engine: str | None) -> None:
+        fields = {"name": name, "state": state, "isolation": isolation, "limits": _DECODE_LIMITS(limits)}
+        record = msgspec.convert({**fields, "egress": egress, "engine": engine}, TenantRecord)
         self._records[name] = record
         self._tenants[name] = record.tenant(self._defaults)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from sandpost.model.limits import Isolation, Limits, Tenant, TenantState
+from sandpost.model.limits import EngineName, Isolation, Limits, Tenant, TenantState
 
 LIMIT_FIELDS = frozenset(Limits.__struct_fields__)
 
@@ -18,6 +18,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
     limits: dict[str, Any] = {}
     created_at: float = 0.0
     egress: str = "public"
+    engine: EngineName | None = None
 
     def tenant(self, defaults: Limits) -> Tenant:
         """Return the tenant with its limits complete."""
@@ -28,6 +29,7 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True):
             limits=merge(defaults, self.limits),
             egress=self.egress,
             registered=True,
+            engine=self.engine,
         )
 
 

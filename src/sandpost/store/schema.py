@@ -69,5 +69,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # The policy as it is written (`sandpost.model.egress`).
         "ALTER TABLE tenants ADD COLUMN egress TEXT NOT NULL DEFAULT 'public'",
     ),
+    # Which OCI runtime makes the tenant's sandboxes; null: the host's. No CHECK: there may be more of them one day.
+    ("ALTER TABLE tenants ADD COLUMN engine TEXT",),
 )
 VERSION = len(MIGRATIONS)

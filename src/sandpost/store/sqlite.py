@@ -11,6 +11,7 @@ import msgspec
 
 from sandpost.auth.keys import Key
 from sandpost.model.errors import Conflict
+from sandpost.model.limits import EngineName
 from sandpost.model.messages import UsageItem
 from sandpost.store.errors import StoreForeign, StoreReadOnly, from_sqlite
 from sandpost.store.records import TenantRecord
@@ -25,7 +26,7 @@ BATCH_SECONDS = 86400
 TOMBSTONES = 10_000
 """Removals that a reader may lag behind before it reads everything anew."""
 
-_TENANTS = "SELECT name, state, isolation, limits, created_at, egress FROM tenants"
+_TENANTS = "SELECT name, state, isolation, limits, created_at, egress, engine FROM tenants"
 _KEYS = "SELECT id, digest, tenant, label, created_at FROM keys"
 _WAL_BYTES = 4 << 20
 
@@ -50,10 +51,20 @@ class SqliteWriter:
         limits = msgspec.json.encode(record.limits).decode()
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO tenants VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                "INSERT INTO tenants (name, state, isolation, limits, created_at, egress, engine, rev)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
                 " state = excluded.state, isolation = excluded.isolation, limits = excluded.limits,"
-                " egress = excluded.egress, rev = excluded.rev",
-                (record.name, record.state, record.isolation, limits, record.created_at, _next_rev(db), record.egress),
+                " egress = excluded.egress, engine = excluded.engine, rev = excluded.rev",
+                (
+                    record.name,
+                    record.state,
+                    record.isolation,
+                    limits,
+                    record.created_at,
+                    record.egress,
+                    record.engine,
+                    _next_rev(db),
+                ),
             )
 
     def remove_tenant(self, name: str) -> bool:
@@ -85,6 +96,12 @@ class SqliteWriter:
         with self._reading() as db:
             row = db.execute(_TENANTS + " WHERE name = ?", (name,)).fetchone()
         return None if row is None else _record(row)
+
+    def engines(self) -> dict[EngineName, str]:
+        """Return the engines that tenants are set to, each with one of those tenants."""
+        with self._reading() as db:
+            rows = db.execute("SELECT engine, min(name) FROM tenants WHERE engine IS NOT NULL GROUP BY engine")
+            return msgspec.convert(dict(rows.fetchall()), dict[EngineName, str])
 
     def add_key(self, key: Key) -> None:
         """Keep a key; `Conflict` if its id or digest exists."""
@@ -267,8 +284,8 @@ def _forget_old_tombstones(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM tombstones WHERE rev <= ?", (oldest,))
 
 
-def _record(row: tuple[str, str, str, str, float, str]) -> TenantRecord:
-    name, state, isolation, limits, created_at, egress = row
+def _record(row: tuple[str, str, str, str, float, str, str | None]) -> TenantRecord:
+    name, state, isolation, limits, created_at, egress, engine = row
     return msgspec.convert(
         {
             "name": name,
@@ -277,6 +294,7 @@ def _record(row: tuple[str, str, str, str, float, str]) -> TenantRecord:
             "limits": msgspec.json.decode(limits),
             "created_at": created_at,
             "egress": egress,
+            "engine": engine,
         },
         TenantRecord,
     )

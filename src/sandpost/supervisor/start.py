@@ -11,7 +11,8 @@ from sandpost import config
 from sandpost.config import Settings, claims, machine, names, preflight
 from sandpost.config import host as host_file
 from sandpost.logs.setup import get_logger
-from sandpost.model.errors import ConfigError
+from sandpost.model.engines import HOW_TO_GET
+from sandpost.model.errors import ConfigError, HostUnfit
 from sandpost.model.host import Host, load
 from sandpost.supervisor import certificate, family, layout, listening, spawn
 from sandpost.supervisor.aside import Aside
@@ -99,7 +100,7 @@ def _claimed(
     previous = family.living(os.path.join(run_dir, "children.json"))
     cgroups = preflight.cgroup_version(seen)
 
-    def make(now: Settings, digest: str) -> Host:
+    def make(now: Settings, digest: str, runsc: str) -> Host:
         runtime = machine.oci_runtime(now["oci.runtime"]) or seen.runtime
         cores = os.cpu_count() or 1
         made = host_file.make(
@@ -107,6 +108,7 @@ def _claimed(
             instance=instance,
             image=digest,
             runtime_command=runtime,
+            runsc_command=runsc,
             cgroups=cgroups,
             cores=cores,
             names=names.read(),
@@ -116,7 +118,7 @@ def _claimed(
         return msgspec.structs.replace(made, metrics_listen=listening.numeric(made.metrics_listen))
 
     try:
-        host = make(settings, "")
+        host = make(settings, "", seen.runsc if preflight.is_good_runsc(seen.runsc_version) else "")
         if previous:
             host = _keep(host)
         else:
@@ -131,7 +133,9 @@ def _claimed(
         host = msgspec.structs.replace(host, image=_digest(image, host, previous))
         curl = _curl(host, settings)
         # Last of what can fail: a key that was made is shown once.
-        first_key = Aside(lambda: _ensure_key(host, settings["admin_key"] or None), close=(lock,)).result()
+        first_key = Aside(
+            lambda: _ensure_key(host, settings["admin_key"] or None, runs=bool(previous)), close=(lock,)
+        ).result()
         path = host_file.write(host)
     except BaseException:
         if not previous and not _has_records(run_dir):
@@ -145,7 +149,7 @@ def _claimed(
         fresh = load_again()
         if frozen := config.frozen_differences(known, fresh):
             log.warning("settings that only a stop and a start take up", settings=frozen)
-        host = _with_tls(host_file.take_up(old, make(fresh, old.image)), fresh, runs=True)
+        host = _with_tls(host_file.take_up(old, make(fresh, old.image, machine.read_runsc(fresh))), fresh, runs=True)
         host_file.write(host)
         known = fresh
         return host
@@ -219,11 +223,17 @@ def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:
     return ensure(image_dir, say)
 
 
-def _ensure_key(host: Host, admin_key: str | None) -> str | None:
-    from sandpost.store import first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
+def _ensure_key(host: Host, admin_key: str | None, *, runs: bool) -> str | None:
+    from sandpost.store import engines_in_use, first_key  # noqa: PLC0415  (in a fork, which ends with what it imported)
 
     # As the api, whose file it is: who has taken that part over could have written anything for root to read.
     spawn.leave_root(*spawn.user_of("api", host), spawn.reach_of("api", host))
+    for engine, tenant in sorted(engines_in_use(host).items()):
+        if not host.command(engine) and not runs:
+            raise HostUnfit(
+                f"tenant `{tenant}` is set to the engine {engine}, and there is none here that works:"
+                f" {HOW_TO_GET[engine]}"
+            )
     return first_key(host, admin_key)
 
 

@@ -18,7 +18,7 @@ _MEMORY_LOCKED = 64 << 10
 """Bytes: secrets of OpenSSL fit, and what is locked cannot be reclaimed."""
 _BEYOND_TMP = 64 << 10
 """A file may be a page longer than /tmp is large, so that a full /tmp says ENOSPC and only a hole says EFBIG."""
-_OOM_SCORE = 500
+OOM_SCORE = 500
 """Added to a sandbox's badness (proc(5)): it would inherit the platform's score, far below zero, and outlive whatever
 else runs on the host. A program cannot lower it again, or to 0 at most where the platform has no CAP_SYS_RESOURCE."""
 _PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -111,7 +111,7 @@ def render(
                 *(_rlimit(f"RLIMIT_{name}", 0) for name in ("CORE", "MSGQUEUE", "NICE", "RTPRIO")),
             ],
             "noNewPrivileges": True,
-            "oomScoreAdj": _OOM_SCORE,
+            "oomScoreAdj": OOM_SCORE,
         },
         "mounts": _mounts(limits, rootfs, resolv_conf),
         "linux": linux,

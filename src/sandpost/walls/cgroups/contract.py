@@ -37,6 +37,9 @@ class Groups(Protocol):
     def path(self, group_id: str, sandbox_id: str) -> str:
         """Return the sandbox's group as the OCI runtime names it (`linux.cgroupsPath`)."""
 
+    def entries(self, group_id: str, sandbox_id: str) -> list[str]:
+        """Return the files that a process writes 0 to, to enter the sandbox's group by itself."""
+
     def set_limits(self, group_id: str, limits: Limits) -> None:
         """Write limits to a tenant's group, also under running sandboxes.
 

@@ -72,6 +72,11 @@ class GroupsV1:
     def path(self, group_id: str, sandbox_id: str) -> str:
         return f"/{self._parent}/t-{group_id}/s-{sandbox_id}"
 
+    def entries(self, group_id: str, sandbox_id: str) -> list[str]:
+        group = f"t-{group_id}/s-{sandbox_id}"
+        # Controllers can share a hierarchy.
+        return list(dict.fromkeys(self._file(controller, group, "cgroup.procs") for controller in _NEEDED))
+
     def set_limits(self, group_id: str, limits: Limits) -> None:
         group = f"t-{group_id}"
         try:

@@ -71,6 +71,9 @@ class GroupsV2:
     def path(self, group_id: str, sandbox_id: str) -> str:
         return f"/{self._name}/t-{group_id}/s-{sandbox_id}"
 
+    def entries(self, group_id: str, sandbox_id: str) -> list[str]:
+        return [os.path.join(self._sandbox(group_id, sandbox_id), "cgroup.procs")]
+
     def set_limits(self, group_id: str, limits: Limits) -> None:
         tenant = self._tenant(group_id)
         quota = max(1000, round(limits.cpu * PERIOD))
