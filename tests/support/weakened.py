@@ -4,6 +4,7 @@ The product has no switch that leaves a wall out; a test that must see a wall mi
 """
 
 import contextlib
+import os
 import shutil
 import sysconfig
 import tempfile
@@ -35,15 +36,24 @@ def _environment(folder: Path) -> Path:
     """Make a virtual environment of the same Python and packages, but for our own; return its `sandpost`."""
     env = folder / "env"
     packages = env / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    packages.mkdir(parents=True)
+    # Parts see the folders of their program alone: what it imports must lie there. The real program's .pth must not.
+    own = shutil.ignore_patterns("__editable__*", "__pycache__")
+    shutil.copytree(sysconfig.get_path("purelib"), packages, ignore=own, copy_function=_link)
     shutil.copy(Path(sysconfig.get_path("data")) / "pyvenv.cfg", env)
     (env / "bin").mkdir()
     (env / "bin" / "python").symlink_to(Path(sysconfig.get_path("scripts"), "python").resolve())
-    # A folder that is only named here has its own .pth files left alone, and with them the real program.
-    (packages / "paths.pth").write_text(f"{folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    (packages / "paths.pth").write_text(f"{folder / 'src'}\n")
     command = env / "bin" / "sandpost"
     command.write_text(
         f"#!{env / 'bin' / 'python'}\nimport sys\nfrom sandpost.__main__ import main\nsys.exit(main())\n"
     )
     command.chmod(0o755)
     return command
+
+
+def _link(source: str, target: str) -> None:
+    """Name a file a second time, or copy it to another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
