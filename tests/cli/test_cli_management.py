@@ -209,7 +209,7 @@ def test_ps_lists_sandboxes(sandpost: Run, place: tuple[Installation, ScriptedCo
             tenant="acme",
             started_at=now - 600,
             assigned_at=now - 500,
-            last_call_at=now - 30,
+            last_call_at=now - 300,
             calls=12,
             memory=20 << 20,
             cpu_seconds=1.5,
@@ -220,7 +220,7 @@ def test_ps_lists_sandboxes(sandpost: Run, place: tuple[Installation, ScriptedCo
     lines = sandpost("ps").stdout.splitlines()
     assert lines[0].split()[:3] == ["SANDBOX", "PHASE", "TENANT"]
     assert lines[1].split() == [
-        "0123456789ab", "assigned", "acme", "runc", "node", "10m", "30s", "12", "0", "20", "MiB", "1.50s", "9",
+        "0123456789ab", "assigned", "acme", "runc", "node", "10m", "5m", "12", "0", "20", "MiB", "1.50s", "9",
     ]  # fmt: skip
     assert lines[2].split()[:3] == ["0123456789ac", "pooled", "-"]
     assert [one["sandbox_id"] for one in json.loads(sandpost("ps", "--json", "--tenant", "acme").stdout)] == [
