@@ -289,9 +289,9 @@ def _start(command: list[str], say: str = "") -> "subprocess.Popen[str] | None":
 def _finish(process: "subprocess.Popen[str]") -> tuple[str, str]:
     """Return what a program printed, and its complaint if it failed."""
     try:
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=30)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return "", "no answer within 10 s"
+        return "", "no answer within 30 s"
     return out, "" if process.returncode == 0 else (err.strip() or f"status {process.returncode}")

