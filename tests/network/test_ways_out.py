@@ -34,12 +34,20 @@ from support.walls import Walls
 @contextlib.contextmanager
 def unseen(walls: Walls) -> Iterator[None]:
     """Nobody in the lab hears anything meanwhile: what is not answered may have been sent."""
-    # What came before may not have been taken down yet.
-    time.sleep(0.1)
-    before = {name: len(server.seen) for name, server in walls.lab.servers.items()}
+
+    def heard() -> dict[str, int]:
+        return {name: len(server.seen) for name, server in walls.lab.servers.items()}
+
+    def still() -> bool:
+        before = heard()
+        time.sleep(0.1)
+        return heard() == before
+
+    assert until(still), "what was sent before is heard first"
+    before = heard()
     yield
-    time.sleep(0.05)
-    assert {name: len(server.seen) for name, server in walls.lab.servers.items()} == before
+    time.sleep(0.1)
+    assert heard() == before
 
 
 DENIED = {"refused", "prohibited", "silent", "no route"}
@@ -65,12 +73,12 @@ def test_of_other_protocols_an_echo_alone_goes_out(walls: Walls) -> None:
             return False
 
     assert place.run(echo)
-    sctp = 132
-    with walls.lab.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, sctp)) as heard:
+    unassigned = 253
+    with walls.lab.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, unassigned)) as heard:
         heard.settimeout(0.3)
-        walls.lab.host.run(lambda: _send_raw(PUBLIC, sctp))
+        walls.lab.host.run(lambda: _send_raw(PUBLIC, unassigned))
         assert heard.recv(100), "the host's own goes"
-        place.run(lambda: _send_raw(PUBLIC, sctp))
+        place.run(lambda: _send_raw(PUBLIC, unassigned))
         with pytest.raises(TimeoutError):
             heard.recv(100)
 
