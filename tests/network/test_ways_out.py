@@ -76,7 +76,8 @@ def test_of_other_protocols_an_echo_alone_goes_out(walls: Walls) -> None:
     unassigned = 253
     with walls.lab.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, unassigned)) as heard:
         heard.settimeout(0.3)
-        walls.lab.host.run(lambda: _send_raw(PUBLIC, unassigned))
+        # To another address: without ports the two could not be told apart, and the second would be dropped for that.
+        walls.lab.host.run(lambda: _send_raw(OTHER_PUBLIC, unassigned))
         assert heard.recv(100), "the host's own goes"
         place.run(lambda: _send_raw(PUBLIC, unassigned))
         with pytest.raises(TimeoutError):
