@@ -1,6 +1,7 @@
 """deploy/systemd/sandpost.service, as docs/operation.md says to use it."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -45,12 +46,18 @@ class Service:
         return load(str(path))
 
     def parts(self) -> set[int]:
-        """Pids of all processes of the service but `serve` itself."""
-        pids = {int(pid) for pid in Path(GROUPS, "system.slice/sandpost.service/cgroup.procs").read_text().split()}
-        return pids - {int(shown("MainPID"))}
+        """Pids of the service's processes that are parts: neither `serve` itself nor a start of a sandbox."""
+        listed = Path(GROUPS, shown("ControlGroup")[1:], "cgroup.procs").read_text().split()
+        host_file = self.host.path("host.json").encode()
+        return {int(pid) for pid in listed if host_file in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")}
 
-    def tenants_groups(self) -> list[Path]:
-        return sorted(Path(GROUPS, self.host.cgroup_parent).glob("t-*"))
+    def limits_of(self, tenant: str) -> dict[str, str]:
+        """What the files of the group of the tenant's sandbox say; it stands beside systemd's own slices."""
+        records = [json.loads(path.read_bytes()) for path in Path(self.host.path("records")).glob("*.json")]
+        [group] = [record["group_id"] for record in records if record.get("tenant") == tenant]
+        names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cgroup.subtree_control")
+        folder = Path(GROUPS, self.host.cgroup_parent, f"t-{group}")
+        return {name: (folder / name).read_text().strip() for name in names}
 
 
 def systemctl(*arguments: str) -> str:
@@ -95,12 +102,16 @@ def service() -> Iterator[Service]:
 
 def test_parts_stand_in_the_service_and_sandboxes_outside(service: Service) -> None:
     assert service.call("placed").json == 1
-    assert len(service.parts()) >= 4
     assert shown("ControlGroup") == "/system.slice/sandpost.service"
+    assert len(service.parts()) >= 4
     assert shown("OOMPolicy") == "continue"
-    for group in service.tenants_groups():
-        assert group.parent.parent == GROUPS
-        assert (group / "memory.max").read_text() == f"{128 << 20}\n"
+    assert service.limits_of("placed") == {
+        "memory.max": f"{128 << 20}",
+        "memory.swap.max": "0",
+        "cpu.max": "100000 100000",
+        "pids.max": "64",
+        "cgroup.subtree_control": "cpu memory pids",
+    }
 
 
 def test_a_killed_serve_is_started_again_and_adopts_all(service: Service) -> None:
@@ -109,7 +120,7 @@ def test_a_killed_serve_is_started_again_and_adopts_all(service: Service) -> Non
     systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
     service.wait_until_taken_over()
     assert service.call("adopted").json == 2
-    assert parts <= service.parts()
+    assert service.parts() == parts
 
 
 def test_a_reload_at_once_after_a_start_ends_nothing(service: Service) -> None:
@@ -125,12 +136,12 @@ def test_a_reload_at_once_after_a_start_ends_nothing(service: Service) -> None:
 
 def test_systemd_about_its_own_groups_changes_nothing_of_sandboxes(service: Service) -> None:
     assert service.call("left-alone").json == 1
-    seen = [limits(group) for group in service.tenants_groups()]
+    seen = service.limits_of("left-alone")
     systemctl("daemon-reload")
     command = ["systemd-run", "--quiet", "--wait", "--property=MemoryMax=64M", "--property=CPUWeight=50"]
     subprocess.run([*command, "--property=TasksMax=5", "/bin/true"], check=True, timeout=60)
     systemctl("daemon-reload")
-    assert [limits(group) for group in service.tenants_groups()] == seen
+    assert service.limits_of("left-alone") == seen
     assert {"cpu", "memory", "pids"} <= set((GROUPS / "cgroup.subtree_control").read_text().split())
     assert service.call("left-alone").json == 2
 
@@ -139,7 +150,7 @@ def test_a_reload_takes_up_limits_under_a_running_sandbox(service: Service) -> N
     assert service.call("reloaded").json == 1
     CONFIG.write_text('pool_size = 2\n[limits]\nmemory = "160MiB"\n')
     systemctl("reload", "sandpost")
-    until(lambda: {limits(group)["memory.max"] for group in service.tenants_groups()} == {f"{160 << 20}"})
+    until(lambda: service.limits_of("reloaded")["memory.max"] == f"{160 << 20}")
     assert service.call("reloaded").json == 2
 
 
@@ -151,8 +162,3 @@ def test_a_stop_leaves_nothing(service: Service) -> None:
     assert not (left := traces(host)), f"left behind: {left}"
     assert not os.path.exists(GROUPS / "system.slice/sandpost.service")
     assert not re.search(r"Traceback|left behind", journal())
-
-
-def limits(group: Path) -> dict[str, str]:
-    names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cgroup.subtree_control")
-    return {name: (group / name).read_text().strip() for name in names}
