@@ -1,5 +1,6 @@
-"""`scripts/test-vm [--all] [ARGUMENT..]`: pytest in a virtual machine; see README.md beside this file."""
+"""`scripts/test-vm [--all] [--deadline SECONDS] [ARGUMENT..]`: pytest in a virtual machine; README.md says more."""
 
+import argparse
 import signal
 import sys
 import time
@@ -10,13 +11,19 @@ from sandpost.config import DEFAULTS
 from sandpost.image.build import ensure
 from vm import disks, machine
 
-DEADLINE = 1500.0
+DEADLINE = 1500
 """Seconds for the machine, from its switch being pressed to its end."""
+_LAST_WORDS = 90
+"""Of these: seconds for what pytest has to say when its time is up."""
 _LIST = Path(__file__).with_name("tests.txt")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tests; return pytest's status, 1 if the machine came to no end of its own."""
+    parser = argparse.ArgumentParser(prog="scripts/test-vm", description="All other arguments go to pytest.")
+    parser.add_argument("--all", action="store_true", help="the long tests too")
+    parser.add_argument("--deadline", type=int, default=DEADLINE, help="seconds for the machine (%(default)s)")
+    options, chosen = parser.parse_known_args(arguments)
     began = time.monotonic()
     # As a Ctrl-C: whatever is open is closed on the way out.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
@@ -24,8 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     image = ensure(image_dir, say)
     system = disks.system()
     say(f"the disks are there after {time.monotonic() - began:.0f} s")
-    with disks.run(Path(image_dir), image, _for_pytest(arguments)) as run:
-        status = machine.boot(system, run, say, DEADLINE)
+    which = [] if options.all else ["-m", "not long"]
+    pytest = [*which, *(chosen or _listed())]
+    with disks.run(Path(image_dir), image, pytest, options.deadline - _LAST_WORDS) as run:
+        status = machine.boot(system, run, say, options.deadline)
     took = f"after {time.monotonic() - began:.0f} s"
     if status is None:
         say(f"the machine told no end of the tests {took}")
@@ -37,13 +46,6 @@ def main(arguments: Sequence[str]) -> int:
 def say(line: str) -> None:
     """Print a line that is told from those of the tests on the host."""
     print(f"vm: {line}", flush=True)
-
-
-def _for_pytest(arguments: Sequence[str]) -> list[str]:
-    chosen = list(arguments)
-    which = [] if "--all" in chosen else ["-m", "not long"]
-    chosen = [argument for argument in chosen if argument != "--all"]
-    return [*which, *(chosen or _listed())]
 
 
 def _listed() -> list[str]:

@@ -61,13 +61,17 @@ def system() -> System:
 
 
 @contextmanager
-def run(image_dir: Path, image: str, arguments: Sequence[str]) -> Iterator[Run]:
-    """Make the disks of one run: this checkout, the image of sandboxes, pytest's arguments, and swap."""
+def run(image_dir: Path, image: str, arguments: Sequence[str], deadline: int) -> Iterator[Run]:
+    """Make the disks of one run: this checkout, the image of sandboxes, pytest's arguments, and swap.
+
+    `deadline`: seconds after the machine's start at which pytest is interrupted.
+    """
     with _run_folder() as folder:
         content = folder / "content"
         _copy_checkout(content / "checkout")
         _copy_image(image_dir, image, content / "image")
         (content / "arguments").write_text("".join(f"{argument}\n" for argument in arguments))
+        (content / "deadline").write_text(f"{deadline}\n")
         found = Run(folder, folder / "run.img", folder / "swap.img")
         _make_disk(found.disk, _RUN_SIZE, content)
         shutil.rmtree(content)

@@ -55,7 +55,7 @@ class Service:
         """What the files of the group of the tenant's sandbox say; it stands beside systemd's own slices."""
         records = [json.loads(path.read_bytes()) for path in Path(self.host.path("records")).glob("*.json")]
         [group] = [record["group_id"] for record in records if record.get("tenant") == tenant]
-        names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max", "cgroup.subtree_control")
+        names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max")
         folder = Path(GROUPS, self.host.cgroup_parent, f"t-{group}")
         return {name: (folder / name).read_text().strip() for name in names}
 
@@ -110,7 +110,6 @@ def test_parts_stand_in_the_service_and_sandboxes_outside(service: Service) -> N
         "memory.swap.max": "0",
         "cpu.max": "100000 100000",
         "pids.max": "64",
-        "cgroup.subtree_control": "cpu memory pids",
     }
 
 
