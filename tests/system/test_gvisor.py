@@ -64,7 +64,7 @@ def test_a_program_that_ends_its_sandbox_gets_its_error_at_once_and_the_next_cal
 
 
 def test_a_call_of_its_own_sandbox_each(strong: Platform) -> None:
-    assert strong.command("tenant", "set", "alone", "--isolation", "per_request").returncode == 0
+    strong.set_tenant("alone", isolation="per_request")
     count = "let n = 0; return function (cb) { cb(null, ++n) }"
     assert [strong.call("alone", count).json for _ in range(2)] == [1, 1]
 

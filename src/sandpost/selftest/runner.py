@@ -27,6 +27,8 @@ _LOG = 5.0
 """Seconds within which his log must say what happened."""
 _STALL = 1.0
 """No call of the neighbour takes longer."""
+_BESIDE = 0.1
+"""Seconds at least for which the neighbour is measured beside a case."""
 _QUIET = 2.0
 """Seconds for which the neighbour is measured before the first case."""
 
@@ -103,6 +105,8 @@ class Runner:
         except ClientError as error:
             seen, outcome = f"the platform failed: {shown(error)}", "broken"
         if outcome != "untried":
+            # A case of some milliseconds too has calls beside it.
+            time.sleep(max(0.0, began + _BESIDE - time.monotonic()))
             neighbour = self._neighbour.since(began)
             if outcome == "held" and (harm := harmed(neighbour)):
                 seen, outcome = harm, "broken"
