@@ -69,6 +69,8 @@ def run(image_dir: Path, image: str, arguments: Sequence[str], deadline: int) ->
     with _run_folder() as folder:
         content = folder / "content"
         _copy_checkout(content / "checkout")
+        # runsc takes minutes to build, and is one file.
+        shutil.copytree(ROOT / ".tools", content / "checkout/.tools", ignore=shutil.ignore_patterns("build"))
         _copy_image(image_dir, image, content / "image")
         (content / "arguments").write_text("".join(f"{argument}\n" for argument in arguments))
         (content / "deadline").write_text(f"{deadline}\n")
