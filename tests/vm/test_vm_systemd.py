@@ -98,6 +98,8 @@ def service() -> Iterator[Service]:
     made.wait_until_healthy()
     yield made
     systemctl("stop", "sandpost")
+    # Other tests' installations would read it too.
+    CONFIG.unlink()
 
 
 def test_parts_stand_in_the_service_and_sandboxes_outside(service: Service) -> None:
