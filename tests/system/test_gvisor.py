@@ -27,9 +27,9 @@ def strong() -> Iterator[Platform]:
 def test_programs_run_on_gvisors_kernel_and_those_of_a_tenant_of_runc_do_not(strong: Platform) -> None:
     assert strong.call("acme", HELLO).body == b'"Hello, world!"'
     assert "gvisor" in strong.call("acme", KERNEL).json
-    assert strong.command("tenant", "set", "weak", "--engine", "runc").returncode == 0
+    strong.set_tenant("weak", engine="runc")
     assert "gvisor" not in strong.call("weak", KERNEL).json
-    assert strong.command("tenant", "set", "weak", "--engine", "default").returncode == 0
+    strong.set_tenant("weak", engine=None)
     assert "gvisor" in strong.call("weak", KERNEL).json
 
 
