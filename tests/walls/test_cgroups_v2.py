@@ -19,7 +19,7 @@ FILES = {
     "memory.max": "max", "memory.swap.max": "max", "memory.current": "4096", "memory.peak": "8192", "memory.oom.group": "0",
     "memory.events": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0",
     "memory.events.local": "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0",
-    "cpu.max": "max 100000", "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 1", "pids.max": "max", "pids.current": "3", "pids.events": "max 0",
+    "cpu.max": "max 100000", "cpu.weight": "", "cpu.stat": "usage_usec 1500000\nuser_usec 1\nsystem_usec 1", "pids.max": "max", "pids.current": "3", "pids.events": "max 0",
 }  # fmt: skip
 
 
@@ -74,6 +74,7 @@ def test_limits_stand_on_the_tenant_and_the_whole_sandbox_dies_at_once(groups: v
     assert (tenant / "memory.max").read_text().startswith(str(64 * MiB))
     assert (tenant / "memory.swap.max").read_text().startswith("0")
     assert (tenant / "cpu.max").read_text().startswith("50000 100000")
+    assert (tenant / "cpu.weight").read_text() == "50"
     assert (tenant / "pids.max").read_text().startswith("10")
     assert (tenant / "s-b" / "memory.oom.group").read_text() == "1"
     assert (tenant / "s-b" / "memory.max").read_text() == "max"

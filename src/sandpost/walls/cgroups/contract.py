@@ -43,6 +43,7 @@ class Groups(Protocol):
     def set_limits(self, group_id: str, limits: Limits) -> None:
         """Write limits to a tenant's group, also under running sandboxes.
 
+        Where the processors do not suffice for all, tenants share them in proportion to their limits of CPU.
         A memory limit below what is in use, and cannot be reclaimed, is refused with an `EngineError` on v1;
         on v2 the kernel enforces it by killing.
         """

@@ -21,6 +21,8 @@ from sandpost.walls.cgroups.mounts import Mounts
 
 PERIOD = 100_000
 """Microseconds over which a CPU quota counts."""
+_WEIGHT = 1024
+"""A core's share; the kernel takes 2 to 262,144."""
 _NEEDED = ("memory", "cpu", "cpuacct", "pids")
 _NO_LIMIT = -1
 _CHECKS = (0.0, 0.002, 0.01, 0.05, 0.25, 1.0)
@@ -84,6 +86,7 @@ class GroupsV1:
             quota = max(1000, round(limits.cpu * PERIOD))
             files.write(self._file("cpu", group, "cpu.cfs_period_us"), PERIOD)
             files.write(self._file("cpu", group, "cpu.cfs_quota_us"), quota)
+            files.write(self._file("cpu", group, "cpu.shares"), max(2, round(limits.cpu * _WEIGHT)))
             files.write(self._file("pids", group, "pids.max"), limits.pids)
         except OSError as error:
             if error.errno == errno.EBUSY:

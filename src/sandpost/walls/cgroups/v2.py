@@ -16,6 +16,8 @@ from sandpost.walls.cgroups.mounts import Mounts
 
 PERIOD = 100_000
 """Microseconds over which a CPU quota counts."""
+_WEIGHT = 100
+"""A core's weight; the kernel takes 1 to 10,000."""
 _NEEDED = ("memory", "cpu", "pids")
 _ENABLE = " ".join(f"+{name}" for name in _NEEDED)
 _POLL = 0.1
@@ -80,6 +82,7 @@ class GroupsV2:
         try:
             self._limit_memory(tenant, limits.memory)
             files.write(os.path.join(tenant, "cpu.max"), f"{quota} {PERIOD}")
+            files.write(os.path.join(tenant, "cpu.weight"), min(10_000, max(1, round(limits.cpu * _WEIGHT))))
             files.write(os.path.join(tenant, "pids.max"), limits.pids)
         except OSError as error:
             raise EngineError(f"cannot set limits of the group {tenant}: {error}") from error

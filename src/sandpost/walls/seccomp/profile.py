@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandpost.walls.seccomp.rules import U64, Checked, Condition, Group
-from sandpost.walls.seccomp.table import ABSENT, CHECKED, GROUPS, LEGACY, LEGACY_CHECKED, NEWEST
+from sandpost.walls.seccomp.table import ABSENT, CHECKED, GROUPS, LEGACY, LEGACY_CHECKED, NEWEST, PRETENDED
 
 ARCHITECTURES: Mapping[str, str] = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
 """Machines, as uname(2) calls them, that the table is for, and the OCI name of each."""
@@ -35,16 +35,17 @@ def render(machine: str) -> Mapping[str, Any]:
         "architectures": [architecture],
         "syscalls": [
             {"names": allowed, "action": "SCMP_ACT_ALLOW"},
-            *(
-                {"names": [call.call], "action": "SCMP_ACT_ALLOW", "args": [_argument(one) for one in way]}
-                for call in checked(machine)
-                for way in call.ways
-            ),
+            *({**rule, "action": "SCMP_ACT_ALLOW"} for call in checked(machine) for rule in _ways(call)),
+            *({**rule, "action": "SCMP_ACT_ERRNO", "errnoRet": 0} for call in PRETENDED for rule in _ways(call)),
             {"names": list(ABSENT), "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
             # Says what it would get without a rule: it is there to be the highest number of the filter.
             {"names": [NEWEST], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM},
         ],
     }
+
+
+def _ways(call: Checked) -> list[dict[str, Any]]:
+    return [{"names": [call.call], "args": [_argument(one) for one in way]} for way in call.ways]
 
 
 def _argument(condition: Condition) -> dict[str, Any]:
