@@ -94,8 +94,6 @@ def flushes() -> int:
     return sum(int(line.split()[18]) for line in lines)
 
 
-# On runsc it is the host's files that its gofer opened: the sentry passes such calls on.
-@pytest.mark.engine("runc")
 def test_a_program_that_waits_for_the_disk_makes_no_disk_flush(bed: Bed) -> None:
     async def body() -> None:
         box = await bed.make()

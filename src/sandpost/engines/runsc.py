@@ -14,7 +14,7 @@ import threading
 from typing import Any
 
 from sandpost.engines.driver import Command, Launch
-from sandpost.image import tree
+from sandpost.image import tree, use
 from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import EngineError
 from sandpost.model.host import Host
@@ -32,12 +32,19 @@ _FLAGS = (
     "--ignore-cgroups",
 )
 _ENTER = (
-    'echo "$1" >/proc/self/oom_score_adj; shift; while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift;'
-    ' exec "$@"'
+    '/bin/mount -t tmpfs -o ro,size=4k sandpost /mnt && cd "$1"'
+    ' && /bin/mount -t overlay -o ro,lowerdir=.:/mnt "$2" . && cd / || exit 125; shift 2;'
+    ' echo "$1" >/proc/self/oom_score_adj || exit 125; shift;'
+    ' while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
 )
-"""Takes a badness (proc(5)), enters control groups, then becomes the rest of its arguments: all that runsc starts has
-both from its first instruction. By itself runsc gives the badness to the sentry alone, whose size says nothing of its
-program's: where all sandboxes together were full, the kernel took the wrong one (seen)."""
+"""In mounts of its own: puts an overlay of layers over the root, takes a badness (proc(5)), enters control groups, then
+becomes the rest of its arguments: all that runsc starts has these from its first instruction.
+
+A sentry passes on a program's fsync(2) to the file that its gofer opened, and the host's disk flushes (seen: each of
+them). An overlay that has no layer to write to, which takes two below, passes none on; it shares the files' pages.
+
+By itself runsc gives a badness to the sentry alone, whose size says nothing of its program's: where all sandboxes
+together were full, the kernel took the wrong one (seen)."""
 _SOCKET_PATH = 107
 """Bytes that the path of a unix socket can have (unix(7))."""
 
@@ -50,6 +57,7 @@ class Runsc:
     def __init__(self, host: Host) -> None:
         self._program = host.command("runsc")
         self._states = host.path("runsc")
+        self._image = [host.rootfs, use.overlay_source(host.image)]
         self._lock = threading.Lock()
         self._gofers = -1
 
@@ -81,7 +89,8 @@ class Runsc:
 
     def command(self, launch: Launch) -> Command:
         log, pid_file = os.path.join(launch.bundle, "runtime.log"), os.path.join(launch.bundle, "pid")
-        words = ["/bin/sh", "-c", _ENTER, "sandpost-enter", str(OOM_SCORE), *launch.entries, "--"]
+        words = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", _ENTER, "sandpost-enter"]
+        words += [*self._image, str(OOM_SCORE), *launch.entries, "--"]
         words += [self._program, "--root", self._states, "--log", log, "--log-format", "json", *_FLAGS]
         words += [f"--gofer-network-namespace=/proc/{os.getpid()}/fd/{self._gofers}"]
         words += ["run", "--detach", "--pid-file", pid_file, "--bundle", launch.bundle, "--pass-fd", "3:3"]

@@ -2,11 +2,14 @@
 
 import fcntl
 import os
+import re
 from collections.abc import Collection
 
 from sandpost.image import recipe, tree
 from sandpost.model.errors import HostUnfit
 
+_OVERLAY = "sandpost-image-"
+_SOURCE = re.compile(rf" - overlay {_OVERLAY}([0-9a-f]+) ")
 _HOT = (
     recipe.NODE,
     recipe.INIT,
@@ -54,16 +57,32 @@ def warm(rootfs: str) -> int:
     return total
 
 
+def overlay_source(digest: str) -> str:
+    """Return what an overlay over the image is mounted as the source of, so that it is known to be in use."""
+    return f"{_OVERLAY}{digest}"
+
+
+def running(image_dir: str) -> set[str]:
+    """Return the digests of the images that are the root of a process, or under the overlay that is one."""
+    roots, overlaid = _seen()
+    found = set()
+    for name in os.listdir(image_dir):
+        try:
+            info = os.stat(os.path.join(image_dir, name, "rootfs"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if (info.st_dev, info.st_ino) in roots or name in overlaid:
+            found.add(name)
+    return found
+
+
 def prune(image_dir: str, keep: Collection[str]) -> list[str]:
     """Remove the images that are not in `keep`, not held and not the root of any process; return their digests."""
-    roots = _process_roots()
+    spared = {*keep, *running(image_dir)}
     removed = []
     for name in sorted(os.listdir(image_dir)):
         path = os.path.join(image_dir, name)
-        if name.startswith(".") or name in keep or not os.path.isdir(path):
-            continue
-        info = os.stat(os.path.join(path, "rootfs"))
-        if (info.st_dev, info.st_ino) in roots or not _unheld(path):
+        if name.startswith(".") or name in spared or not os.path.isdir(path) or not _unheld(path):
             continue
         # Renamed first: an image is complete or not there, also if we are killed half-way.
         doomed = os.path.join(image_dir, f".building-pruned-{name}")
@@ -93,13 +112,16 @@ def _unheld(path: str) -> bool:
     return True
 
 
-def _process_roots() -> set[tuple[int, int]]:
-    found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                info = os.stat(f"/proc/{name}/root")
-            except OSError:
-                continue
-            found.add((info.st_dev, info.st_ino))
-    return found
+def _seen() -> tuple[set[tuple[int, int]], set[str]]:
+    """Return device and inode of every process's root, and the digests of the overlays that processes see."""
+    roots, overlaid = set(), set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            info = os.stat(f"/proc/{name}/root")
+            with open(f"/proc/{name}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                mounts = file.read()
+        except OSError:
+            continue
+        roots.add((info.st_dev, info.st_ino))
+        overlaid.update(_SOURCE.findall(mounts))
+    return roots, overlaid
