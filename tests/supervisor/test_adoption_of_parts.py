@@ -45,6 +45,15 @@ def test_a_reload_that_was_asked_for_before_reaches_adopted_parts(stand: Stand) 
     stand.kill()
     stand.start(words=["reload"])
     until(lambda: "controller Reload()" in stand.heard(), "the controller hears of it")
+    assert "settings taken up" in stand.output()
+
+
+def test_adopted_parts_hear_that_settings_may_have_changed(stand: Stand) -> None:
+    stand.start()
+    stand.kill()
+    assert "Reload()" not in stand.heard()
+    stand.start()
+    until(lambda: "controller Reload()" in stand.heard(), "the controller hears of it")
 
 
 def test_an_adopted_part_that_dies_is_seen_and_replaced(stand: Stand) -> None:

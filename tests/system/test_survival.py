@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.http import request
+from support.lab import until
 from support.load import Load
 from support.machine import traces
 from support.platform import Platform, platform
@@ -110,6 +111,21 @@ def test_killing_the_supervisor_ends_nothing_and_the_next_start_adopts_all() -> 
         assert load.tally.bad == {}
         assert mine.call("orphan", COUNT).json == calls + load.tally.outcomes["200"] + 1
         assert {part: mine.pids(part) for part in parts} == parts
+
+
+def test_the_next_start_brings_new_settings_to_adopted_parts() -> None:
+    program = f"return function (cb) {{ cb(null, 1) }} // {'-' * 200}"
+    with platform(pool_size="1", workers="1") as mine:
+        assert mine.call("before", program).status == 200
+        parts = mine.pids("proxy")
+        assert mine.process is not None
+        mine.process.kill()
+        mine.process.wait()
+        mine.settings["limits_code"] = "100"
+        mine.start()
+        assert mine.pids("proxy") == parts
+        # The workers answered all the while: that they do so does not say that the supervisor is there.
+        assert until(lambda: mine.call("after", program).status == 413, 10)
 
 
 def test_killing_a_proxy_worker_costs_its_own_connections_alone(running: Platform) -> None:

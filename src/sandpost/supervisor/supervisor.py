@@ -136,6 +136,9 @@ class Supervisor:
                 log.info("ready", children=len(self.current), adopted=len(previous), fifos=len(self.fifos))
                 if self._reload_asked:
                     self.reload()
+                elif previous:
+                    # The host file may say other than what it said when they read it.
+                    self._tell_settings()
                 self._renew_strangers()
             await self.stop_asked.wait()
         # A start that failed ends no sandbox that an earlier one left.
@@ -162,9 +165,12 @@ class Supervisor:
         except SandpostError as error:
             log.warning("settings stay as they are", reason=error.reason, error=error.message)
             return
+        self._tell_settings()
+        log.info("settings taken up")
+
+    def _tell_settings(self) -> None:
         for child in self.family.children.values():
             child.send(Reload())
-        log.info("settings taken up")
 
     def _count(self) -> None:
         self.counts.write(self.host.metrics_dir, children=len(self.family.children), fifos=len(self.fifos))
