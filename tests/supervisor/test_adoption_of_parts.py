@@ -45,7 +45,7 @@ def test_a_reload_that_was_asked_for_before_reaches_adopted_parts(stand: Stand) 
     stand.kill()
     stand.start(words=["reload"])
     until(lambda: "controller Reload()" in stand.heard(), "the controller hears of it")
-    assert "settings taken up" in stand.output()
+    until(lambda: "settings taken up" in stand.output(), "the supervisor has read them again")
 
 
 def test_adopted_parts_hear_that_settings_may_have_changed(stand: Stand) -> None:
