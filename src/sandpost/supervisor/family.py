@@ -52,10 +52,12 @@ class Child:
 
     def send(self, message: msgspec.Struct, fds: tuple[int, ...] = ()) -> bool:
         """Send if it is connected; say whether it was."""
-        if self.channel is None or self.channel.closed:
+        # What is found to be closed while it is sent on is taken from us.
+        channel = self.channel
+        if channel is None or channel.closed:
             return False
-        self.channel.send(message, fds)
-        return not self.channel.closed
+        channel.send(message, fds)
+        return not channel.closed
 
     def kill(self) -> None:
         """End it now."""
