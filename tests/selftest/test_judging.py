@@ -36,9 +36,12 @@ def test_served_is_the_value_and_nothing_else() -> None:
 
 
 def test_one_lost_call_or_one_of_over_a_second_is_harm() -> None:
-    assert harmed(Quiet.of([(0.0, 0.9, "")] * 100)) == ""
-    assert "lost 1 of 101 calls: 502" in harmed(Quiet.of([(0.0, 0.1, "")] * 100 + [(0.0, 0.1, "502")]))
-    assert "took 1.10 s" in harmed(Quiet.of([(0.0, 0.1, "")] * 100 + [(0.0, 1.1, "")]))
+    quiet = Quiet.of([(0.0, 0.01, "")] * 100)
+    assert harmed(Quiet.of([(0.0, 0.9, "")] * 100), quiet) == ""
+    assert "lost 1 of 101 calls: 502" in harmed(Quiet.of([(0.0, 0.1, "")] * 100 + [(0.0, 0.1, "502")]), quiet)
+    assert "took 1.10 s" in harmed(Quiet.of([(0.0, 0.1, "")] * 100 + [(0.0, 1.1, "")]), quiet)
+    # On a machine that is slow by itself as much is added.
+    assert harmed(Quiet.of([(0.0, 1.1, "")] * 100), Quiet.of([(0.0, 0.2, "")] * 100)) == ""
 
 
 def test_a_stall_counts_for_every_call_that_was_due_meanwhile() -> None:

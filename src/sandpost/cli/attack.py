@@ -14,6 +14,7 @@ from sandpost.client import Client
 from sandpost.client.client import trust
 from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host
+from sandpost.model.limits import EngineName
 from sandpost.selftest.attacker import Door, Log
 from sandpost.selftest.case import Untried
 from sandpost.selftest.catalogue import Named, catalogue
@@ -36,17 +37,18 @@ def chosen(*, quick: bool, names: Sequence[str]) -> list[Named]:
     return [one for one in known if (not names or one.name in names) and (one.case.quick or not quick)]
 
 
-def run(options: Options, cases: Sequence[Named], progress: Callable[[str], None]) -> Iterator[Verdict]:
-    """Try the cases on the installation that `options` mean."""
+def run(
+    options: Options, cases: Sequence[Named], engine: EngineName | None, progress: Callable[[str], None]
+) -> Iterator[Verdict]:
+    """Try the cases on the installation that `options` mean, in sandboxes of `engine` (None: as the host says)."""
     url, host = options.address(), None
     if not url:
         host = installation(options)
         url = local_url(host)
     with management(options) as client, _key(options, client) as key:
         door = Door(url=url, key=key, context=_context(url, host, options))
-        with Runner(
-            door, client, cases, look=_look(host), log=_log(host), limits=share(client.status().controller)
-        ) as runner:
+        limits = share(client.status().controller)
+        with Runner(door, client, cases, look=_look(host), log=_log(host), limits=limits, engine=engine) as runner:
             for number, one in enumerate(cases, 1):
                 progress(f"{number} of {len(cases)}: {one.case.title}")
                 yield runner.try_case(one)

@@ -7,6 +7,8 @@ import click
 
 from sandpost.cli import exits, show
 from sandpost.cli.options import Options, common, pass_options
+from sandpost.model.engines import ENGINES
+from sandpost.model.limits import EngineName
 
 if TYPE_CHECKING:
     from sandpost.selftest.runner import Verdict
@@ -15,10 +17,15 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--quick", is_flag=True, help="Only cases that take a moment: under a minute in all.")
 @click.option("--case", "names", metavar="NAME", multiple=True, help="Only this case; may be said again.")
+@click.option(
+    "--engine", type=click.Choice(ENGINES), help="What makes the sandboxes of its tenants; else as the host says."
+)
 @click.option("--list", "listing", is_flag=True, help="List the cases and what each tries.")
 @common
 @pass_options
-def selftest(options: Options, /, quick: bool, names: tuple[str, ...], listing: bool) -> None:
+def selftest(
+    options: Options, /, quick: bool, names: tuple[str, ...], engine: EngineName | None, listing: bool
+) -> None:
     """Try what a hostile tenant tries, with tenants of its own.
 
     They take at most a tenth of the host, send nothing to a public address, and are removed at the end. As root on the
@@ -31,7 +38,7 @@ def selftest(options: Options, /, quick: bool, names: tuple[str, ...], listing: 
         for one in cases:
             print(f"{one.name}\n    {one.text.strip().replace(chr(10), chr(10) + '    ')}\n")
         return
-    verdicts = list(run(options, cases, progress=_progress if not options.json else lambda _: None))
+    verdicts = list(run(options, cases, engine, progress=_progress if not options.json else lambda _: None))
     if options.json:
         show.as_json(verdicts)
     else:

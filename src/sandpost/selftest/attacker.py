@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from sandpost.client import Client
+from sandpost.model.limits import EngineName
 from sandpost.selftest.case import Answer, Broken, HostLook, Untried, shown
 from sandpost.selftest.host import Look
 
@@ -105,9 +106,12 @@ class Line:
 class Tenant:
     """See `case.Attacker`."""
 
-    def __init__(self, door: Door, client: Client, look: Look | None, log: Log, *, tenant: str, neighbour: str) -> None:
+    def __init__(
+        self, door: Door, client: Client, look: Look | None, log: Log,
+        *, tenant: str, neighbour: str, engine: EngineName,
+    ) -> None:  # fmt: skip
         self._door, self._client, self._look, self._log = door, client, look, log
-        self.tenant, self.neighbour = tenant, neighbour
+        self.tenant, self.neighbour, self.engine = tenant, neighbour, engine
         limits = client.tenant(tenant).limits
         self.memory, self.cpu = limits.memory, limits.cpu
 

@@ -5,10 +5,13 @@ the neighbour was answered all the while, and nothing is left on the host.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from sandpost.model.engines import ENGINES
+from sandpost.model.limits import EngineName
 
 Part = Literal["resources", "escape", "network", "exchange", "identity"]
 PARTS: tuple[Part, ...] = ("resources", "escape", "network", "exchange", "identity")
@@ -55,6 +58,10 @@ class Attacker(Protocol):
     @property
     def neighbour(self) -> str:
         """The name of another tenant, which is called all the while."""
+
+    @property
+    def engine(self) -> EngineName:
+        """What makes its sandboxes. On runsc a program sees and calls gVisor's kernel, which is the sandbox's own."""
 
     @property
     def memory(self) -> int:
@@ -145,6 +152,8 @@ class Case:
     """The tenant's own limits, as the api takes them, besides `runner.LIMITS`."""
     log: str = ""
     """What a record of the tenant's log must contain afterwards."""
+    logged_on: Collection[EngineName] = ENGINES
+    """Engines on which `log` is asked for: what gVisor's kernel refuses by itself is told to the program alone."""
     quick: bool = True
     """Done within two seconds or so."""
 

@@ -28,4 +28,6 @@ def attack(me: Attacker) -> str:
     return f"EAGAIN after {count} children"
 
 
-CASE = Case(part="resources", title="Fork bomb", attack=attack, limits={"deadline": "10s"}, log="pids:")
+CASE = Case(
+    part="resources", title="Fork bomb", attack=attack, limits={"deadline": "10s"}, logged_on={"runc"}, log="pids:"
+)

@@ -4,7 +4,7 @@ Weaker: bytes are limited, entries are not, and the host's memory for inodes goe
 Must: `ENOSPC` inside.
 """
 
-from sandpost.selftest.case import Attacker, Case, expect
+from sandpost.selftest.case import Attacker, Case, Untried, expect
 
 PROGRAM = """
 const fs = require('fs');
@@ -16,6 +16,8 @@ finally { for (let n = 0; n < count; n++) fs.rmSync(`/tmp/${n}`) }
 
 
 def attack(me: Attacker) -> str:
+    if me.engine == "runsc":
+        raise Untried("gVisor counts no files: what they take of its memory counts as the tenant's")
     code, count = me.inside(PROGRAM)
     expect(code == "ENOSPC" and count <= 2000, f"{code} after {count} files")
     return "ENOSPC"

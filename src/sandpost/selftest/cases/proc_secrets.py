@@ -23,6 +23,9 @@ return found;
 def attack(me: Attacker) -> str:
     found = me.inside(PROGRAM)
     found = [one for one in found if one != "read iomem"]
+    if me.engine == "runsc":
+        # gVisor's kernel keeps the number and does nothing with it: the host's kernel sees another.
+        found = [one for one in found if one != "wrote self/oom_score_adj"]
     expect(not found, found)
     return "nothing read, nothing written"
 
