@@ -29,8 +29,8 @@ PATIENCE = 30
 def test_ten_times_more_tenants_than_fit_are_answered_and_a_neighbour_notices_nothing() -> None:
     room = int((1 - RESERVE) * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     held = room // FIT
-    settings = {"memory_reserve": str(RESERVE), "limits_memory": f"{(held >> 20) + 96}MiB", "pool_size": "2"}
-    with platform(**settings) as running:
+    limit = f"{(held >> 20) + 96}MiB"
+    with platform(memory_reserve=str(RESERVE), limits_memory=limit, pool_size="2") as running:
 
         def call_neighbour() -> str:
             answer = running.call("neighbour", HELLO)
