@@ -5,6 +5,7 @@ On runc and on runsc: what gVisor's kernel gives instead stands in the cases, by
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -111,3 +112,15 @@ def test_every_case_says_what_it_tries_why_and_what_must_be_seen() -> None:
         assert "\nWeaker: " in one.text, one.name
         assert "\nMust: " in one.text, one.name
         assert one.case.title
+
+
+def test_the_table_of_attacks_names_every_case_and_nothing_that_is_not_there() -> None:
+    here = Path(__file__).parent
+    text = (here / "README.md").read_text()
+    quoted = set(re.findall(r"`([\w./-]+)`", text[text.index("## Resources") :]))
+    names = {one.name for one in CASES}
+    assert names - quoted == set()
+    root = here.parents[1]
+    files = {path.name for path in (root / "tests").rglob("test_*.py")}
+    strange = {one for one in quoted - names if not (root / one).exists() and one not in files}
+    assert strange == {"ptrace", "toJSON", "kid"}
