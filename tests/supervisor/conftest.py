@@ -26,7 +26,8 @@ def stand() -> Iterator[Stand]:
         with contextlib.suppress(FileNotFoundError):
             for pid in made.pids():
                 # The test failed half-way: nobody is left to end them.
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         print(made.output()[-8000:])
         made.log.close()
         shutil.rmtree(top)
