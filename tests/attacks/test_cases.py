@@ -18,9 +18,10 @@ from sandpost.model.limits import EngineName
 from sandpost.selftest.attacker import Door
 from sandpost.selftest.catalogue import Named, catalogue
 from sandpost.selftest.host import Look
-from sandpost.selftest.runner import Runner
+from sandpost.selftest.runner import STALL, Runner
 from support import gvisor
 from support.lab import lab
+from support.machine import EMULATED
 from support.platform import Platform, platform
 
 CASES = catalogue()
@@ -63,6 +64,8 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = {(one["case"].name, one["engine"]) for one in chosen if isinstance(one.get("case"), Named)}
     door = Door(url=f"http://127.0.0.1:{running.port}", key=running.key, context=None)
+    # Everything takes several times as long where a processor is emulated.
+    stall = 10 * STALL if EMULATED else STALL
     made: dict[EngineName, Runner] = {}
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url=door.url, key=door.key))
@@ -71,7 +74,7 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
             if engine not in made:
                 cases = [one for one in CASES if (one.name, engine) in wanted]
                 made[engine] = stack.enter_context(
-                    Runner(door, client, cases, look=Look(running.host), log=log, engine=engine)
+                    Runner(door, client, cases, look=Look(running.host), log=log, engine=engine, stall=stall)
                 )
             return made[engine]
 

@@ -63,4 +63,4 @@ def test_ten_times_more_tenants_than_fit_are_answered_and_a_neighbour_notices_no
         )
         assert FIT // 2 < most <= FIT + 4
         assert refusals
-        assert harmed(seen, quiet) == ""
+        assert harmed(seen) == ""

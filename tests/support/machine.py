@@ -8,6 +8,9 @@ from pathlib import Path
 
 from sandpost.model.host import Host
 
+EMULATED = os.path.exists("/mnt/run/arguments")
+"""Whether this is the virtual machine of `scripts/test-vm`, whose processors are emulated."""
+
 
 def traces(host: Host) -> list[str]:
     """Everything on this machine that carries the installation's name: nothing once it has stopped."""

@@ -1,10 +1,12 @@
 """Looks at the host as root: whatever carries the installation's names must belong to a sandbox that lives."""
 
 import os
+import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ import msgspec
 from sandpost.model.host import IDS_PER_SANDBOX, Host
 from sandpost.selftest.case import Untried
 
+_ID = re.compile("[0-9a-f]{12}")
 _SETTLE = 10.0
 """Seconds within which an ended sandbox is removed, with room for a host that is busy."""
 
@@ -52,7 +55,10 @@ class Look:
 
     def _look(self) -> list[str]:
         # Records are read last: what stands now had its record before, or has one yet.
-        seen = [*self._groups(), *self._interfaces(), *self._owners(), *self._folders()]
+        seen = [
+            *self._groups(), *self._interfaces(), *self._owners(), *self._folders(), *self._states(), *self._mounts(),
+            *self._elements(), *self._files(),
+        ]  # fmt: skip
         known = self._known()
         names = {
             *known, *(f"t-{one.group_id}" for one in known.values()), *(f"s-{name}" for name in known),
@@ -84,15 +90,14 @@ class Look:
 
     def _owners(self) -> Iterator[tuple[str, str]]:
         """Processes that run as a sandbox's user."""
-        first = self._host.sandbox_uids
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
                 uid = os.stat(f"/proc/{pid}").st_uid
                 state = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            slot = (uid - first) // IDS_PER_SANDBOX
-            if state != "Z" and 0 <= slot < self._host.slots:
+            slot = self._slot_of(uid)
+            if state != "Z" and slot is not None:
                 yield f"process {pid} of", f"slot {slot}"
 
     def _folders(self) -> Iterator[tuple[str, str]]:
@@ -102,3 +107,38 @@ class Look:
             except FileNotFoundError:
                 continue
             yield from ((kind, name) for name in names)
+
+    def _states(self) -> Iterator[tuple[str, str]]:
+        """What runsc keeps of its sandboxes, each file with the id in its name."""
+        with suppress(FileNotFoundError):
+            for name in os.listdir(self._host.path("runsc")):
+                found = _ID.search(name)
+                yield "state of runsc", found[0] if found else name
+
+    def _mounts(self) -> Iterator[tuple[str, str]]:
+        """Sandboxes' mounts are in their own namespaces: below the run folder there is none."""
+        for line in Path("/proc/mounts").read_text("utf-8", "surrogateescape").splitlines():
+            place = line.split(" ")[1]
+            if place.startswith(f"{self._host.run_dir}/"):
+                yield "mount", place
+
+    def _elements(self) -> Iterator[tuple[str, str]]:
+        """Elements of the firewall's sets that name a sandbox's interface."""
+        command = ["nft", "list", "table", "inet", self._host.nft_table.split()[-1]]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+        for name in set(re.findall(rf'"({re.escape(self._host.interface_prefix)}[0-9a-f]+)"', listed)):
+            yield "firewall entry", name
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """What a sandbox's user owns in the folders where everybody may write."""
+        for folder in ("/tmp", "/var/tmp", "/dev/shm", "/run"):  # noqa: S108 - looked at alone
+            with suppress(FileNotFoundError), os.scandir(folder) as entries:
+                for entry in entries:
+                    with suppress(OSError):
+                        slot = self._slot_of(entry.stat(follow_symlinks=False).st_uid)
+                        if slot is not None:
+                            yield f"file {entry.path} of", f"slot {slot}"
+
+    def _slot_of(self, uid: int) -> int | None:
+        slot = (uid - self._host.sandbox_uids) // IDS_PER_SANDBOX
+        return slot if 0 <= slot < self._host.slots else None

@@ -12,6 +12,7 @@ RATE = 50
 _THREADS = 16
 """A second's stall is 50 calls late; more than this many at once wait in the queue and count from their own time."""
 _HELD = 3000
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Neighbour:
         self._due: queue.Queue[float] = queue.Queue(_HELD)
         self._lock = threading.Lock()
         self._seen: list[tuple[float, float, str]] = []
+        self._waiting: set[float] = set()
         self._threads = [threading.Thread(target=self._clock, daemon=True)] + [
             threading.Thread(target=self._work, daemon=True) for _ in range(_THREADS)
         ]
@@ -58,28 +60,34 @@ class Neighbour:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            if thread.ident is not None:
+                thread.join(30)
 
     def since(self, moment: float) -> Quiet:
-        """Sum up the calls due since `moment` (of `time.monotonic`); those under way are waited for, 5 s at most."""
-        patience = time.monotonic() + 5
+        """Sum up the calls due since `moment` (of `time.monotonic`).
+
+        Those under way are waited for, 5 s at most; what has no answer then was not served.
+        """
         until = time.monotonic()
-        while time.monotonic() < patience:
+        patience = until + _PATIENCE
+        while True:
             with self._lock:
                 seen = [one for one in self._seen if moment <= one[0] <= until]
-            if len(seen) >= int((until - moment) * RATE):
-                break
+                waiting = [due for due in self._waiting if moment <= due <= until]
+            now = time.monotonic()
+            if not waiting or now > patience:
+                return Quiet.of([*seen, *((due, now - due, f"no answer after {now - due:.1f} s") for due in waiting)])
             time.sleep(0.01)
-        return Quiet.of(seen)
 
     def _clock(self) -> None:
         due = time.monotonic()
         while not self._stop.wait(max(0.0, due - time.monotonic())):
+            with self._lock:
+                self._waiting.add(due)
             try:
                 self._due.put_nowait(due)
             except queue.Full:
-                with self._lock:
-                    self._seen.append((due, 60.0, "a minute late"))
+                self._done(due, "a minute late")
             due += 1 / RATE
 
     def _work(self) -> None:
@@ -88,6 +96,9 @@ class Neighbour:
                 due = self._due.get(timeout=0.1)
             except queue.Empty:
                 continue
-            failure = self._call()
-            with self._lock:
-                self._seen.append((due, time.monotonic() - due, failure))
+            self._done(due, self._call())
+
+    def _done(self, due: float, failure: str) -> None:
+        with self._lock:
+            self._waiting.discard(due)
+            self._seen.append((due, time.monotonic() - due, failure))
