@@ -66,6 +66,7 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
     door = Door(url=f"http://127.0.0.1:{running.port}", key=running.key, context=None)
     # Everything takes several times as long where a processor is emulated.
     stall = 10 * STALL if EMULATED else STALL
+    limits = {"deadline": "30s", "blocked_after": "8s"} if EMULATED else None
     made: dict[EngineName, Runner] = {}
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url=door.url, key=door.key))
@@ -74,7 +75,9 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
             if engine not in made:
                 cases = [one for one in CASES if (one.name, engine) in wanted]
                 made[engine] = stack.enter_context(
-                    Runner(door, client, cases, look=Look(running.host), log=log, engine=engine, stall=stall)
+                    Runner(
+                        door, client, cases, look=Look(running.host), log=log, limits=limits, engine=engine, stall=stall
+                    )
                 )
             return made[engine]
 

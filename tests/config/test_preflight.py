@@ -133,6 +133,7 @@ def test_a_good_machine_is_told_so() -> None:
             "runtime",
             ["`oci.runtime` is /usr/bin/git", "no OCI runtime", "apt-get install runc"],
         ),
+        ({"swap": GiB, "swap_counted": False}, "swap", ["1.0 GiB of swap", "swapaccount=1", "swapoff -a"]),
         ({"filters": frozenset()}, "seccomp", ["6.1.0-18-amd64", "CONFIG_SECCOMP_FILTER", "Debian's kernel"]),
         (
             {"runtime_version": "runc version 1.3.4\nspec: 1.2.1"},

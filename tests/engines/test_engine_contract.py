@@ -417,6 +417,48 @@ def test_a_second_removal_does_not_touch_the_slots_new_owner(bed: Bed) -> None:
     asyncio.run(body())
 
 
+LEAVE = """const fs = require('fs'), { spawn } = require('child_process');
+fs.writeFileSync('/tmp/secret', 'of the last owner');
+fs.mkdirSync('/tmp/folder');
+for (let n = 0; n < 5; n++) spawn('sh', ['-c', 'sleep 1000 &'], { detached: true, stdio: 'ignore' }).unref();
+require('net').createServer().listen('/tmp/socket');
+const inside = (folder) => { try { fs.writeFileSync(folder + '/left', 'x'); return 'written' } catch (error) { return error.code } };
+return ['/dev', '/dev/shm', '/run', '/var/tmp', '/proc/1'].map(inside)"""
+LOOK = """const fs = require('fs');
+const list = (folder) => { try { return fs.readdirSync(folder) } catch (error) { return [] } };
+return [list('/tmp'), list('/proc').filter((name) => /^[0-9]+$/.test(name)).length]"""
+
+
+def test_the_next_owner_of_a_slot_finds_nothing_of_the_last_one(bed: Bed) -> None:
+    async def body() -> None:
+        box = await bed.make()
+        [in_tmp, fresh] = box.call(LOOK)
+        assert in_tmp == []
+        assert "written" not in box.call(LEAVE)
+        slot, uids = box.spec.slot, range(box.uid() - 1, box.uid() + 7)
+        await bed.end(box)
+        assert processes_of(uids) == []
+        assert owned_by(uids) == []
+        heir = await bed.make(slot=slot)
+        assert heir.call(LOOK) == [[], fresh]
+
+    asyncio.run(body())
+
+
+def owned_by(uids: range) -> list[str]:
+    """Files of these users in every place of this machine where everybody may write, and in System V's and POSIX's."""
+    found = []
+    for folder in ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run"):
+        for path in Path(folder).glob("*"):
+            with contextlib.suppress(OSError):
+                if path.lstat().st_uid in uids:
+                    found.append(str(path))
+    for kind in ("shm", "sem", "msg"):
+        _, *lines = Path(f"/proc/sysvipc/{kind}").read_text().splitlines()
+        found += [line for line in lines if any(str(uid) in line.split() for uid in uids)]
+    return found
+
+
 def test_a_slot_is_usable_at_once_after_removal(bed: Bed) -> None:
     async def body() -> None:
         for _ in range(8):

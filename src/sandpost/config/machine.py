@@ -68,6 +68,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         memory=memory.get("MemTotal", 0),
         memory_available=memory.get("MemAvailable", 0),
         swap=memory.get("SwapTotal", 0),
+        swap_counted=_swap_counted(),
         state=state_folder(settings["state_dir"]),
         disk_free={path: _free(path) for path in dict.fromkeys((settings["state_dir"], settings["image_dir"]))},
         pid_max=int(_text("/proc/sys/kernel/pid_max") or 0),
@@ -79,6 +80,16 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         resolvers=_resolvers(settings["egress.resolvers"] or names.read().resolvers),
         unreadable=tuple(program.unreadable(program.program_folders())),
     )
+
+
+def _swap_counted() -> bool:
+    """Whether control groups have files for swap; the root of a v2 tree has none of memory, those below it do."""
+    for root in cgroup_roots():
+        for group in (root, *(entry.path for entry in os.scandir(root) if entry.is_dir())):
+            for memory, swap in (("usage_in_bytes", "memsw.usage_in_bytes"), ("current", "swap.current")):
+                if os.path.exists(os.path.join(group, f"memory.{memory}")):
+                    return os.path.exists(os.path.join(group, f"memory.{swap}"))
+    return True
 
 
 def state_folder(path: str) -> StateFolder:

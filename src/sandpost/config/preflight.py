@@ -105,6 +105,8 @@ class Machine:
     memory: int
     memory_available: int
     swap: int
+    swap_counted: bool = True
+    """Whether control groups count what is swapped."""
     state: StateFolder
     disk_free: Mapping[str, int]
     """Free bytes at the folders that we write to."""
@@ -144,7 +146,7 @@ def judge(machine: Machine) -> list[Finding]:
     ]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
-    findings += [_devices(machine), _program(machine), _memory(machine), _state(machine)]
+    findings += [_devices(machine), _program(machine), _memory(machine), _swap(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -420,6 +422,17 @@ def _program(machine: Machine) -> Finding:
             f"the platform's own users cannot read {machine.unreadable[0]}: `chmod -R go+rX {machine.unreadable[0]}`",
         )
     return Finding("program", "ok", "the platform's users can read it")
+
+
+def _swap(machine: Machine) -> Finding:
+    if machine.swap and not machine.swap_counted:
+        return Finding(
+            "swap",
+            "fatal",
+            f"the machine has {machine.swap / GiB:.1f} GiB of swap that its cgroups do not count, so that "
+            "`limits.memory` would not hold: boot with `swapaccount=1`, or `swapoff -a`",
+        )
+    return Finding("swap", "ok", "swap is counted" if machine.swap else "no swap")
 
 
 def _memory(machine: Machine) -> Finding:

@@ -223,7 +223,8 @@ class GroupsV1:
         limit = self._file("memory", group, "memory.limit_in_bytes")
         both = self._file("memory", group, "memory.memsw.limit_in_bytes")
         if not os.path.exists(both):
-            # The kernel does not count swap: keep the group from using it.
+            # The kernel does not count swap; preflight has seen that there is none. Should some come later, this keeps
+            # the group from most of it.
             files.write(self._file("memory", group, "memory.swappiness"), 0)
             files.write(limit, memory)
             return

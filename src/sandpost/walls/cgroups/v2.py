@@ -218,7 +218,7 @@ class GroupsV2:
 
     def _limit_memory(self, group: str, memory: int) -> None:
         files.write(os.path.join(group, "memory.max"), memory)
-        # A kernel without swap accounting has no such file, a machine without swap no use for it.
+        # A kernel that does not count swap has no such file; preflight has seen that the machine then has none.
         with contextlib.suppress(FileNotFoundError):
             files.write(os.path.join(group, "memory.swap.max"), 0)
 
