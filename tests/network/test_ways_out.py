@@ -10,10 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from sandpost.model.host import GATE_PORT
-from sandpost.network import firewall, forwarding
+from sandpost.network import addresses, firewall, forwarding
 from support.lab import (
     ANYWHERE,
     FORBIDDEN,
+    GATEWAY,
     HOST,
     HOST_LAN,
     HOST_LOOPBACK,
@@ -25,6 +26,8 @@ from support.lab import (
     Place,
     Server,
     ask,
+    destinations,
+    every_packet,
     reaches,
     until,
 )
@@ -207,6 +210,26 @@ def test_only_root_and_the_proxies_user_begin_anything_with_a_sandbox(walls: Wal
     with Server(place, [53, 8000]):
         for uid, seen in ((0, b"yes"), (users.proxy, b"yes"), (users.egress, b""), (users.api, b""), (1000, b"")):
             assert _as(walls.lab.host, uid, walls.address(slot), 8000) == seen
+
+
+def test_what_is_meant_for_a_sandbox_that_has_gone_does_not_leave_the_host(walls: Walls) -> None:
+    """Its interface goes with it, and then its address would be looked for where everybody's is: a tenant's program
+    and data would go to whoever answers there."""
+    slot, place = walls.slot()
+    address = walls.address(slot)
+    with Server(place, [8000]):
+        kept = walls.lab.host.run(lambda: socket.create_connection((address, 8000), 5))
+        walls.lab.host.ip(f"link del {addresses.link(walls.host, slot).interface}")
+    with kept, walls.lab.internet.run(every_packet) as outside:
+        assert walls.lab.host.command("ip", "route", "get", address).split()[2] == GATEWAY
+        kept.send(b"what a tenant wrote")
+        assert reaches(walls.lab.host, address, 8000) == "refused", "told at once"
+        assert reaches(walls.lab.host, address, 8000, udp=True) != "yes"
+        # The kernel has tried again by then.
+        time.sleep(0.5)
+        assert destinations(outside).count(address) == 0
+        # The platform's own address is in the same block.
+        assert reaches(walls.lab.host, str(walls.host.platform_address), ANYWHERE) == "yes"
 
 
 def test_a_forged_source_goes_nowhere(walls: Walls) -> None:

@@ -201,6 +201,22 @@ def reaches(place: Place, address: str, port: int = 80, **options: Any) -> str:
     return "yes"
 
 
+def every_packet() -> socket.socket:
+    """Return a socket that hears every IPv4 packet that comes to the place it is made in."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+    sock.setblocking(False)
+    return sock
+
+
+def destinations(heard: socket.socket) -> list[str]:
+    """Return where the packets were sent that such a socket has heard."""
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while packet := heard.recv(65536):
+            found.append(socket.inet_ntoa(packet[16:20]))
+    return found
+
+
 def until(condition: Callable[[], bool], patience: float = 5.0) -> bool:
     """Wait until `condition` holds; say whether it came to."""
     end = time.monotonic() + patience

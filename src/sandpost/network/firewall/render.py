@@ -165,6 +165,7 @@ def _chains(host: Host) -> str:
 	chain output {{
 		type filter hook output priority filter; policy accept;
 		oifname {ours} goto from_host
+		ip daddr {host.sandbox_network} oif != lo counter goto tell
 	}}
 	chain forward {{
 		type filter hook forward priority filter; policy accept;
