@@ -20,7 +20,8 @@ _HOOKS = {
 }
 """What a hook that drops cuts, and by which side of a sandbox's interface it must be let pass."""
 _FAMILIES = frozenset({"ip", "inet"})
-_PLAIN = frozenset({"counter", "log", "limit", "comment"})
+_CONDITIONS = frozenset({"match", "vmap", "limit", "quota", "ct count"})
+"""Statements of libnftables-json(5) that not every packet meets."""
 _POLICY = re.compile(r"^:(\S+) (ACCEPT|DROP) ", re.MULTILINE)
 
 
@@ -64,50 +65,108 @@ def _chains(ruleset: Mapping[str, Any]) -> Iterator[_Chain]:
 
 
 def _cut(chain: _Chain, chains: list[_Chain]) -> tuple[str, ...]:
-    """Return the sides of sandboxes' interfaces that a base chain drops and lets pass nowhere."""
-    if chain.hook not in _HOOKS or not (chain.policy == "drop" or (chain.rules and _refuses_all(chain.rules[-1]))):
+    """Return the sides of sandboxes' interfaces that a base chain refuses."""
+    if chain.hook not in _HOOKS:
         return ()
-    return tuple(side for side in _HOOKS[chain.hook][1] if not _passes(chain, side, chains, set()))
+    own = {one.name: one for one in chains if (one.family, one.table) == (chain.family, chain.table)}
+    found = []
+    for side in _HOOKS[chain.hook][1]:
+        passes = _Walk(own, side, answers=(chain.hook, side) == ("forward", "oif")).passes(chain.name)
+        if passes is False or (passes is None and chain.policy == "drop"):
+            found.append(side)
+    return tuple(found)
 
 
-def _refuses_all(rule: list[dict[str, Any]]) -> bool:
-    kinds = [kind for statement in rule for kind in statement if kind not in _PLAIN]
-    return kinds in (["drop"], ["reject"])
+class _Walk:
+    """A way through the chains of a table for what has a sandbox's interface at `side`; `answers`: it answers it."""
 
+    def __init__(self, chains: Mapping[str, _Chain], side: str, *, answers: bool) -> None:
+        self._chains = chains
+        self._side = side
+        self._answers = answers
+        self._known: dict[tuple[str, bool], bool | None] = {}
 
-def _passes(chain: _Chain, side: str, chains: list[_Chain], seen: set[str]) -> bool:
-    """Whether some rule of the chain, or of one that it looks into, accepts by a sandbox's interface."""
-    seen.add(chain.name)
-    for rule in chain.rules:
-        verdicts = {kind for statement in rule for kind in statement}
-        if "accept" in verdicts and any(_is_sandboxes(statement, side) for statement in rule):
-            return True
-        for statement in rule:
-            target = (statement.get("jump") or statement.get("goto") or {}).get("target")
-            inner = next(
-                (
-                    one
-                    for one in chains
-                    if (one.family, one.table, one.name) == (chain.family, chain.table, target) and target not in seen
-                ),
-                None,
-            )
-            if inner is not None and _passes(inner, side, chains, seen):
+    def passes(self, name: str, *, certain: bool = True) -> bool | None:
+        """Whether a chain, with those that it looks into, lets it pass; None: it decides nothing.
+
+        Rules that ask for more than the interface refuse some of it at most, and are taken to accept all that is
+        needed. `certain`: all of it comes here; else rules must name the interface.
+        """
+        key = name, certain
+        if key not in self._known:
+            # The kernel lets no chain come back to itself.
+            self._known[key] = None
+            self._known[key] = self._look(self._chains[name], certain=certain)
+        return self._known[key]
+
+    def _look(self, chain: _Chain, *, certain: bool) -> bool | None:
+        for rule in chain.rules:
+            if any(_is_anothers(statement, self._side) for statement in rule):
+                continue
+            kinds = {kind: what for statement in rule for kind, what in statement.items()}
+            ours = any(_is_sandboxes(statement, self._side) for statement in rule)
+            asks_more = any(_is_condition(one) and not _is_sandboxes(one, self._side) for one in rule)
+            sure = not asks_more and (ours or certain)
+            if "accept" in kinds and (ours or sure or (self._answers and _is_of_answers(rule))):
                 return True
-    return False
+            if sure and _refuses(kinds):
+                return False
+            target = (kinds.get("jump") or kinds.get("goto") or {}).get("target", "")
+            if target in self._chains:
+                said = self.passes(target, certain=sure)
+                if said is True or (said is False and sure):
+                    return said
+            if "goto" in kinds or "return" in kinds:
+                if sure:
+                    return None
+                # Some of it comes no further.
+                certain = False
+        return None
+
+
+def _refuses(kinds: Mapping[str, Any]) -> bool:
+    # iptables' own way to refuse is a target of its own, by whichever program it was loaded.
+    return not kinds.keys().isdisjoint({"drop", "reject"}) or (kinds.get("xt") or {}).get("name") == "REJECT"
+
+
+def _is_condition(statement: Mapping[str, Any]) -> bool:
+    if "xt" in statement:
+        # Of what iptables loads, nft tells a name at most.
+        return (statement["xt"] or {}).get("type") != "target" and (statement["xt"] or {}).get("name") != "comment"
+    return bool(statement.keys() & _CONDITIONS)
+
+
+def _is_of_answers(rule: list[dict[str, Any]]) -> bool:
+    """Whether the rule is for packets of established connections, and asks for nothing else."""
+    conditions = [statement for statement in rule if _is_condition(statement)]
+    if len(conditions) != 1:
+        return False
+    match = conditions[0].get("match", {})
+    right = match.get("right")
+    states = right.get("set", []) if isinstance(right, dict) else right
+    return match.get("left") == {"ct": {"key": "state"}} and match.get("op") in {"==", "in"} and "established" in states
 
 
 def _is_sandboxes(statement: Mapping[str, Any], side: str) -> bool:
+    return any(name.endswith("*") and _covers(name[:-1]) for name in _interfaces(statement, side))
+
+
+def _is_anothers(statement: Mapping[str, Any], side: str) -> bool:
+    names = _interfaces(statement, side)
+    return bool(names) and not any(name.startswith(PREFIX) or _is_sandboxes(statement, side) for name in names)
+
+
+def _interfaces(statement: Mapping[str, Any], side: str) -> list[str]:
+    """Return the interfaces that a statement asks for at `side`, with `*` at the end where it is a beginning."""
     match = statement.get("match", {})
     if match.get("op") != "==" or match.get("left") != {"meta": {"key": f"{side}name"}}:
-        return False
+        return []
     right = match["right"]
-    names = right.get("set", []) if isinstance(right, dict) else [right]
-    return any(isinstance(name, str) and name.endswith("*") and _covers(name[:-1]) for name in names)
+    return [one for one in (right.get("set", []) if isinstance(right, dict) else [right]) if isinstance(one, str)]
 
 
 def _covers(prefix: str) -> bool:
-    return prefix == PREFIX or re.fullmatch(rf"{PREFIX}[0-9a-f]-", prefix) is not None
+    return PREFIX.startswith(prefix) or re.fullmatch(rf"{PREFIX}[0-9a-f]-", prefix) is not None
 
 
 def _commands(chain: _Chain, sides: tuple[str, ...], chains: list[_Chain]) -> list[str]:
@@ -149,7 +208,8 @@ def _legacy(text: str) -> Iterator[str]:
     table = text.partition("*filter")[2].partition("COMMIT")[0]
     for name, policy in _POLICY.findall(table):
         hook = name.lower()
-        if policy != "DROP" or hook not in _HOOKS:
+        refuses = re.search(rf"^-A {name} -j (?:REJECT|DROP)\b", table, re.MULTILINE)
+        if hook not in _HOOKS or not (policy == "DROP" or refuses):
             continue
         letter = {"iif": "-i", "oif": "-o"}
         sides = tuple(
