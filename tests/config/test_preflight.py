@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.config import load, machine, preflight
+from sandpost.config.ids import Ids
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.kernel import program
 from sandpost.model.errors import HostUnfit
@@ -73,6 +74,7 @@ def good(**changes: Any) -> Machine:
         "connections": 256,
         "connection_rate": 50,
         "landlock": 2,
+        "user_ids": Ids(0x70000000, 1 << 20),
         **changes,
     }
     return Machine(**values)
@@ -151,6 +153,39 @@ def test_a_good_machine_is_told_so() -> None:
         ({"nft_error": "Operation not permitted"}, "nftables", ["Operation not permitted", "CAP_NET_ADMIN"]),
         ({"namespaces": {"user": 0, "pid": 9, "net": 9, "mnt": 9}}, "namespaces", ["user", "sysctl -w user.max_user"]),
         ({"namespaces": {"pid": 999, "net": 999, "mnt": 999}}, "namespaces", ["no user namespaces"]),
+        (
+            {
+                "user_ids_taken": (
+                    Ids(100000, 65536, "stand in /etc/subuid for `bob`"),
+                    Ids(0x70000000, 9, "stand in /etc/subgid for `eve`"),
+                )
+            },
+            "user ids",
+            [
+                "`uids.base` 1879048192 and `network.block` mean the user ids 1879048192 to 1880096767",
+                "of which 1879048192 to 1879048200 stand in /etc/subgid for `eve`",
+                "set uids.base to 2146435072,",
+            ],
+        ),
+        (
+            {"user_ids_taken": (Ids(0x70000000 + (1 << 20) - 1, 1, "is the user `svc`"),)},
+            "user ids",
+            ["of which 1880096767 is the user `svc`", "set uids.base to"],
+        ),
+        (
+            {"user_ids_there": (Ids(0, 1000), Ids(100000, 1 << 21))},
+            "user ids",
+            [
+                "in this container there are 0 to 999, 100000 to 2197151 alone",
+                "set uids.base to 1148576",
+                "give the container more",
+            ],
+        ),
+        (
+            {"user_ids_there": (Ids(0, 65536),)},
+            "user ids",
+            ["in this container there are 0 to 65535 alone", "choose a smaller network.block"],
+        ),
         ({"unreadable": ("/opt/sandpost/src",)}, "program", ["/opt/sandpost/src", "chmod -R go+rX"]),
         (
             {"devices": devices(null=(stat.S_IFREG | 0o644, 0))},
@@ -207,6 +242,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
         ({"resolvers": {}}, "resolvers"),
         ({"resolvers": {"192.0.2.53:53": "", "[2001:db8::53]:53": "Network is unreachable"}}, "resolvers"),
         ({"landlock": 0}, "landlock"),
+        ({"settled": True, "user_ids_taken": (Ids(0x70000000, 9, "stand in /etc/subuid for `eve`"),)}, "user ids"),
     ],
 )
 def test_what_is_merely_bad_is_a_warning(changes: dict[str, Any], name: str) -> None:

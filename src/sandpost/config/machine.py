@@ -1,22 +1,26 @@
 """Looks at this machine: fills what `preflight` judges. Reads, changes nothing."""
 
 import contextlib
+import grp
 import json
 import os
 import platform
+import pwd
 import resource
 import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Network
 
-from sandpost.config import features, foreign, names, preflight
+from sandpost.config import claims, features, foreign, ids, names, preflight
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 from sandpost.config.table import DEFAULTS
 from sandpost.kernel import landlock, program
+from sandpost.model.host import INSTANCES
 from sandpost.model.inside import DEVICES
 
 _BUILT_RUNC = ".tools/bin/runc"
@@ -63,6 +67,10 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         connections_room=int(_text("/proc/sys/net/netfilter/nf_conntrack_max") or 0),
         connections=settings["limits.connections"],
         connection_rate=settings["limits.connection_rate"],
+        user_ids=ids.Ids(settings["uids.base"], INSTANCES * ids.ids_each(IPv4Network(settings["network.block"]))),
+        user_ids_there=tuple(ids.both(*(ids.mapped(_text(f"/proc/self/{kind}_map")) for kind in ("uid", "gid")))),
+        user_ids_taken=tuple(_ids_taken()),
+        settled=claims.find(settings["run_dir"], settings["state_dir"]) is not None,
         namespaces=_namespaces(),
         devices={name: _mode_and_device(f"/dev/{name}") for name in DEVICES},
         memory=memory.get("MemTotal", 0),
@@ -229,6 +237,16 @@ def _resolvers(addresses: Sequence[str]) -> dict[str, str]:
             else:
                 found[shown] = ""
     return found
+
+
+def _ids_taken() -> Iterator[ids.Ids]:
+    """Yield users and groups of the machine, as far as it lists them (nsswitch.conf(5)), and subordinate ids."""
+    for user in pwd.getpwall():
+        yield ids.Ids(user.pw_uid, 1, f"is the user `{ascii(user.pw_name)[1:-1]}`")
+    for group in grp.getgrall():
+        yield ids.Ids(group.gr_gid, 1, f"is the group `{ascii(group.gr_name)[1:-1]}`")
+    for path in ("/etc/subuid", "/etc/subgid"):
+        yield from ids.subordinate(_text(path), path)
 
 
 def _namespaces() -> dict[str, int]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sandpost.config import runtime_fixes
+from sandpost.config import ids, runtime_fixes
 from sandpost.config.features import FEATURES
 from sandpost.config.table import DEFAULTS
 from sandpost.model.engines import HOW_TO_GET
@@ -98,6 +98,14 @@ class Machine:
     connections: int = 0
     """`limits.connections`."""
     connection_rate: int = 0
+    user_ids: ids.Ids
+    """Those of all installations, as `uids.base` and `network.block` have it."""
+    user_ids_there: tuple[ids.Ids, ...] = (ids.Ids(0, ids.END),)
+    """Which exist: in a container others than its own do not."""
+    user_ids_taken: tuple[ids.Ids, ...] = ()
+    """Others': users and groups of the machine, and what may be dealt to users for their containers."""
+    settled: bool = False
+    """Whether this installation has its place, and with it its ids."""
     namespaces: Mapping[str, int]
     """/proc/sys/user/max_<name>_namespaces."""
     devices: Mapping[str, tuple[int, int]]
@@ -146,7 +154,7 @@ def judge(machine: Machine) -> list[Finding]:
     ]
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
-    findings += [_devices(machine), _program(machine), _memory(machine), _swap(machine), _state(machine)]
+    findings += [_ids(machine), _devices(machine), _program(machine), _memory(machine), _swap(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
     return findings
@@ -381,6 +389,28 @@ def _namespaces(machine: Machine) -> Finding:
     if lacking:
         return Finding("namespaces", "fatal", f"the kernel has no {', '.join(lacking)} namespaces: use Debian's kernel")
     return Finding("namespaces", "ok", f"{min(machine.namespaces.values())} user namespaces and more")
+
+
+def _ids(machine: Machine) -> Finding:
+    block = machine.user_ids
+    other = ids.free(block.count, machine.user_ids_taken, machine.user_ids_there)
+    mend = "choose a smaller network.block, for there is no room" if other is None else f"set uids.base to {other}"
+    ours = f"`uids.base` {block.first} and `network.block` mean the user ids {block}"
+    if ids.lacks(block, machine.user_ids_there):
+        there = ", ".join(str(one) for one in machine.user_ids_there)
+        return Finding(
+            "user ids",
+            "fatal",
+            f"{ours}, and in this container there are {there} alone: {mend}, or give the container more",
+        )
+    if taken := ids.overlap(block, machine.user_ids_taken):
+        return Finding(
+            "user ids",
+            # What runs keeps its ids; a start that failed would leave it without a supervisor.
+            "warn" if machine.settled else "fatal",
+            f"{ours}, of which {taken} {taken.whose}: {mend}, or free them",
+        )
+    return Finding("user ids", "ok", f"{block} are nobody else's")
 
 
 def _landlock(machine: Machine) -> Finding:

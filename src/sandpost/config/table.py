@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from sandpost.config import kinds
+from sandpost.config import ids, kinds
 from sandpost.config.kinds import Kind
 from sandpost.model.bounds import BOUNDS
 from sandpost.model.engines import ENGINES
@@ -97,8 +97,8 @@ _PLACE = (
         name="uids.base",
         kind=kinds.COUNT,
         default=0x70000000,
-        low=65536,
-        high=0x7FF00000,
+        low=ids.LEAST,
+        high=ids.LAST,
         # systemd's UIDS-GIDS.md lists 1879048192..2147483647 as unused.
         help="first of the user ids of all installations",
     ),
