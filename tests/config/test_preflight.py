@@ -15,6 +15,7 @@ from sandpost.config import load, machine, preflight
 from sandpost.config.ids import Ids
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.kernel import program
+from sandpost.kernel.pids import Limit
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
 
@@ -66,7 +67,7 @@ def good(**changes: Any) -> Machine:
         "devices": devices(),
         "state": state(),
         "disk_free": {STATE: 50 * GiB},
-        "pid_max": 4194304,
+        "tasks": (Limit("kernel.pid_max", 4194304, 300, "`sysctl`"),),
         "open_files": 1048576,
         "lowers_oom_score": True,
         "resolvers": {"192.0.2.53:53": ""},
@@ -186,6 +187,17 @@ def test_a_good_machine_is_told_so() -> None:
             "user ids",
             ["in this container there are 0 to 65535 alone", "choose a smaller network.block"],
         ),
+        (
+            {
+                "tasks": (
+                    Limit("kernel.pid_max", 4194304, 300, "`sysctl`"),
+                    Limit("pids.max of x", 100, 40, "raise it"),
+                ),
+                "runtime_version": "",
+            },
+            "pids",
+            ["40 of 100 processes and threads are there (pids.max of x)", "takes 64: raise it"],
+        ),
         ({"unreadable": ("/opt/sandpost/src",)}, "program", ["/opt/sandpost/src", "chmod -R go+rX"]),
         (
             {"devices": devices(null=(stat.S_IFREG | 0o644, 0))},
@@ -236,7 +248,7 @@ def test_what_is_missing_stops_the_start_with_what_to_do(changes: dict[str, Any]
         ({"runsc": "/bin/runsc", "runsc_version": "runsc version release-20221107.0"}, "gvisor"),
         ({"memory_available": 100 * MiB}, "memory"),
         ({"disk_free": {"/var": 500 * MiB}}, "disk"),
-        ({"pid_max": 4096}, "pids"),
+        ({"tasks": (Limit("kernel.pid_max", 4096, 300, "`sysctl`"),)}, "pids"),
         ({"open_files": 1024}, "files"),
         ({"lowers_oom_score": False}, "oom"),
         ({"resolvers": {}}, "resolvers"),
@@ -308,7 +320,8 @@ def test_a_cgroup_version_is_chosen_only_where_it_has_every_controller(
 def test_this_machine_is_read() -> None:
     seen = machine.read(load({}))
     assert seen.memory > seen.memory_available > 0
-    assert seen.pid_max > 300
+    assert {one.name for one in seen.tasks} >= {"kernel.pid_max", "kernel.threads-max"}
+    assert all(one.most > 300 for one in seen.tasks)
     assert seen.binaries["nft"].endswith("/nft")
     assert preflight.cgroup_version(seen) in {1, 2}
     preflight.require(preflight.judge(seen))

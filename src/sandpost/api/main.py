@@ -14,7 +14,7 @@ from sandpost.api.listener import serve as serve_metrics
 from sandpost.api.server import Server
 from sandpost.api.service import Service
 from sandpost.ipc.channel import Channel, Connector
-from sandpost.kernel import sockets
+from sandpost.kernel import sockets, threads
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model.errors import SandpostError
@@ -28,6 +28,9 @@ log = get_logger()
 
 STORE_RETRY = 2.0
 """Seconds between tries to open a store that cannot be opened; warm tenants are served meanwhile."""
+
+_THREADS = 2
+"""For what reads files that others write."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -62,6 +65,7 @@ class Api:
     async def run(self) -> None:
         """Serve until SIGTERM, SIGINT or `Retire`."""
         loop = asyncio.get_running_loop()
+        loop.set_default_executor(threads.started(_THREADS, "api"))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ending.set)
         supervisor: Connector[FromSupervisor] = Connector(

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from sandpost.api.controller import Controller
+from sandpost.kernel import threads
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
@@ -24,7 +24,7 @@ class Service:
         self.host = host
         self._writer = writer
         # One thread: a write waits for the disk, and the loop does not.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._thread = threads.started(1, "store")
         self._reconciling: asyncio.Task[None] | None = None
         self.controller = Controller(host.controller_socket, self._take_usage, self.reconcile_soon)
 

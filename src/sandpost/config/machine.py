@@ -19,7 +19,7 @@ from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
 from sandpost.config.table import DEFAULTS
-from sandpost.kernel import landlock, program
+from sandpost.kernel import landlock, pids, program
 from sandpost.model.host import INSTANCES
 from sandpost.model.inside import DEVICES
 
@@ -79,7 +79,7 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         swap_counted=_swap_counted(),
         state=state_folder(settings["state_dir"]),
         disk_free={path: _free(path) for path in dict.fromkeys((settings["state_dir"], settings["image_dir"]))},
-        pid_max=int(_text("/proc/sys/kernel/pid_max") or 0),
+        tasks=tuple(pids.limits()),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE)[1] % (1 << 63),
         lowers_oom_score=_has_capability(_CAP_SYS_RESOURCE),
         landlock=landlock.version(),

@@ -13,6 +13,7 @@ from typing import Literal
 from sandpost.config import ids, runtime_fixes
 from sandpost.config.features import FEATURES
 from sandpost.config.table import DEFAULTS
+from sandpost.kernel.pids import Limit
 from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import HostUnfit
 from sandpost.model.inside import DEVICES
@@ -31,6 +32,8 @@ _ENDING = 10
 """Seconds for which a connection that has ended takes room."""
 _TENANTS = 100
 """So many tenants at their limits at least the kernel's table of connections should have room for."""
+_OWN_TASKS = 64
+"""Processes and threads of our own, with those of an OCI runtime that starts a sandbox."""
 _KERNEL = re.compile(r"(\d+)\.(\d+)")
 RUNSC_LEAST = 20260905
 """The day of the release that `scripts/install --gvisor` builds; older ones lack options that we give."""
@@ -118,7 +121,8 @@ class Machine:
     state: StateFolder
     disk_free: Mapping[str, int]
     """Free bytes at the folders that we write to."""
-    pid_max: int
+    tasks: tuple[Limit, ...]
+    """How many processes and threads there may be."""
     open_files: int
     """Hard limit of open files."""
     lowers_oom_score: bool
@@ -144,6 +148,9 @@ class Finding:
 
 def judge(machine: Machine) -> list[Finding]:
     """Return a finding for each thing that matters, fatal or not, in the order in which one would mend them."""
+    if (pids := _pids(machine)).level == "fatal":
+        # Without processes no program can be asked anything: what it did not say would be taken for missing.
+        return [_root(machine), pids]
     findings = [
         _root(machine),
         _kernel(machine),
@@ -156,7 +163,7 @@ def judge(machine: Machine) -> list[Finding]:
     findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
     findings += [_ids(machine), _devices(machine), _program(machine), _memory(machine), _swap(machine), _state(machine)]
     findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
-    findings += [_port(machine), _resolvers(machine), _pids(machine), _files(machine), _oom(machine)]
+    findings += [_port(machine), _resolvers(machine), pids, _files(machine), _oom(machine)]
     return findings
 
 
@@ -515,9 +522,18 @@ def _resolvers(machine: Machine) -> Finding:
 
 def _pids(machine: Machine) -> Finding:
     # A sandbox has some eight threads.
-    if machine.pid_max < 32768:
-        return Finding("pids", "warn", f"pid_max {machine.pid_max} is small: `sysctl -w kernel.pid_max=4194304`")
-    return Finding("pids", "ok", f"pid_max {machine.pid_max}: room for {machine.pid_max // 8} sandboxes")
+    left = min(machine.tasks, key=lambda one: one.most - one.used)
+    if left.used + _OWN_TASKS > left.most:
+        return Finding(
+            "pids",
+            "fatal",
+            f"{left.used} of {left.most} processes and threads are there ({left.name}), and the platform alone takes "
+            f"{_OWN_TASKS}: {left.mend}",
+        )
+    least = min(machine.tasks, key=lambda one: one.most)
+    if least.most < 32768:
+        return Finding("pids", "warn", f"{least.name} is small, {least.most} processes and threads: {least.mend}")
+    return Finding("pids", "ok", f"{least.name} is {least.most}: room for {least.most // 8} sandboxes")
 
 
 def _files(machine: Machine) -> Finding:

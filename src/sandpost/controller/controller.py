@@ -33,6 +33,7 @@ from sandpost.controller.watch import MemoryWatch
 from sandpost.controller.ways import Ways
 from sandpost.engines.contract import Engine
 from sandpost.ipc import Channel, Connector
+from sandpost.kernel import threads
 from sandpost.kernel.descriptors import close_all
 from sandpost.kernel.processes import runs
 from sandpost.logs import figures as figures_file
@@ -80,6 +81,8 @@ SUPERVISOR_WITHIN = 0.3
 """Seconds to wait for a supervisor before it is taken for absent."""
 _PROBES = 16
 _FLUSH = 5.0
+_THREADS = 4
+"""For looks at the firewall and the connections of sandboxes that are gone."""
 
 
 class Controller:
@@ -130,6 +133,7 @@ class Controller:
 
     async def run(self) -> None:
         """Adopt what is there, serve, and leave everything running when told to retire."""
+        self._loop.set_default_executor(threads.started(_THREADS, "kernel"))
         self._disk.open()
         self._fifos.open()
         await self._engine.open()

@@ -8,6 +8,7 @@ import select
 import signal
 from collections.abc import Sequence
 
+from sandpost.kernel import pids
 from sandpost.kernel.descriptors import close_all
 from sandpost.model.errors import EngineError
 
@@ -66,6 +67,8 @@ def run(
             setsigmask=(),
             setsid=True,
         )
+    except BlockingIOError as error:
+        raise EngineError(f"cannot start {command[0]}: {pids.refused()}") from error
     except OSError as error:
         raise EngineError(
             f"cannot start {command[0]}: {error.strerror}: check the settings `oci.runtime` and `oci.runsc`"

@@ -17,6 +17,7 @@ from sandpost.engines.driver import Driver, Launch
 from sandpost.engines.runc import Runc
 from sandpost.engines.runsc import Runsc
 from sandpost.image import use
+from sandpost.kernel import pids, threads
 from sandpost.kernel.processes import start_time
 from sandpost.model.engines import HOW_TO_GET, outside
 from sandpost.model.errors import EngineError, HostUnfit
@@ -54,8 +55,8 @@ class OciEngine:
         self._image = -1
         self._flags: dict[str, tuple[str, ...]] = {}
         # Starts and removals block on the kernel, each in threads of its own, so that neither waits for the other.
-        self._starters = ThreadPoolExecutor(host.parallel_starts, "sandbox-start")
-        self._removers = ThreadPoolExecutor(_REMOVERS, "sandbox-remove")
+        self._starters = threads.started(host.parallel_starts, "sandbox-start")
+        self._removers = threads.started(_REMOVERS, "sandbox-remove")
         # Starts at work: a removal waits for them, also when whoever began them was cancelled.
         self._starting: dict[str, Future[Started]] = {}
 
@@ -201,6 +202,8 @@ class OciEngine:
             raise EngineError(f"{driver.name} did not start sandbox {spec.sandbox_id} within {_START_PATIENCE:.0f} s")
         if code != 0:
             said = launch.complaint(os.path.join(bundle, "runtime.log"))
+            if scarce := pids.scarce():
+                said = f"{said}; {scarce}"
             raise EngineError(f"{driver.name} could not start sandbox {spec.sandbox_id}: {said}")
         pid = self._bundles.pid(spec.sandbox_id)
         began = start_time(pid) if pid is not None else 0

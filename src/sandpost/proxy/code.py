@@ -12,9 +12,9 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
-from sandpost.kernel import files
+from sandpost.kernel import files, threads
 from sandpost.logs.setup import get_logger
 from sandpost.model.names import is_code_hash, tenant_name
 
@@ -40,7 +40,7 @@ class CodeStore:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="code")
+        self._thread = threads.started(1, "code")
         # In memory, least recently used first.
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._size = 0
@@ -139,7 +139,7 @@ class CodeStore:
             done(None)
             return
 
-        def finish(future: "Future[bytes | None]") -> None:
+        def finish(future: Future[bytes | None]) -> None:
             error = future.exception()
             if error is not None:
                 log.error("programs cannot be kept", error=str(error))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from sandpost.kernel import calls, capabilities, descriptors
+from sandpost.kernel import calls, capabilities, descriptors, pids
 from sandpost.kernel.program import program_folders
 from sandpost.model.host import Host
 from sandpost.model.messages import Part
@@ -68,7 +68,11 @@ def start(birth: Birth) -> int:
     between root and the part's user. The caller has one thread.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BlockingIOError as error:
+        descriptors.close_all([reader, writer])
+        raise OSError(f"cannot start {' '.join(birth.command)}: {pids.refused()}") from error
     if pid == 0:
         _become(birth, writer)
     os.close(writer)

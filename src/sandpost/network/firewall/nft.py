@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from sandpost.kernel import files
+from sandpost.kernel import files, pids
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import Host
 from sandpost.network.firewall import readback
@@ -93,6 +93,8 @@ def _nft(arguments: list[str], script: str) -> str:
         )
     except FileNotFoundError:
         raise HostUnfit("`nft` is missing: run `apt-get install nftables`") from None
+    except BlockingIOError:
+        raise HostUnfit(f"`nft` cannot be run: {pids.refused()}") from None
     except subprocess.TimeoutExpired:
         raise HostUnfit(f"`nft` did not answer within {_DEADLINE:.0f} s: look for what holds the firewall") from None
     if done.returncode != 0:
