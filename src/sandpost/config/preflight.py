@@ -369,8 +369,8 @@ def _connections(machine: Machine) -> Finding:
         return Finding(
             "connections",
             "warn",
-            f"limits.connections is 0: one tenant can fill the kernel's table of {room} connections, which the whole "
-            "machine shares: set it",
+            f"limits.connections is 0: one tenant can take most of the kernel's table of {room} connections, which "
+            "the whole machine shares: set it",
         )
     # Those that have just ended are tracked for some seconds more (`network.firewall.render.TIMEOUTS`).
     tenants = room // (machine.connections + _ENDING * machine.connection_rate)
@@ -378,8 +378,8 @@ def _connections(machine: Machine) -> Finding:
         return Finding(
             "connections",
             "warn",
-            f"{tenants} tenants at their limits fill the kernel's table of {room} connections, and then nobody on this "
-            f"machine gets a new one: {raise_it}, or lower limits.connections",
+            f"{tenants} tenants at their limits fill the kernel's table of {room} connections, and then no sandbox "
+            f"gets a new one: {raise_it}, or lower limits.connections",
         )
     return Finding("connections", "ok", f"room for {room}: {tenants} tenants at their limits")
 

@@ -117,6 +117,8 @@ def sentence(kind: str, times: int, addresses: tuple[str, ...], limits: Limits) 
                 f"{_many(times, 'connection')} refused: over {limits.connection_rate} new ones a second "
                 "(limits.connection_rate)"
             )
+        case "room":
+            return f"{_many(times, 'connection')} refused: this machine tracks as many connections as it can"
         case "bandwidth_in" | "bandwidth_out":
             way = "from" if kind == "bandwidth_in" else "to"
             rate = format_size(getattr(limits, kind))

@@ -96,6 +96,7 @@ class Ways:
         """Let nothing of a sandbox that is gone wait for the next one of its address. Raises `EngineError`."""
         # What could not be closed at its end must be before somebody else has the address.
         self.writer.shut(slot)
+        self.writer.forget_talks(slot)
         try:
             if await asyncio.to_thread(self.writer.forget_connections, slot):
                 self.writer.forgotten(slot)
@@ -138,13 +139,16 @@ class Ways:
         self.writer.guard(forwarding.open_uplinks(self._host))
 
     def _check_tracked(self) -> None:
-        """Say when the table of connections, which the whole machine shares, fills up, and when it no longer does."""
+        """Let tenants have what is left of the table of connections; say when it fills up and when no longer."""
         self.tracked = conntrack.read()
-        if self.tracked.full != self._full:
-            self._full = self.tracked.full
-            if self._full:
+        full = not self.tracked.roomy if self._full else self.tracked.full
+        self.writer.admit(self.tracked.pace, crowded=full)
+        if full != self._full:
+            self._full = full
+            if full:
                 log.error(
-                    "the kernel's table of connections is nearly full: new connections of everybody will be dropped",
+                    "the kernel's table of connections is nearly full: sandboxes begin none to the outside, and those "
+                    "of other programs will be dropped",
                     connections=self.tracked.count, room=self.tracked.room, help=conntrack.HELP,
                 )  # fmt: skip
             else:

@@ -10,7 +10,7 @@ have it as their key, so that all sandboxes of a tenant share them.
 from ipaddress import IPv4Network
 
 from sandpost.model.forbidden import FORBIDDEN
-from sandpost.model.host import GATE_PORT, INSTANCES, RESOLVER_PORT, Host
+from sandpost.model.host import GATE_PORT, INSTANCES, RESOLVER_PORT, SANDBOX_PORT, Host
 
 REFUSALS, REFUSALS_BURST = 100, 200
 """Refusals a second that a sandbox is told of at once; beyond them packets vanish."""
@@ -18,6 +18,8 @@ QUESTIONS, QUESTIONS_BURST = 5000, 1000
 """Packets a second that a sandbox may send to the resolver; how many it answers is its own affair."""
 NAMED, NAMED_BURST = 5, 20
 """Refused addresses a second of a sandbox that are kept by name for its log."""
+KEPT_SECONDS = 600
+"""So long a connection that the table has no room for is kept without a packet."""
 HIT_SECONDS = 60
 """So long a limit that was hit is remembered by the kernel; the controller reads it every second."""
 MASQUERADE_PORTS = "32768-65535"
@@ -41,7 +43,13 @@ WRITTEN = (TENANTS, POLICIES, GATED, BLOCKS, RATES, CONNECTIONS, BANDWIDTH_IN, B
 COUNT_CHAIN = "count_"
 """A chain for each limit of connections that some tenant has, `count_256`. The kernel forgets elements that count
 connections when there is none, limit and all: so they are made anew by a rule that knows the limit."""
-KINDS = ("connections", "connection_rate", "bandwidth_in", "bandwidth_out", "address_refused", "egress_refused")
+CROWDED, PACE = "crowded", "pace"
+"""What the kernel's table of connections has room for (`network.conntrack`): an element in the first says that it is
+nearly full; that in the second how many connections all tenants together may begin."""
+TALKS, CALLERS = "talks", "callers"
+"""Connections that were begun while it was crowded, to sandboxes and to the listener: they are kept here, and not in
+the table, by the address and port of their other side."""
+KINDS = ("connections", "connection_rate", "room", "bandwidth_in", "bandwidth_out", "address_refused", "egress_refused")
 """What can be hit; each has a set `hit_<kind>` of sandboxes' addresses that counts."""
 REFUSED = "refused"
 """Pairs of a sandbox's address and one that it was refused."""
@@ -71,6 +79,7 @@ def forbidden(host: Host) -> dict[IPv4Network, str]:
 def _sets(host: Host) -> str:
     listed = ",\n\t\t\t".join(f'{network} comment "{reason}"' for network, reason in forbidden(host).items())
     remembered = f"size 65536; flags dynamic,timeout; timeout {HIT_SECONDS}s;"
+    kept = f"size 65536; flags dynamic,timeout; timeout {KEPT_SECONDS}s;"
     hits = "\n".join(f"\tset hit_{kind} {{\n\t\ttype ipv4_addr; {remembered} counter;\n\t}}" for kind in KINDS)
     return f"""\
 	map {TENANTS} {{
@@ -99,6 +108,21 @@ def _sets(host: Host) -> str:
 	}}
 	set {BANDWIDTH_OUT} {{
 		type mark; size {host.slots}; limit rate over 12500000 bytes/second;
+	}}
+	set {CROWDED} {{
+		type nf_proto;
+	}}
+	set {PACE} {{
+		type nf_proto; limit rate over 50/second burst 50 packets;
+	}}
+	set {TALKS} {{
+		type ipv4_addr . inet_service; {kept}
+	}}
+	set {CALLERS} {{
+		type ipv4_addr . inet_service; {kept}
+	}}
+	set {CALLERS}6 {{
+		type ipv6_addr . inet_service; {kept}
 	}}
 	set forbidden {{
 		type ipv4_addr; flags interval;
@@ -133,6 +157,11 @@ def _sets(host: Host) -> str:
 """
 
 
+def _kept(name: str, key: str) -> str:
+    """Return what keeps a packet out of the table whose connection is kept in a set of ours, and keeps it there."""
+    return f"{key} @{name} update @{name} {{ {key} }} notrack return"
+
+
 def _chains(host: Host) -> str:
     ours = f'"{host.interface_prefix}*"'
     # Other installations' interfaces too: each guards its own, and none must cut the others.
@@ -140,15 +169,24 @@ def _chains(host: Host) -> str:
     platform, gate, resolver = host.platform_address, GATE_PORT, RESOLVER_PORT
     from_tenant = f"meta mark set iifname . ip saddr map @{TENANTS}"
     to_tenant = f"meta mark set oifname . ip daddr map @{TENANTS}"
+    runtime, listener = SANDBOX_PORT, host.listen_port
+    crowded = f"meta nfproto @{CROWDED}"
+    first = f"tcp flags & (fin | syn | rst | ack) == syn {crowded}"
+    # A port of a proxy's may be a service's by now: a packet that would begin something is none of its talk.
+    talked = f"tcp sport {runtime} tcp flags & (syn | ack) != syn"
+    begin = f"{{ 0, {host.users.proxy} }}"
     named = f"limit rate {NAMED}/second burst {NAMED_BURST} packets"
     return f"""\
-	chain untracked_questions {{
+	chain untracked_in {{
 		type filter hook prerouting priority raw; policy accept;
-		iifname {ours} ip daddr {platform} udp dport {resolver} notrack
+		iifname {ours} jump untracked_from
+		tcp dport {listener} jump called
 	}}
-	chain untracked_answers {{
+	chain untracked_out {{
 		type filter hook output priority raw; policy accept;
-		oifname {ours} ip saddr {platform} udp sport {resolver} notrack
+		oifname {ours} jump untracked_to
+		tcp sport {listener} jump calling
+		tcp dport {listener} oifname "lo" jump called
 	}}
 	chain arriving {{
 		type filter hook prerouting priority mangle; policy accept;
@@ -178,6 +216,30 @@ def _chains(host: Host) -> str:
 		iifname {ours} oifname != {ours} ip saddr {host.sandbox_network} jump masked
 	}}
 
+	chain untracked_from {{
+		ip daddr {platform} udp dport {resolver} notrack return
+		{talked} {_kept(TALKS, "ip saddr . tcp dport")}
+		{first} notrack
+	}}
+	chain untracked_to {{
+		ip saddr {platform} udp sport {resolver} notrack return
+		tcp dport {runtime} {_kept(TALKS, "ip daddr . tcp sport")}
+		tcp dport {runtime} {first} meta skuid {begin} add @{TALKS} {{ ip daddr . tcp sport }} notrack
+		ip saddr != {platform} tcp flags & rst == rst {crowded} notrack
+	}}
+	chain called {{
+		{_kept(CALLERS, "ip saddr . tcp sport")}
+		{_kept(CALLERS + "6", "ip6 saddr . tcp sport")}
+		{first} ct state invalid fib daddr type local jump come
+	}}
+	chain come {{
+		add @{CALLERS} {{ ip saddr . tcp sport }} notrack
+		add @{CALLERS}6 {{ ip6 saddr . tcp sport }} notrack
+	}}
+	chain calling {{
+		{_kept(CALLERS, "ip daddr . tcp dport")}
+		{_kept(CALLERS + "6", "ip6 daddr . tcp dport")}
+	}}
 	chain masked {{
 		meta l4proto {{ tcp, udp }} masquerade to :{MASQUERADE_PORTS} fully-random
 		masquerade
@@ -187,6 +249,7 @@ def _chains(host: Host) -> str:
 		fib saddr . iif oif missing counter drop
 		ct direction reply return
 		ip daddr {platform} return
+		ct state untracked {talked} ip saddr . tcp dport @{TALKS} return
 		fib daddr type local goto refuse_address
 		ip daddr @forbidden goto refuse_address
 	}}
@@ -198,13 +261,16 @@ def _chains(host: Host) -> str:
 	}}
 	chain to_host {{
 		ct direction reply ct state established accept
+		ct state untracked {talked} ip saddr . tcp dport @{TALKS} accept
 		ip daddr != {platform} goto refuse_address
+		ct state untracked meta l4proto tcp goto refuse_room
 		udp dport {resolver} {from_tenant} goto ask
 		tcp dport {resolver} {from_tenant} goto spend
 		tcp dport {gate} ct status dnat iifname . ip saddr @{GATED} {from_tenant} goto spend
 		goto refuse_egress
 	}}
 	chain outward {{
+		ct state untracked meta l4proto tcp {crowded} goto refuse_room
 		ct state invalid,untracked counter drop
 		ip daddr @forbidden goto refuse_address
 		{from_tenant} meta mark vmap @{POLICIES}
@@ -227,7 +293,9 @@ def _chains(host: Host) -> str:
 	chain from_host {{
 		ip saddr {platform} tcp sport {gate} ct direction reply ct state established {to_tenant} goto receive
 		ct state established,related accept
-		meta skuid {{ 0, {host.users.proxy} }} accept
+		ct state untracked tcp dport {runtime} ip daddr . tcp sport @{TALKS} accept
+		ct state untracked tcp flags & rst == rst accept
+		meta skuid {begin} accept
 		meta skuid {host.users.egress} ip saddr {platform} udp sport {resolver} accept
 		icmp type destination-unreachable accept
 		counter drop
@@ -240,6 +308,8 @@ def _chains(host: Host) -> str:
 	}}
 	chain begin {{
 		meta mark @{RATES} goto refuse_rate
+		meta nfproto @{CROWDED} goto refuse_room
+		meta nfproto @{PACE} goto refuse_room
 		meta mark vmap @{CONNECTIONS}
 		add @{OPENED} {{ ip saddr }}
 		meta l4proto tcp ct timeout set "brief"
@@ -263,6 +333,10 @@ def _chains(host: Host) -> str:
 	}}
 	chain refuse_rate {{
 		update @hit_connection_rate {{ ip saddr }}
+		goto refuse
+	}}
+	chain refuse_room {{
+		update @hit_room {{ ip saddr }}
 		goto refuse
 	}}
 	chain refuse_connections {{

@@ -1,17 +1,21 @@
 """The one writer of the table's sets: opens ways out, closes them, reads what was hit, repairs what was altered."""
 
 import errno
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
+from sandpost.network import nfnetlink
 from sandpost.network.addresses import link, slot_at, slot_of
 from sandpost.network.firewall import nft, readback, render
 from sandpost.network.firewall.elements import Book, Change, Way, mark_of
 from sandpost.network.nfnetlink import Element, Netfilter, Notices
 
+_IPV4, _IPV6 = b"\x02", b"\x0a"
+"""Families as `meta nfproto` has them."""
 NAMES = 3
 """Refused addresses that are told with a hit."""
 
@@ -35,6 +39,10 @@ class Writer:
         self._notices = Notices(host.nft_table)
         self._book = Book(host)
         self._guarded: frozenset[str] = frozenset()
+        # What there is room for, whosever connections.
+        self._admitted: tuple[Element, ...] = ()
+        # Until then the kernel may keep talks that began while it was crowded.
+        self._talks_until = 0.0
         self._seen: dict[str, dict[bytes, int]] = {}
         # Limits of connections that have their chain.
         self._counts: set[int] = set()
@@ -64,13 +72,14 @@ class Writer:
             self._book.take(self._book.change(slot, way))
         self._counts = readback.counts(listing)
         self._count(self._book.counts() | {self._host.defaults.connections})
-        self._write([], self._book.elements, [*render.WRITTEN, render.GUARDED])
+        self._write([], self._book.elements, [*render.WRITTEN, render.GUARDED, render.CROWDED, render.PACE])
         # Who has gone may have left connections, which must not count for the next one of his number.
         limits = {self._book.number(way.tenant): way.limits.connections for way in ways.values()}
         for number, limit in readback.counted(listing).items():
             if limits.get(number) != limit:
                 self._count_anew(number)
-        self._guarded = frozenset()
+        self._guarded, self._admitted = frozenset(), ()
+        self._talks_until = time.monotonic() + render.KEPT_SECONDS
         self._unsure = set(ways) if not numbers else set()
         self._notices.altered(self._netfilter.port)
 
@@ -95,6 +104,20 @@ class Writer:
             [_interface(name) for name in uplinks - self._guarded],
         )
         self._guarded = uplinks
+
+    def admit(self, pace: int, *, crowded: bool) -> None:
+        """Let all sandboxes together begin `pace` connections a second (0: as many as they like).
+
+        While it is `crowded` they begin none, and what proxies and clients begin is kept out of the kernel's table.
+        """
+        if crowded:
+            self._talks_until = time.monotonic() + render.KEPT_SECONDS
+        wanted = [Element(render.CROWDED, family) for family in (_IPV4, _IPV6) if crowded]
+        if pace:
+            wanted.append(Element(render.PACE, _IPV4, expression=nfnetlink.packets_over(pace, pace)))
+        if tuple(wanted) != self._admitted:
+            self._write(self._admitted, wanted)
+            self._admitted = tuple(wanted)
 
     # --- what was hit ---------------------------------------------------------------------------------------
 
@@ -151,6 +174,14 @@ class Writer:
         if self._netfilter.has(opened):
             self._write([opened], [])
 
+    def forget_talks(self, slot: int) -> None:
+        """Forget what was begun, while it was crowded, with a sandbox that is gone. Raises `EngineError`."""
+        if time.monotonic() > self._talks_until:
+            return
+        address = link(self._host, slot).sandbox_address.packed
+        talks = [key for key in self._netfilter.counted(render.TALKS) if key.startswith(address)]
+        self._write([Element(render.TALKS, key) for key in talks], [])
+
     # --- what others do -------------------------------------------------------------------------------------
 
     def altered(self) -> bool:
@@ -190,7 +221,7 @@ class Writer:
         self._seen.clear()
         self._unsure = set(self._book.slots)
         guarded, self._guarded = self._guarded, frozenset()
-        self._write([], self._book.elements)
+        self._write([], [*self._book.elements, *self._admitted])
         self.guard(guarded)
         self._notices.altered(self._netfilter.port)
 

@@ -1,0 +1,118 @@
+"""The kernel's table of connections beside a whole installation: full by others, and what a tenant may fill of it."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support import tracked
+from support.lab import PUBLIC, Lab, lab
+from support.platform import Platform, platform
+
+COUNT = "let n = 0; return (cb) => cb(null, ++n)"
+CONNECT = f"""return (cb) => {{
+  const sock = require('net').connect({{ host: '{PUBLIC}', port: 80, timeout: 3000 }});
+  sock.on('connect', () => {{ sock.destroy(); cb(null, 'yes'); }});
+  sock.on('error', (error) => cb(null, error.code));
+  sock.on('timeout', () => {{ sock.destroy(); cb(null, 'silence'); }});
+}};"""
+FLOOD = f"""return (cb) => {{
+  const sock = require('dgram').createSocket('udp4');
+  let port = 0;
+  const more = () => {{
+    for (let n = 0; n < 500; n++) if (++port < 65535) sock.send('x', port, '{PUBLIC}');
+    port < 65535 ? setTimeout(more, 5) : sock.close(() => cb(null, port));
+  }};
+  more();
+}};"""
+
+
+@pytest.fixture
+def made() -> Iterator[Lab]:
+    with lab() as laboratory:
+        yield laboratory
+
+
+@pytest.fixture
+def running(made: Lab) -> Iterator[Platform]:
+    with platform(made.host, pool_size="3") as found:
+        try:
+            yield found
+        finally:
+            tracked.empty(made.host)
+
+
+def until(met: Callable[[], bool], what: str, within: float = 15) -> None:
+    deadline = time.monotonic() + within
+    while not met():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def log(running: Platform, tenant: str) -> list[str]:
+    path = Path(running.state_dir, "logs", f"{tenant}.log")
+    return [json.loads(line)["msg"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def pace(made: Lab, running: Platform) -> int:
+    """How many connections tenants may begin a second, as the kernel has it."""
+    found = json.loads(made.host.command("nft", "-j", "list", "set", "inet", running.host.nft_table, "pace"))
+    rates: list[int] = [one["elem"]["limit"]["rate"] for one in found["nftables"][-1]["set"].get("elem", [])]
+    return max(rates, default=1 << 30)
+
+
+def test_calls_of_all_go_on_when_it_is_full_and_what_tenants_begin_is_refused_and_told(
+    made: Lab, running: Platform
+) -> None:
+    assert running.call("settled", COUNT).json == 1
+    assert running.call("settled", CONNECT).json == "yes"
+    tracked.fill(made.host)
+    until(lambda: "the kernel's table of connections is nearly full" in running.output(), "the operator to be told")
+    # Each call comes on a connection of its own; each newcomer's is the first to its sandbox, some of which are made now.
+    for n in range(2, 8):
+        assert running.call("settled", COUNT).json == n
+        assert running.call(f"newcomer-{n}", COUNT).json == 1
+    assert running.api("GET", "/api/tenants").status == 200
+    count, room = tracked.room(made.host)
+    assert count >= room
+    assert running.call("settled", CONNECT).json == "ECONNREFUSED"
+    until(
+        lambda: "1 connection refused: this machine tracks as many connections as it can" in log(running, "settled"),
+        "the tenant to be told",
+    )
+    tracked.empty(made.host)
+    until(lambda: "the kernel's table of connections has room again" in running.output(), "the operator to be told")
+    assert running.call("settled", CONNECT).json == "yes"
+    assert running.call("settled", COUNT).json == 8
+
+
+def test_a_tenant_without_limits_leaves_a_tenth_to_others(made: Lab, running: Platform) -> None:
+    running.set_tenant("greedy", limits={"connections": 0, "connection_rate": 0, "bandwidth_out": 0})
+    assert running.call("neighbour", COUNT).json == 1
+    _, room = tracked.room(made.host)
+    # Of what tenants may have a third is left, of the whole less than it wants.
+    tracked.fill(made.host, leave=int(room * 0.15))
+    until(lambda: pace(made, running) < room * 0.05, "the controller to have seen it")
+    most, over = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal most
+        while not over.wait(0.01):
+            most = max(most, tracked.room(made.host)[0])
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        wanted = running.call("greedy", FLOOD).json
+        assert wanted > room * 0.15, "else it would fit"
+        for n in range(2, 5):
+            assert running.call("neighbour", COUNT).json == n
+    finally:
+        over.set()
+        looking.join()
+    assert room * 0.87 < most <= room * 0.9 + 2 * room / 64
+    until(lambda: any("this machine tracks as many" in one for one in log(running, "greedy")), "the tenant to be told")
+    assert running.call("neighbour", CONNECT).json in {"yes", "ECONNREFUSED"}
