@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.config import load, machine, preflight
+from sandpost.config import load, machine, names, preflight
 from sandpost.config.ids import Ids
+from sandpost.config.names import Names
 from sandpost.config.preflight import CONTROLLERS, GiB, Machine, MiB, StateFolder
 from sandpost.kernel import program
 from sandpost.kernel.pids import Limit
@@ -325,6 +326,13 @@ def test_this_machine_is_read() -> None:
     assert seen.binaries["nft"].endswith("/nft")
     assert preflight.cgroup_version(seen) in {1, 2}
     preflight.require(preflight.judge(seen))
+
+
+def test_a_resolver_of_the_host_that_is_sandboxes_own_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "read", lambda: Names(resolvers=("198.18.31.255:53",), own=()))
+    (said,) = [one for one in preflight.judge(machine.read(load({}))) if one.name == "resolvers"]
+    assert said.level == "warn"
+    assert "198.18.31.255:53 (it lies in `network.block`: sandboxes' resolver would ask itself)" in said.message
 
 
 def test_the_devices_that_sandboxes_get_are_read() -> None:

@@ -148,6 +148,10 @@ def test_a_wrong_setting_is_named_with_its_origin_and_what_would_be_right(
         ({"NETWORK_BLOCK": "10.0.0.0/24"}, ["network.block", "too small"]),
         ({"NETWORK_BLOCK": "10.0.0.0/8"}, ["network.block", "too large"]),
         ({"NETWORK_BLOCK": "10.0.0.0/10", "UIDS_BASE": str(0x7FF00000)}, ["uids.base", "network.block"]),
+        (
+            {"EGRESS_RESOLVERS": "192.0.2.53,198.19.31.255"},
+            ["egress.resolvers", "198.19.31.255:53", "would ask itself"],
+        ),
         ({"NETWORK_BLOCK": "127.0.0.0/16"}, ["network.block", "meaning of its own"]),
         ({"NETWORK_BLOCK": "10.0.0.0/22", "POOL_SIZE": "20"}, ["pool_size", "network.block"]),
         ({"LIMITS_MEMORY": "40MiB", "LIMITS_MEMORY_GUARANTEED": "41MiB"}, ["memory_guaranteed", "limits.memory"]),

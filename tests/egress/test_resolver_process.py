@@ -288,6 +288,23 @@ def test_a_resolver_that_cuts_without_end_or_fails_is_given_up() -> None:
     in_lab(body)
 
 
+def test_a_resolver_that_leads_back_to_us_is_given_up_and_asked_few_questions() -> None:
+    """As where the host's resolver was set to ask the sandboxes' one."""
+
+    def itself(lab: Lab) -> None:
+        lab.host = msgspec.structs.replace(lab.host, resolvers=[f"{PLATFORM}:53"])
+
+    async def body(lab: Lab) -> None:
+        lab.way()
+        began = time.monotonic()
+        answer = await lab.ask("www.example.com")
+        assert time.monotonic() - began < 5
+        assert (answer.rcode(), ede(answer)[0][1]) == (dns.rcode.SERVFAIL, f"{PLATFORM}:53: says REFUSED")
+        await lab.until(lambda: lab.figure("sandpost_questions_refused_total", reason="unknown_sandbox") == 1)
+
+    in_lab(body, itself)
+
+
 def test_a_tenant_does_not_learn_what_another_asked() -> None:
     async def body(lab: Lab) -> None:
         lab.way()

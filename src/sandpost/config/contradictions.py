@@ -42,6 +42,12 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_in(block: IPv4Network, resolver: str) -> bool:
+    """Whether the address of a resolver (`host:port`) lies in the addresses of sandboxes."""
+    address = ip_address(split_address(resolver)[0])
+    return address.version == 4 and address in block
+
+
 def _listener(values: Mapping[str, Any]) -> str | None:
     if not values["listen"]:
         return "`listen` is empty: write host and port, such as 127.0.0.1:8721"
@@ -82,6 +88,9 @@ def _network(values: Mapping[str, Any]) -> str | None:
         return f"`network.block` {block} is too large: its user ids would not fit; use a /10 or smaller"
     if block.is_loopback or block.is_multicast or block.is_link_local:
         return f"`network.block` {block} has a meaning of its own: use private addresses such as 198.18.0.0/15"
+    own = [shown for shown in values["egress.resolvers"] if is_in(block, shown)]
+    if own:
+        return f"`egress.resolvers` {own[0]} lies in `network.block` {block}: sandboxes' resolver would ask itself"
     slots = block.num_addresses // INSTANCES // 2 - 1
     if values["pool_size"] > slots // 2:
         return f"`pool_size` {values['pool_size']} is too much for `network.block` {block}: it has {slots} sandboxes"

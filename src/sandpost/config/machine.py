@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 
-from sandpost.config import claims, features, foreign, ids, names, preflight
+from sandpost.config import claims, contradictions, features, foreign, ids, names, preflight
 from sandpost.config.kinds import split_address
 from sandpost.config.preflight import BINARIES, Machine, StateFolder
 from sandpost.config.resolve import Settings
@@ -85,7 +85,9 @@ def read(settings: Settings, *, port_error: str = "") -> Machine:
         landlock=landlock.version(),
         listen=settings["listen"],
         port_error=port_error,
-        resolvers=_resolvers(settings["egress.resolvers"] or names.read().resolvers),
+        resolvers=_resolvers(
+            settings["egress.resolvers"] or names.read().resolvers, IPv4Network(settings["network.block"])
+        ),
         unreadable=tuple(program.unreadable(program.program_folders())),
     )
 
@@ -224,10 +226,16 @@ def _mode_and_device(path: str) -> tuple[int, int]:
     return 0, 0
 
 
-def _resolvers(addresses: Sequence[str]) -> dict[str, str]:
-    """Map each address to why there is no way to it. Sends nothing: connecting such a socket only looks at routes."""
+def _resolvers(addresses: Sequence[str], block: IPv4Network) -> dict[str, str]:
+    """Map each address to why it cannot be asked; `block`: where sandboxes' own resolver is.
+
+    Sends nothing: connecting such a socket only looks at routes.
+    """
     found = {}
     for shown in addresses:
+        if contradictions.is_in(block, shown):
+            found[shown] = "it lies in `network.block`: sandboxes' resolver would ask itself"
+            continue
         host, port = split_address(shown)
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
             try:
