@@ -103,6 +103,10 @@ def test_a_tenant_is_refused_at_once_and_told_and_finds_names_all_the_same(crowd
     assert reaches(place, PUBLIC) == "refused"
     hits = {hit.kind: hit.times for hit in crowded.lab.host.run(crowded.writer.hits) if hit.slot == slot}
     assert hits == {"room": 1}
+    # A table that was taken away meanwhile is that of a crowded host again.
+    crowded.lab.host.command("nft", "delete", "table", "inet", crowded.host.nft_table)
+    crowded.lab.host.run(crowded.writer.repair)
+    assert reaches(place, PUBLIC) == "refused"
     with Server(crowded.lab.host, [53], address=platform, uid=crowded.host.users.egress):
         assert reaches(place, platform, 53, udp=True) == "yes"
 

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandpost.model.egress import parse_egress
 from sandpost.model.host import GATE_PORT
+from sandpost.model.limits import Limits
 from sandpost.network import addresses, firewall, forwarding
+from sandpost.network.firewall import nft, readback
 from support.lab import (
     ANYWHERE,
     FORBIDDEN,
@@ -399,6 +402,37 @@ def test_a_closed_way_is_closed_and_its_connections_are_nobodys(walls: Walls) ->
     assert not place.run(late)
     # One that opened nothing costs no look through the kernel's table.
     assert not walls.lab.host.run(walls.writer.forget_connections, next(walls.slots))
+
+
+@pytest.mark.parametrize("how", ["delete table inet T", "flush chain inet T outward", "flush map inet T policies"])
+def test_a_table_that_a_thousand_are_in_is_repaired_whole(walls: Walls, how: str) -> None:
+    _, place = walls.sandbox()
+    host, writer, table = walls.lab.host, walls.writer, walls.host.nft_table
+    listed = parse_egress(f"allow:{OTHER_PUBLIC}:443,example.com")
+
+    def work() -> None:
+        for other in range(3000, 4000):
+            egress = listed if other % 4 == 0 else parse_egress("public")
+            writer.open(other, firewall.Way(f"t{other}", egress, Limits(connections=200 + other % 4)))
+        before = nft.listed(walls.host)
+        writer.altered()
+        subprocess.run(["nft", how.replace("T", table)], check=True)
+        assert writer.altered()
+        assert writer.look()()
+        writer.repair()
+        assert writer.look()() == []
+        after = nft.listed(walls.host)
+        assert before is not None
+        assert after is not None
+        for read in (readback.tenants, readback.connections, readback.sizes, readback.counts):
+            assert read(after) == read(before)
+        assert len(readback.tenants(after)) == 1001
+        for other in range(3000, 4000):
+            writer.shut(other)
+
+    host.run(work)
+    assert reaches(place, PUBLIC) == "yes"
+    assert reaches(place, FORBIDDEN[0]) in DENIED
 
 
 def test_the_host_becomes_a_router_for_nobody(walls: Walls) -> None:

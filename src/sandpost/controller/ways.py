@@ -21,7 +21,7 @@ log = get_logger()
 LOOK_EVERY = 30.0
 """Seconds between two looks at the whole table; when somebody has changed it, a look is at once."""
 UPLINKS_EVERY = 5.0
-_SOON = 0.005
+SOON = 0.005
 """Seconds that a look waits for more of the same: a program that loads rules changes many things at once."""
 _CLOSED = Egress("none", "none")
 
@@ -167,7 +167,7 @@ class Ways:
 
     async def _look_and_repair(self) -> None:
         try:
-            await asyncio.sleep(_SOON)
+            await asyncio.sleep(SOON)
             wrong = (await asyncio.to_thread(self.writer.look))()
             if not wrong:
                 return

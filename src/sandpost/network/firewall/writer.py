@@ -211,7 +211,7 @@ class Writer:
         return judge
 
     def repair(self) -> None:
-        """Load the table anew and open every way again. Some 20 ms, in which no sandbox has a way out."""
+        """Load the table anew and open every way again. 20 ms, or 80 with 1,000 sandboxes: none has a way out then."""
         try:
             nft.install(self._host)
         except HostUnfit as error:
