@@ -1,20 +1,16 @@
-"""The running process: its two lines, its three sockets, and the clock."""
+"""The running process: its two lines, the clock, and its end."""
 
 import asyncio
 import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from sandpost.egress import streams
-from sandpost.egress.accepting import Connections, Datagrams
 from sandpost.egress.asked import Asked
 from sandpost.egress.counts import Counts
+from sandpost.egress.door import Door
 from sandpost.egress.gate import Gate
 from sandpost.egress.notes import Notes
-from sandpost.egress.question import LEAST, refusal
 from sandpost.egress.resolver import Resolver
 from sandpost.egress.tenancy import Tenancies
 from sandpost.egress.upstream import Upstream
@@ -45,12 +41,11 @@ class Egress:
         self._tenancies = Tenancies(host.egress_rate)
         self._ways = Ways(self._tenancies, self._policy_changed)
         self._resolver = Resolver(Upstream(host.resolvers), self._counts, self._notes, host.own_names)
-        self._asked = Asked(self._resolver, self._counts, self._notes)
         self._gate = Gate(self._resolver, self._counts, self._notes)
-        self._datagrams: Datagrams | None = None
-        self._connections: list[Connections] = []
-        self._strangers: set[asyncio.Task[None]] = set()
-        """What waits for the news whose it is, and acknowledgements that wait for the end of something."""
+        asked = Asked(self._resolver, self._counts, self._notes)
+        self._door = Door(sockets, ways=self._ways, asked=asked, gate=self._gate, counts=self._counts)
+        self._owed: set[asyncio.Task[None]] = set()
+        """Acknowledgements that wait for the end of something."""
         self._told = asyncio.Event()
         self._retired = asyncio.Event()
         self._drain = host.drain_timeout
@@ -80,10 +75,10 @@ class Egress:
                 async with asyncio.timeout(FIRST_TABLE):
                     await self._told.wait()
             if not self._retired.is_set():
-                self._open()
+                self._door.open()
                 log.info("egress ready", sandboxes=len(self._ways))
                 await self._retired.wait()
-            self._stop_taking()
+            self._door.close()
             await self._finish()
         finally:
             ticking.cancel()
@@ -97,75 +92,6 @@ class Egress:
         """Take nothing new; end within `timeout` seconds."""
         self._drain = self._host.drain_timeout if timeout is None else timeout
         self._retired.set()
-
-    # --- what comes from sandboxes ---------------------------------------------------------------------------
-
-    def _open(self) -> None:
-        datagrams, questions, gate = self._sockets
-        self._datagrams = Datagrams(datagrams, self._on_datagram)
-        self._connections = [
-            Connections(questions, self._connected(self._serve_questions)),
-            Connections(gate, self._connected(self._gate.serve)),
-        ]
-
-    def _on_datagram(self, wire: bytes, address: str, port: int) -> None:
-        sandbox = self._ways.at(address)
-        if sandbox is None:
-            self._later(self._hold_datagram(wire, address, port))
-        else:
-            self._answer(sandbox, wire, port)
-
-    def _answer(self, sandbox: Sandbox, wire: bytes, port: int) -> None:
-        reply = self._asked.at_once(sandbox, wire)
-        if not isinstance(reply, bytes):
-            question = reply
-
-            async def ask() -> None:
-                self._send(await self._asked.later(sandbox, question), sandbox.address, port)
-
-            sandbox.start(ask())
-        elif reply:
-            self._send(reply, sandbox.address, port)
-
-    async def _hold_datagram(self, wire: bytes, address: str, port: int) -> None:
-        sandbox = await self._ways.wait(address)
-        if sandbox is not None:
-            self._answer(sandbox, wire, port)
-            return
-        self._counts.refused["unknown_sandbox"] += 1
-        if len(wire) >= LEAST:
-            self._send(refusal(wire), address, port)
-
-    def _send(self, wire: bytes, address: str, port: int) -> None:
-        if self._datagrams is not None:
-            self._datagrams.send(wire, address, port)
-
-    async def _serve_questions(self, sandbox: Sandbox, sock: socket.socket) -> None:
-        await streams.serve(sandbox, sock, self._asked)
-
-    def _connected(
-        self, serve: Callable[[Sandbox, socket.socket], Coroutine[Any, Any, None]]
-    ) -> Callable[[socket.socket, str], None]:
-        async def hold(sock: socket.socket, address: str) -> None:
-            sandbox = await self._ways.wait(address)
-            if sandbox is None:
-                sock.close()
-            else:
-                sandbox.start(serve(sandbox, sock))
-
-        def taken(sock: socket.socket, address: str) -> None:
-            sandbox = self._ways.at(address)
-            if sandbox is None:
-                self._later(hold(sock, address))
-            else:
-                sandbox.start(serve(sandbox, sock))
-
-        return taken
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._strangers.add(task)
-        task.add_done_callback(self._strangers.discard)
 
     # --- what the others say ----------------------------------------------------------------------------------
 
@@ -184,11 +110,9 @@ class Egress:
                 return
 
     def _gone(self, channel: Channel[m.FromController], gone: m.Gone) -> None:
-        if self._datagrams is not None and not self._retired.is_set():
+        if not self._retired.is_set():
             # What the sandbox sent before its end is its own, not that of whoever gets its address.
-            self._datagrams.drain()
-            for connections in self._connections:
-                connections.drain()
+            self._door.drain()
         left = self._ways.close(gone.sandbox_id)
         if not left:
             channel.send(m.Ack(seq=gone.seq))
@@ -198,7 +122,9 @@ class Egress:
             await asyncio.wait(left)
             channel.send(m.Ack(seq=gone.seq))
 
-        self._later(acknowledge())
+        task = asyncio.create_task(acknowledge())
+        self._owed.add(task)
+        task.add_done_callback(self._owed.discard)
 
     def _policy_changed(self, sandbox: Sandbox) -> None:
         # What was kept under the former policy may be more than this one tells.
@@ -261,18 +187,12 @@ class Egress:
         else:
             self._figures_failed = False
 
-    def _stop_taking(self) -> None:
-        if self._datagrams is not None:
-            self._datagrams.close()
-        for connections in self._connections:
-            connections.close()
-
     async def _finish(self) -> None:
         """Let what is under way end, at most `_drain` seconds; break the rest off."""
         under_way = self._ways.under_way()
         if under_way:
             await asyncio.wait(under_way, timeout=self._drain)
-        left = self._ways.close_all() | self._strangers
+        left = self._ways.close_all() | self._door.strangers | self._owed
         for task in left:
             task.cancel()
         if left:
