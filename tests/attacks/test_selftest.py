@@ -2,10 +2,14 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from sandpost.selftest.host import Look
+from support.lab import until
 from support.platform import Platform, platform
 from support.weakened import weakened
 
@@ -59,6 +63,15 @@ WALLS = {
         "endless_loop",
     ),
     "the bound of output": ("collector/drain.py", "tenancy.keep.spend(len(one.text) + RECORD_COST)", "pass", "output_flood"),
+    "what a record costs": (
+        "collector/drain.py",
+        "tenancy.keep.spend(len(one.text) + RECORD_COST)",
+        "tenancy.keep.spend(len(one.text))",
+        "small_lines",
+    ),
+    "plain text": ("logs/records.py", "msg=safe_text(said.text)", 'msg=said.text.decode("utf-8", "replace")', "binary_output"),
+    "the limit of bodies": ("proxy/call.py", "self.expect_body(self.limits.body)", "self.expect_body(1 << 40)", "endless_body"),
+    "the bound of interim heads": ("proxy/exchange.py", "if self._interims > MAX_INTERIMS:", "if self._interims > 1 << 30:", "odd_answers"),
     "the limit of programs": ("proxy/gathering.py", "self._limit = settings.limits.code", "self._limit = 1 << 30", "endless_program"),
     "a tenant's own key": ("proxy/access.py", "check_call(self._reader.key(key_digest(key)), name, tenant)", "pass", "another_tenants_key"),
 }  # fmt: skip
@@ -104,6 +117,20 @@ def test_from_afar_it_says_what_it_could_not_try(running: Platform) -> None:
     assert "it needs a look at the host" in done.stdout
     assert "500 exit; log unseen; host unseen" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 held, 0 broken, 1 could not be tried"
+
+
+def test_who_else_is_in_a_sandboxs_namespaces_is_found(running: Platform) -> None:
+    assert running.call("alone", "return function (cb) { cb(null, 1) }").status == 200
+    [mine] = [record for record in running.records() if record["tenant"] == "alone"]
+    folder = Path(f"/proc/{mine['pid']}/ns")
+    namespaces = {kind: os.readlink(folder / kind) for kind in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")}
+    look = Look(running.host)
+    assert look.strangers(namespaces, mine["sandbox_id"]) == []
+    with subprocess.Popen(["nsenter", f"--uts={folder}/uts", "sleep", "60"]) as other:
+        try:
+            assert until(lambda: look.strangers(namespaces, mine["sandbox_id"]) == [f"uts of process {other.pid}"])
+        finally:
+            other.kill()
 
 
 @pytest.mark.long

@@ -136,6 +136,9 @@ class HostLook(Protocol):
     def listener(self) -> AbstractContextManager[int]:
         """Listen on all of the host's addresses, at the port given."""
 
+    def strangers(self, namespaces: Mapping[str, str], sandbox_id: str) -> list[str]:
+        """Return the processes, but those of this sandbox, that are in one of these namespaces (kind to `kind:[n]`)."""
+
 
 Attack = Callable[[Attacker], str]
 """Tries it; returns in a few words what was seen. Raises `Broken` or `Untried`."""

@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,6 +43,19 @@ class Look:
             sock.listen()
             port: int = sock.getsockname()[1]
             yield port
+
+    def strangers(self, namespaces: Mapping[str, str], sandbox_id: str) -> list[str]:
+        """Return the processes, but those of this sandbox, that are in one of these namespaces (kind to `kind:[n]`)."""
+        mine = self._known()[sandbox_id].slot
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                if self._slot_of(os.stat(f"/proc/{pid}").st_uid) != mine:
+                    shared = [
+                        kind for kind, name in namespaces.items() if os.readlink(f"/proc/{pid}/ns/{kind}") == name
+                    ]
+                    found += [f"{kind} of process {pid}" for kind in shared]
+        return found
 
     def strays(self) -> list[str]:
         """Return what belongs to no sandbox any more; what is on its way out is waited for."""
