@@ -26,6 +26,11 @@ from support.machine import traces
 Result = TypeVar("Result")
 START_DEADLINE = 120.0
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
+FEW_SLOTS = {"network_block": "10.211.0.0/22", "uids_base": "1950000000"}
+"""Settings of an installation with room for 31 sandboxes, so that addresses and ids soon come again.
+
+None of them are those of an installation that runs beside it.
+"""
 
 
 def free_port() -> int:
