@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import hashlib
 import http.client
 import os
@@ -19,7 +20,6 @@ import msgspec
 
 from sandpost.controller.record import Record
 from sandpost.ipc import Channel, Connector
-from sandpost.kernel.calls import become_subreaper
 from sandpost.kernel.processes import start_time
 from sandpost.model.host import Host
 from sandpost.model.limits import Tenant
@@ -55,6 +55,7 @@ from support.lab import Place
 
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
 Answer = TypeVar("Answer")
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Installation:
@@ -71,7 +72,7 @@ class Installation:
         self.write_host()
         self.process: subprocess.Popen[bytes] | None = None
         # What a killed controller leaves becomes ours, and must not stay as zombies.
-        become_subreaper()
+        _adopt_orphans(1)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
 
     def write_host(self, **changes: Any) -> None:
@@ -161,8 +162,14 @@ class Installation:
             assert status == 0, "purge left something"
             assert not (left := self._there(lambda: list(names_left(self.host)))), left
         finally:
+            # Whoever comes next in this process may rely on init for what it leaves.
+            _adopt_orphans(0)
             self._log.close()
             self._claim.close()
+
+
+def _adopt_orphans(adopt: int) -> None:
+    assert ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, adopt, 0, 0, 0) == 0
 
 
 def names_left(host: Host) -> Iterator[str]:

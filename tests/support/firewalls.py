@@ -9,6 +9,7 @@ import os
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -138,7 +139,9 @@ def _running(their: Machine, *command: str) -> Iterator[None]:
         print(their.log(command[0])[-5000:])
         raise
     finally:
-        process.terminate()
+        # The program, not `nsenter`, which waits for it: nobody else can, and its namespaces end when all are waited for.
+        for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+            os.kill(int(pid), signal.SIGTERM)
         process.wait(60)
 
 
