@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable
 
+from sandpost.kernel import inotify
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
 from sandpost.model.limits import Limits
-from sandpost.walls.cgroups import files, inotify
+from sandpost.walls.cgroups import files
 from sandpost.walls.cgroups.contract import Usage
 from sandpost.walls.cgroups.mounts import Mounts
 
