@@ -1,4 +1,4 @@
-"""Calls back when files change, by inotify(7), which the standard library does not have."""
+"""Calls back when files and folders change, by inotify(7), which the standard library does not have."""
 
 import asyncio
 import contextlib
@@ -6,35 +6,60 @@ import ctypes
 import os
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 
-_IN_MODIFY = 0x2
+MODIFIED = 0x2
+ARRIVED = 0x80 | 0x100
+"""Something was moved or made in a folder."""
+ENDED = 0x400 | 0x800
+"""What is watched was itself removed or moved."""
 _IN_Q_OVERFLOW = 0x4000
+_IN_IGNORED = 0x8000
+_ENDS = ENDED | _IN_IGNORED | _IN_Q_OVERFLOW
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _EVENT = struct.Struct("iIII")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+@dataclass(eq=False, slots=True)
+class _Calls:
+    on_change: Callable[[], None]
+    on_end: Callable[[], None]
+
+
 class Watcher:
-    """Watches files for one event loop with one inotify instance: of these a user has 128, of watches thousands."""
+    """Watches for one event loop with one inotify instance: of these a user has 128, of watches thousands."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self._fd = _check(_libc.inotify_init1(_FLAGS), "inotify")
-        self._calls: dict[int, list[Callable[[], None]]] = {}
+        self._calls: dict[int, list[_Calls]] = {}
         loop.add_reader(self._fd, self._read)
 
-    def watch(self, path: str, on_change: Callable[[], None]) -> Callable[[], None]:
-        """Call `on_change` whenever the file at `path` has changed; return an undo, which may be called twice."""
+    def watch(
+        self,
+        path: str,
+        on_change: Callable[[], None],
+        *,
+        events: int = MODIFIED,
+        on_end: Callable[[], None] | None = None,
+    ) -> Callable[[], None]:
+        """Call `on_change` whenever one of `events` came to the file or folder at `path`, or to anything in the folder.
+
+        `on_end`: called instead when the watch may have ended with what it watched. Returns an undo, which may be
+        called twice. Whoever watches the same path asks for the same events.
+        """
         # A file that is watched already keeps its number.
-        number = _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), _IN_MODIFY), path)
-        self._calls.setdefault(number, []).append(on_change)
+        number = _check(_libc.inotify_add_watch(self._fd, os.fsencode(path), events), path)
+        calls = _Calls(on_change, on_end or on_change)
+        self._calls.setdefault(number, []).append(calls)
 
         def undo() -> None:
-            calls = self._calls.get(number, [])
-            if on_change in calls:
-                calls.remove(on_change)
-                if not calls:
+            left = self._calls.get(number, [])
+            if calls in left:
+                left.remove(calls)
+                if not left:
                     del self._calls[number]
                     # Fails if the file is gone, and the watch with it.
                     _libc.inotify_rm_watch(self._fd, number)
@@ -51,7 +76,7 @@ class Watcher:
             self._calls.clear()
 
     def _read(self) -> None:
-        changed: set[int] = set()
+        changed: dict[int, bool] = {}
         with contextlib.suppress(BlockingIOError):
             while self._fd >= 0:
                 data = os.read(self._fd, 65536)
@@ -60,10 +85,11 @@ class Watcher:
                     number, mask, _, length = _EVENT.unpack_from(data, at)
                     at += _EVENT.size + length
                     # What overflowed is not known: all are looked at.
-                    changed.update(self._calls if mask & _IN_Q_OVERFLOW else (number,))
-        for number in changed:
-            for call in list(self._calls.get(number, [])):
-                call()
+                    for one in tuple(self._calls) if mask & _IN_Q_OVERFLOW else (number,):
+                        changed[one] = changed.get(one, False) or bool(mask & _ENDS)
+        for number, ended in changed.items():
+            for calls in list(self._calls.get(number, [])):
+                (calls.on_end if ended else calls.on_change)()
 
 
 def _check(result: int, what: str) -> int:
