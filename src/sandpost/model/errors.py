@@ -203,6 +203,12 @@ class Unavailable(SandpostError):
     retryable = True
 
 
+class BusError(Unavailable):
+    """The bus of logs cannot be written or read now; the message says why and what to do."""
+
+    reason = "bus"
+
+
 class BadGateway(SandpostError):
     """Host, proxy or platform failed after the call was sent, or the sandbox broke the framing."""
 
