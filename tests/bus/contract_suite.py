@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import pytest
@@ -15,14 +14,13 @@ from sandpost.bus.contract import (
     PIECE_RECORDS,
     SYSTEM,
     Batch,
-    Missing,
     Reader,
     Record,
     Start,
     Writer,
 )
 from sandpost.model.errors import BusError, InvalidName
-from support.bus import PATIENCE, Items, batch, keep, line, number_of, read, run, settle, take
+from support.bus import PATIENCE, Items, all_of, batch, keep, line, number_of, read, run, settle, take
 
 
 class Bus(Protocol):
@@ -499,25 +497,21 @@ def test_a_thousand_follow_one_stream(bus: Bus) -> None:
 # --- ends ---------------------------------------------------------------------------------------------------
 
 
-async def _all_of(pieces: AsyncGenerator[Sequence[Record | Missing], None]) -> Items:
-    return [item async for items in pieces for item in items]
-
-
 def test_closing_a_reader_ends_all_that_follow(bus: Bus) -> None:
     async def body() -> None:
         stream, writer, reader = bus.stream(), bus.writer(), bus.reader()
         await writer.open()
         await keep(writer, batch(stream, [0]))
-        waiting = [asyncio.create_task(_all_of(reader.follow(stream, Start(offset=0)))) for _ in range(3)]
-        waiting.append(asyncio.create_task(_all_of(reader.follow(bus.stream(), Start()))))
+        waiting = [asyncio.create_task(all_of(reader.follow(stream, Start(offset=0)))) for _ in range(3)]
+        waiting.append(asyncio.create_task(all_of(reader.follow(bus.stream(), Start()))))
         held = reader.follow(stream, Start(offset=0))
         await take(held, 1)
         await settle()
         await reader.close()
         async with asyncio.timeout(PATIENCE):
             assert [len(await task) for task in waiting] == [1, 1, 1, 0]
-            assert await _all_of(held) == []
-            assert await _all_of(reader.follow(stream, Start(offset=0))) == []
+            assert await all_of(held) == []
+            assert await all_of(reader.follow(stream, Start(offset=0))) == []
         await writer.close()
 
     run(body())
@@ -531,7 +525,7 @@ def test_who_stops_following_or_is_cancelled_disturbs_nobody(bus: Bus) -> None:
         stays, stops = reader.follow(stream, Start(offset=0)), reader.follow(stream, Start(offset=0))
         await take(stays, 1)
         await take(stops, 1)
-        cancelled = asyncio.create_task(_all_of(reader.follow(stream, Start())))
+        cancelled = asyncio.create_task(all_of(reader.follow(stream, Start())))
         await settle()
         await stops.aclose()
         cancelled.cancel()

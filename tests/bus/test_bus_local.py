@@ -1,13 +1,16 @@
 """The local driver: the contract, and what only files and processes can show."""
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +24,7 @@ from sandpost.bus import local_append, local_pieces, local_reader, local_writer
 from sandpost.bus.contract import Missing, Reader, Record, Start, Writer
 from sandpost.bus.local import Limits, LocalReader, LocalWriter
 from sandpost.model.errors import BusError
-from support.bus import PATIENCE, Items, batch, keep, number_of, read, run, settle, take
+from support.bus import PATIENCE, Items, all_of, batch, keep, number_of, read, run, settle, take
 
 
 class Local:
@@ -122,27 +125,39 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 def test_a_writer_that_is_killed_loses_nothing_that_was_kept_and_doubles_nothing(folder: Path) -> None:
     chance = random.Random(3)
     told = {"s.1": 0, "s.2": 0, "s.3": 0}
-    for round_ in range(30):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WRITE_FOR_EVER, str(folder), str(round_)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        word, *found = process.stdout.readline().split()
-        assert word == "open"
-        for source, there in zip(told, map(int, found), strict=True):
-            assert there >= told[source], f"{source} was told {told[source]}, and {there} are there"
-        heard = [process.stdout.readline() for _ in range(chance.randrange(1, 30))]
-        # Whatever it is doing then.
-        time.sleep(chance.uniform(0, 0.005))
-        process.kill()
-        for text in [*heard, *process.stdout.readlines()]:
-            source, end = text.split()
-            told[source] = int(end)
-        process.stdout.close()
-        process.wait()
+
+    def lives() -> None:
+        for round_ in range(30):
+            process = subprocess.Popen(
+                [sys.executable, "-c", _WRITE_FOR_EVER, str(folder), str(round_)], stdout=subprocess.PIPE, text=True
+            )
+            assert process.stdout is not None
+            word, *found = process.stdout.readline().split()
+            assert word == "open"
+            for source, there in zip(told, map(int, found), strict=True):
+                assert there >= told[source], f"{source} was told {told[source]}, and {there} are there"
+            heard = [process.stdout.readline() for _ in range(chance.randrange(1, 30))]
+            # Whatever it is doing then.
+            time.sleep(chance.uniform(0, 0.005))
+            process.kill()
+            for text in [*heard, *process.stdout.readlines()]:
+                source, end = text.split()
+                told[source] = int(end)
+            process.stdout.close()
+            process.wait()
 
     async def body() -> None:
+        folder.mkdir()
         writer, reader = LocalWriter(str(folder)), LocalReader(str(folder))
+        pieces = {stream: reader.follow(stream, Start(offset=0)) for stream in ("acme", "other")}
+        followed: dict[str, Items] = {stream: [] for stream in pieces}
+
+        async def follow(stream: str) -> None:
+            async for items in pieces[stream]:
+                followed[stream] += items
+
+        following = [asyncio.create_task(follow(stream)) for stream in pieces]
+        await asyncio.to_thread(lives)
         await writer.open()
         ends = await writer.positions({"s.1": "acme", "s.2": "acme", "s.3": "other"}, {})
         await writer.close()
@@ -151,6 +166,11 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_kept_and_doubles_nothing
             total = sum(ends[source] for source in sources)
             items = await read(reader, stream, Start(offset=0), total)
             assert not [item for item in items if isinstance(item, Missing)]
+            # Who followed through all of it saw the same.
+            async with asyncio.timeout(PATIENCE):
+                while len(followed[stream]) < total:  # noqa: ASYNC110  (another task's work)
+                    await asyncio.sleep(0.01)
+            assert followed[stream] == items
             assert offsets(items) == sorted(set(offsets(items)))
             numbers = [number_of(item) for item in items]
             if len(sources) == 1:
@@ -158,6 +178,7 @@ def test_a_writer_that_is_killed_loses_nothing_that_was_kept_and_doubles_nothing
             else:
                 assert sorted(numbers) == sorted(number for source in sources for number in range(ends[source]))
         await reader.close()
+        await asyncio.gather(*following)
 
     run(body())
 
@@ -331,6 +352,76 @@ def test_the_group_may_read_and_nobody_else(folder: Path) -> None:
         "acme/00000000000000000000.idx": 0o640,
     }
     assert folder.stat().st_mode & 0o777 == 0o750
+
+
+_FOLLOW = """
+import asyncio, os, sys
+sys.path[:0] = ["tests"]
+from sandpost.bus.contract import Start
+from sandpost.bus.local import LocalReader
+from sandpost.model.errors import BusError
+from support.bus import number_of
+
+async def main(folder, count):
+    seen = 0
+    try:
+        async for items in LocalReader(folder).follow("acme", Start(offset=0)):
+            for item in items:
+                print(number_of(item), flush=True)
+            seen += len(items)
+            if seen == count:
+                break
+    except BusError as error:
+        print(error.message)
+    for path in ("acme/00000000000000000000.seg", "acme/00000000000000000009.seg", ".lock"):
+        try:
+            os.open(os.path.join(folder, path), os.O_WRONLY | os.O_CREAT)
+        except PermissionError:
+            print("refused")
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+_READERS, _STRANGER = 54321, 54322
+
+
+def test_a_process_of_the_group_follows_what_another_writes_and_alters_nothing_and_a_stranger_reads_nothing() -> None:
+    async def body(place: str) -> None:
+        folder = os.path.join(place, "streams")
+        os.mkdir(folder)
+        os.chown(folder, 0, _READERS)
+        os.chmod(folder, 0o2750)
+        writer = LocalWriter(folder)
+        await writer.open()
+        await keep(writer, batch("acme", range(5)))
+
+        async def follow(user: int) -> asyncio.subprocess.Process:
+            return await asyncio.create_subprocess_exec(
+                sys.executable, "-c", _FOLLOW, folder, "10",
+                stdout=asyncio.subprocess.PIPE, user=user, group=user, extra_groups=(),
+            )  # fmt: skip
+
+        member, stranger = await follow(_READERS), await follow(_STRANGER)
+        try:
+            assert member.stdout is not None
+            async with asyncio.timeout(PATIENCE):
+                said = [await member.stdout.readline() for _ in range(5)]
+                # It waits now, and is woken.
+                await keep(writer, batch("acme", range(5, 10)))
+                said += (await member.communicate())[0].splitlines(keepends=True)
+                assert said == [b"%d\n" % number for number in range(10)] + [b"refused\n"] * 3
+                words, *refused = (await stranger.communicate())[0].splitlines()
+            assert b"cannot be read" in words
+            assert b"Permission denied" in words
+            assert refused == [b"refused"] * 3
+        finally:
+            for process in (member, stranger):
+                if process.returncode is None:
+                    process.kill()
+        await writer.close()
+
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        run(body(place))
 
 
 @pytest.mark.parametrize("what", ["a file", "below a file"])
@@ -547,6 +638,40 @@ def test_what_lies_about_is_not_taken_for_ours(folder: Path) -> None:
     run(body())
 
 
+@pytest.mark.parametrize("kind", ["fifo", "link", "socket"])
+def test_what_stands_in_a_files_place_and_is_none_holds_no_reader(folder: Path, tmp_path: Path, kind: str) -> None:
+    async def body() -> None:
+        await fill(folder, "acme", 10)
+        await fill(folder, "other", 10)
+        path = segments(folder, "acme")[0]
+        path.rename(tmp_path / path.name)
+        if kind == "fifo":
+            os.mkfifo(path)
+        elif kind == "link":
+            path.symlink_to(tmp_path / path.name)
+        else:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(path))
+        reader = LocalReader(str(folder))
+        # More than there are threads.
+        following = [asyncio.create_task(all_of(reader.follow("acme", Start(offset=0)))) for _ in range(50)]
+        await settle()
+        try:
+            assert len(await read(reader, "other", Start(offset=0), 10)) == 10
+        finally:
+            await reader.close()
+            # Whoever waits for a writer of the FIFO has one.
+            with contextlib.suppress(OSError):
+                os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK))
+        found = await asyncio.gather(*following, return_exceptions=True)
+        if kind == "fifo":
+            assert found == [[]] * 50
+        else:
+            assert all(isinstance(one, BusError) and "cannot be read" in one.message for one in found)
+
+    run(body())
+
+
 def test_records_of_another_stream_are_never_read_whatever_the_disk_says(folder: Path) -> None:
     async def body() -> None:
         await fill(folder, "acme", 50)
@@ -598,6 +723,25 @@ def test_nobody_looks_while_nothing_comes(folder: Path, monkeypatch: pytest.Monk
         for task in following[50:]:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
+        await writer.close()
+
+    run(body())
+
+
+def test_a_thousand_streams_are_followed_in_one_process(folder: Path) -> None:
+    async def body() -> None:
+        names = [f"t{one}" for one in range(1000)]
+        writer, reader = LocalWriter(str(folder)), LocalReader(str(folder))
+        await writer.open()
+        # Half of them are there, half are yet to come.
+        await keep(writer, *(batch(name, [0], source=name) for name in names[::2]))
+        following = [asyncio.create_task(read(reader, name, Start(offset=0), 3)) for name in names]
+        await settle()
+        for number in (1, 2, 3):
+            await keep(writer, *(batch(name, [number], source=name) for name in names))
+        for one, items in enumerate(await asyncio.gather(*following)):
+            assert [number_of(item) for item in items][:3] == ([0, 1, 2] if one % 2 == 0 else [1, 2, 3])
+        await reader.close()
         await writer.close()
 
     run(body())

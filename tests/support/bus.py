@@ -79,6 +79,11 @@ async def take(pieces: AsyncGenerator[Sequence[Record | Missing], None], count: 
     return items
 
 
+async def all_of(pieces: AsyncGenerator[Sequence[Record | Missing], None]) -> Items:
+    """Return all that comes until it ends."""
+    return [item async for items in pieces for item in items]
+
+
 async def read(reader: Reader, stream: str, start: Start, count: int) -> Items:
     """Return what comes from `start` on, until there are `count` items; then stop following."""
     pieces = reader.follow(stream, start)

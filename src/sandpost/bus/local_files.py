@@ -31,6 +31,8 @@ LONGEST = 16 << 20
 
 _NAME = re.compile(r"(\d{20})\.(seg|idx)", re.ASCII)
 _WINDOW = 128 * 1024
+# Without waiting: a FIFO in a file's place would hold who reads.
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 def stream_folder(folder: str, stream: str) -> str:
@@ -65,7 +67,7 @@ def bases(stream_folder: str) -> list[int]:
 
 def open_segment(stream_folder: str, base: int) -> int:
     """Open a segment for reading; `FileNotFoundError` if it has gone."""
-    return os.open(segment_path(stream_folder, base), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    return os.open(segment_path(stream_folder, base), _READ)
 
 
 def size_of(fd: int) -> int:
@@ -75,7 +77,7 @@ def size_of(fd: int) -> int:
 def read_index(stream_folder: str, base: int, seed: int) -> list[Entry]:
     """Return what the index of a segment says; nothing if it is missing or wrong."""
     with contextlib.suppress(OSError):
-        fd = os.open(index_path(stream_folder, base), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = os.open(index_path(stream_folder, base), _READ)
         try:
             return entries(os.pread(fd, LONGEST // INDEX_STEP * 64, 0), seed) or []
         finally:
