@@ -614,6 +614,49 @@ def test_after_the_machine_was_started_anew_offsets_leave_a_gap_that_nobody_is_t
     run(body())
 
 
+def test_a_segment_that_stayed_empty_is_no_loss_that_is_told(folder: Path) -> None:
+    async def body() -> None:
+        reader = LocalReader(str(folder))
+        for life in range(3):
+            # As a disk leaves it that was full after the file was made.
+            path = folder / "acme" / f"{life * (local_append.GAP + 10):020d}.seg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            await fill(folder, "acme", 10, first=life * 10)
+        for start, first in (
+            (Start(offset=0), 0),
+            (Start(tail=30), 0),
+            (Start(since=1005.0), 10),
+            (Start(since=1015.0), 20),
+        ):
+            items = await read(reader, "acme", start, 30 - first)
+            assert [number_of(item) for item in items] == list(range(first, 30))
+        await reader.close()
+
+    run(body())
+
+
+def test_an_empty_segment_that_is_removed_costs_no_record(folder: Path) -> None:
+    async def body() -> None:
+        limits = Limits(seconds=3600)
+        await fill(folder, "acme", 10, limits=limits)
+        os.utime(segments(folder, "acme")[0], (time.time() - 3700, time.time() - 3700))
+        writer, reader = LocalWriter(str(folder), limits=limits), LocalReader(str(folder))
+        await writer.open()
+        await until_bytes(folder / "acme", 0)
+        segments(folder, "acme")[0].unlink()
+        for number in range(3):
+            await keep(writer, batch("acme", [number]))
+        items = await read(reader, "acme", Start(tail=3), 3)
+        assert [(number_of(item), offset) for item, offset in zip(items, offsets(items), strict=True)] == [
+            (0, 10), (1, 11), (2, 12),
+        ]  # fmt: skip
+        await reader.close()
+        await writer.close()
+
+    run(body())
+
+
 def test_what_lies_about_is_not_taken_for_ours(folder: Path) -> None:
     async def body() -> None:
         await fill(folder, "acme", 20)

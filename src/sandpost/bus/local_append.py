@@ -283,17 +283,14 @@ class Appender:
         return gap
 
     def _begin(self, stream: str, held: _Stream, base: int) -> None:
-        """Begin a new segment, the stream's last from now on."""
+        """Begin a new segment, the stream's last from now on. The former stays if it is empty: no record is missing."""
         self._save_index(held)
         fd = self._make(held.folder, base)
-        former, empty = held.base, held.fd >= 0 and not os.fstat(held.fd).st_size
         self._close(stream)
         held.base, held.size, held.next_offset, held.begun = base, 0, base, time.time()
         held.indexed, held.saved, held.unsaved = 0, 0, []
         self._keep_open(stream, held, fd)
         self._retention.put(stream, base, 0, held.begun)
-        if empty:
-            self._unlink(stream, held.folder, former)
 
     @staticmethod
     def _make(folder: str, base: int) -> int:

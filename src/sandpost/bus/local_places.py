@@ -3,7 +3,7 @@
 import bisect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sandpost.bus import local_files as files
 from sandpost.bus.contract import Missing, Start
@@ -57,7 +57,7 @@ def _at_tail(stream: Stream, bases: list[int], tail: int) -> Place:
 
 
 def _at_time(stream: Stream, bases: list[int], time: float) -> Place:
-    number = bisect.bisect_left(bases, time, key=lambda base: _first_time(stream, base)) - 1
+    number = bisect.bisect_left(range(len(bases)), time, key=lambda at: _first_time(stream, bases[at:])) - 1
     if number < 0:
         return begin_of(bases[0])
     place, _ = _seek(stream, bases[number], lambda entry: entry.time < time, lambda head: head.time >= time)
@@ -72,13 +72,16 @@ def _end(stream: Stream, base: int) -> Place:
     return _seek(stream, base, lambda _: True, lambda _: False)[0]
 
 
-def _first_time(stream: Stream, base: int) -> float:
-    """Return the time (ms) of a segment's first frame; of one that has none it is still to come."""
-    fd = files.open_segment(stream.folder, base)
-    try:
-        return next((head.time for _, head in files.Walk(fd, base, stream.seed)), math.inf)
-    finally:
-        os.close(fd)
+def _first_time(stream: Stream, bases: Sequence[int]) -> float:
+    """Return the time (ms) of the first frame of these segments; if there is none it is still to come."""
+    for base in bases:
+        fd = files.open_segment(stream.folder, base)
+        try:
+            for _, head in files.Walk(fd, base, stream.seed):
+                return head.time
+        finally:
+            os.close(fd)
+    return math.inf
 
 
 def _seek(stream: Stream, base: int, before: Callable[[Entry], bool], at: Callable[[Head], bool]) -> tuple[Place, bool]:
