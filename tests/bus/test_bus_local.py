@@ -657,6 +657,41 @@ def test_an_empty_segment_that_is_removed_costs_no_record(folder: Path) -> None:
     run(body())
 
 
+@pytest.mark.parametrize("harm", ["removed", "replaced", "cut", "emptied", "longer"])
+@pytest.mark.parametrize("open_files", [1, 8])
+def test_no_offset_is_given_twice_whatever_somebody_does_to_the_last_segment(
+    folder: Path, harm: str, open_files: int
+) -> None:
+    async def body() -> None:
+        writer, reader = LocalWriter(str(folder), open_files=open_files), LocalReader(str(folder))
+        await writer.open()
+        await keep(writer, batch("acme", range(10)), batch("acme", range(10, 20)))
+        pieces = reader.follow("acme", Start(offset=0))
+        taken = await take(pieces, 20)
+        await keep(writer, batch("other", [0], source="o"))
+        path = segments(folder, "acme")[0]
+        blob = path.read_bytes()
+        if harm == "removed":
+            path.unlink()
+        elif harm == "replaced":
+            path.with_suffix(".new").write_bytes(blob[: len(blob) // 2])
+            path.with_suffix(".new").rename(path)
+        else:
+            size = {"cut": len(blob) - 7, "emptied": 0, "longer": len(blob) + 9}[harm]
+            os.truncate(path, size)
+        for number in range(20, 23):
+            await keep(writer, batch("acme", [number]))
+        while number_of(taken[-1]) != 22:
+            taken += [item for item in await take(pieces, 1) if isinstance(item, Record)]
+        assert [number_of(item) for item in taken] == list(range(23))
+        assert offsets(taken) == sorted(set(offsets(taken)))
+        await pieces.aclose()
+        await reader.close()
+        await writer.close()
+
+    run(body())
+
+
 def test_what_lies_about_is_not_taken_for_ours(folder: Path) -> None:
     async def body() -> None:
         await fill(folder, "acme", 20)

@@ -222,36 +222,45 @@ class Appender:
     def _ready(self, stream: str) -> _Stream:
         """Return the stream with its last segment open, as it was left."""
         held = self._streams.get(stream)
-        if held is not None and held.fd < 0:
+        if held is None:
+            return self._find(stream, 0)
+        if held.fd < 0:
             try:
                 self._keep_open(stream, held, self._open_last(held.folder, held.base))
             except FileNotFoundError:
-                self._removed(stream, held)
-        if held is not None:
-            status = os.fstat(held.fd)
-            if not status.st_nlink:
-                self._removed(stream, held)
-            elif status.st_size != held.size:
-                self._forget(stream)
-                held = None
-            else:
-                self._open.move_to_end(stream)
-        return held or self._find(stream)
+                return self._find_again(stream, held)
+        status = os.fstat(held.fd)
+        if not status.st_nlink or status.st_size != held.size:
+            return self._find_again(stream, held)
+        self._open.move_to_end(stream)
+        return held
 
-    def _find(self, stream: str) -> _Stream:
-        """Take up a stream where its files end, and mend that end; begin one that is not there."""
+    def _find_again(self, stream: str, held: _Stream) -> _Stream:
+        """Somebody removed, replaced or cut the segment. What it had was read, perhaps: offsets go on."""
+        self._forget(stream)
+        left = files.bases(held.folder)
+        for base in self._retention.bases(stream):
+            if base not in left:
+                self._retention.remove(stream, base)
+        return self._find(stream, held.next_offset)
+
+    def _find(self, stream: str, least: int) -> _Stream:
+        """Take up a stream where its files end, and mend that end; begin one that is not there.
+
+        `least`: what its next offset is at least.
+        """
         folder = files.stream_folder(self._folder, stream)
         held = _Stream(folder, segment.seed_of(stream))
         bases = files.bases(folder)
         if not bases:
-            self._begin(stream, held, 0)
+            self._begin(stream, held, least)
         else:
             held.base = bases[-1]
             self._keep_open(stream, held, self._open_last(folder, held.base))
             try:
                 gap = self._mend(held)
-                if gap:
-                    self._begin(stream, held, held.next_offset + gap)
+                if gap or held.next_offset < least:
+                    self._begin(stream, held, max(held.next_offset + gap, least))
             except OSError:
                 self._close(stream)
                 raise
@@ -305,15 +314,6 @@ class Appender:
     @staticmethod
     def _open_last(folder: str, base: int) -> int:
         return os.open(files.segment_path(folder, base), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-
-    def _removed(self, stream: str, held: _Stream) -> None:
-        """Somebody removed the segment: begin another one, rather than write what nobody can read. Offsets go on."""
-        left = files.bases(held.folder)
-        for base in self._retention.bases(stream):
-            if base not in left:
-                self._retention.remove(stream, base)
-        held.unsaved = []
-        self._begin(stream, held, held.next_offset)
 
     def _keep_open(self, stream: str, held: _Stream, fd: int) -> None:
         while len(self._open) >= self._open_files:

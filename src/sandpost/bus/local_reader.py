@@ -58,13 +58,13 @@ class LocalReader:
                 if items:
                     yield items
                 while not self._closed:
-                    changes = followed.changes
+                    changes, before = followed.changes, place
                     items, place = await self._read(followed, place)
                     if items:
                         yield items
                         # Others have their turn, also if all of a long history is in memory.
                         await asyncio.sleep(0)
-                    elif changes == followed.changes:
+                    elif place == before and changes == followed.changes:
                         await followed.changed.wait()
             finally:
                 self._release(name, followed)
