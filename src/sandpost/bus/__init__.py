@@ -1,1 +1,1 @@
-"""The bus: where records go and are read from again. `contract` says what every driver does, `local` is a driver."""
+"""The bus: where records go and are read from again. `contract` says what every driver does; `local` and `kafka` are drivers."""
