@@ -86,6 +86,20 @@ def test_a_changed_policy_holds_at_once_and_ways_outlive_the_controller(laborato
         drive(work(inst))
 
 
+def test_resolvers_that_egress_may_ask_change_with_the_settings(laboratory: Lab) -> None:
+    async def work(inst: Installation) -> None:
+        assert readback.resolvers(listing(laboratory, inst)) == {("10.9.0.2", 53)}
+        inst.write_host(resolvers=["10.9.0.3:5353", "[2001:db8::1]:53"])
+        assert inst.process is not None
+        inst.process.send_signal(signal.SIGHUP)
+        wanted = {("10.9.0.3", 5353), ("2001:db8::1", 53)}
+        await inst.becomes(lambda: readback.resolvers(listing(laboratory, inst)) == wanted, "the new resolvers")
+
+    inst = Installation(laboratory.host, resolvers=["10.9.0.2:53"])
+    with inst:
+        drive(work(inst))
+
+
 def test_an_address_is_dealt_again_only_when_egress_has_let_go_of_it(laboratory: Lab) -> None:
     async def work(inst: Installation) -> None:
         async with client(inst.host) as proxy, client(inst.host, "egress") as egress:

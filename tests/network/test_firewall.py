@@ -41,7 +41,7 @@ def test_rules_match_only_the_instances_own_interfaces(host: Host) -> None:
     matches = [line for line in text.splitlines() if 'ifname "' in line]
     # Who calls the listener on this machine is no sandbox; what is said of him keeps him out of the table at most.
     assert [line.strip() for line in matches if '"lo"' in line] == ['tcp dport 8721 oifname "lo" jump called']
-    assert len(matches) == 10
+    assert len(matches) == 11
     assert all(f'"{host.interface_prefix}*"' in line for line in matches if '"lo"' not in line)
     chains = {part.split(" ", 1)[0]: part for part in text.split("chain ")}
     for name in ("called", "come", "calling"):
@@ -137,6 +137,7 @@ def test_a_table_that_stands_is_left_with_who_is_in_it(host: Host) -> None:
         ("flush chain inet T outward", "chain outward is changed"),
         ("insert rule inet T outward accept", "chain outward is changed"),
         ("add rule inet T to_host accept", "chain to_host is changed"),
+        ("insert rule inet T of_egress accept", "chain of_egress is changed"),
         ("delete element inet T forbidden {{ 10.0.0.0/8 }}", "set forbidden is changed"),
         ("add chain inet T more", "chain more is not ours"),
         ("add set inet T more {{ type ipv4_addr; }}", "set more is not ours"),

@@ -168,6 +168,7 @@ class Controller:
         # The engine was made for its image; a new one comes with a new process.
         self._desk.policy = replace(_policy(host), image=self._host.image)
         self._engine.take_up(host)
+        self._ways.take_up(host)
         self._memory.reserve = host.memory_reserve
         self._memory.bound()
         log.info("settings taken up", pool_size=host.pool_size, queue=host.queue)

@@ -71,6 +71,17 @@ class Ways:
         self._check_uplinks()
         self._loop.add_reader(self._writer.notices, self._noticed)
 
+    def take_up(self, host: Host) -> None:
+        """The settings changed: egress may ask other resolvers."""
+        self._host = host
+        if self._writer is None:
+            return
+        try:
+            self._writer.take_up(host)
+        except EngineError as error:
+            # A look at the table finds them missing, and repairs it.
+            log.error("the firewall does not know the new resolvers yet", error=error.message)  # noqa: TRY400
+
     def close(self) -> None:
         """Let go; the table stands on."""
         if self._writer is None:

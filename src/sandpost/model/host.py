@@ -5,7 +5,7 @@ The supervisor writes it to `<run_dir>/host.json` (mode 0644, no secrets) and st
 """
 
 import os
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 
 import msgspec
 
@@ -20,8 +20,6 @@ GATE_PORT = 8443
 reaches it by its own name: the firewall leads connections there."""
 IDS_PER_SANDBOX = 8
 """Host uids (and gids) of one sandbox's range; the first is its unused uid 0, the second its user."""
-GATE_PORT = 8443
-"""TCP port at `platform_address` where the firewall sends connections of tenants with an allow-list."""
 PLATFORM_PORTS = (("udp", 53), ("tcp", 53), ("tcp", GATE_PORT))
 """What listens at `platform_address`, in the order in which `egress` inherits the sockets."""
 FIFOS = ("out", "err", "log")
@@ -128,6 +126,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def platform_address(self) -> IPv4Address:
         """The one address of the host that a sandbox reaches: its resolver. It is on the host's loopback interface."""
         return IPv4Network(self.sandbox_network).broadcast_address
+
+    @property
+    def resolver_addresses(self) -> list[tuple[IPv4Address | IPv6Address, int]]:
+        """`resolvers` as addresses and ports."""
+        parted = (text.rpartition(":") for text in self.resolvers)
+        return [(ip_address(host.strip("[]")), int(port)) for host, _, port in parted]
 
     def slot_addresses(self, slot: int) -> tuple[IPv4Address, IPv4Address]:
         """Return the host's and the sandbox's address of `slot`."""

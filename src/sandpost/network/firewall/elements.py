@@ -161,6 +161,14 @@ def mark_of(number: int) -> bytes:
     return struct.pack("=I", number)
 
 
+def resolvers(host: Host) -> set[Element]:
+    """Return what lets egress reach this host's resolvers, wherever they are."""
+    return {
+        Element(render.RESOLVERS + ("" if address.version == 4 else "6"), address.packed + struct.pack("!HH", port, 0))
+        for address, port in host.resolver_addresses
+    }
+
+
 def _of_slot(host: Host, slot: int, way: Way, number: int) -> Iterator[Element]:
     if way.egress.kind == "none":
         return

@@ -59,6 +59,15 @@ def tenants(listing: Mapping[str, Any]) -> dict[tuple[str, str], int]:
     return {}
 
 
+def resolvers(listing: Mapping[str, Any]) -> set[tuple[str, int]]:
+    """Return which addresses and ports egress may ask for names."""
+    found = set()
+    for item in listing["nftables"]:
+        if item.get("set", {}).get("name") in {render.RESOLVERS, f"{render.RESOLVERS}6"}:
+            found |= {(key["concat"][0], key["concat"][1]) for key in item["set"].get("elem", [])}
+    return found
+
+
 def connections(listing: Mapping[str, Any]) -> dict[int, str]:
     """Return the chain that counts the connections of each tenant's number."""
     for item in listing["nftables"]:

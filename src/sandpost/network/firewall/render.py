@@ -3,6 +3,9 @@
 Interfaces are matched by the instance's prefix, and who is who stands in sets and maps, so that no rule changes when
 a sandbox comes or goes. A sandbox that is in no map reaches nothing: rules stand before its process does.
 
+What egress sends is judged where it is asked for, before the machine's owner may translate it: a table of his that
+sends questions elsewhere, or HTTP through a proxy, goes on as it was.
+
 A packet's mark is the number of its tenant while a chain of ours looks at it, and 0 when it leaves: sets of limits
 have it as their key, so that all sandboxes of a tenant share them.
 """
@@ -51,6 +54,8 @@ TALKS, CALLERS = "talks", "callers"
 the table, by the address and port of their other side."""
 KINDS = ("connections", "connection_rate", "room", "bandwidth_in", "bandwidth_out", "address_refused", "egress_refused")
 """What can be hit; each has a set `hit_<kind>` of sandboxes' addresses that counts."""
+RESOLVERS = "resolvers"
+"""Addresses and ports that egress asks for names; those of IPv6 in `resolvers6`."""
 REFUSED = "refused"
 """Pairs of a sandbox's address and one that it was refused."""
 
@@ -130,6 +135,12 @@ def _sets(host: Host) -> str:
 			{listed}
 		}}
 	}}
+	set {RESOLVERS} {{
+		type ipv4_addr . inet_service;
+	}}
+	set {RESOLVERS}6 {{
+		type ipv6_addr . inet_service;
+	}}
 	set {OPENED} {{
 		type ipv4_addr; size 65536; flags dynamic;
 	}}
@@ -187,6 +198,12 @@ def _chains(host: Host) -> str:
 		oifname {ours} jump untracked_to
 		tcp sport {listener} jump calling
 		tcp dport {listener} oifname "lo" jump called
+	}}
+	chain speaking {{
+		type filter hook output priority mangle; policy accept;
+		oifname {ours} return
+		meta skuid {host.users.egress} goto of_egress
+		ip saddr {platform} udp sport {resolver} goto of_egress
 	}}
 	chain arriving {{
 		type filter hook prerouting priority mangle; policy accept;
@@ -301,6 +318,15 @@ def _chains(host: Host) -> str:
 		counter drop
 	}}
 
+	chain of_egress {{
+		ip saddr {platform} ct direction reply ct state established accept
+		meta l4proto {{ tcp, udp }} ip daddr . th dport @{RESOLVERS} accept
+		meta l4proto {{ tcp, udp }} ip6 daddr . th dport @{RESOLVERS}6 accept
+		meta nfproto != ipv4 counter goto tell
+		fib daddr type != unicast counter goto tell
+		ip daddr @forbidden counter goto tell
+	}}
+
 	chain spend {{
 		ct status ! confirmed jump begin
 		meta mark @{BANDWIDTH_OUT} goto over_bandwidth_out
@@ -359,6 +385,6 @@ def _chains(host: Host) -> str:
 	}}
 	chain tell {{
 		meta l4proto tcp reject with tcp reset
-		reject with icmp admin-prohibited
+		reject with icmpx admin-prohibited
 	}}
 """  # noqa: S608 - nft's language, not SQL

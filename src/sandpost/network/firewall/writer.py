@@ -11,11 +11,12 @@ from sandpost.model.host import Host
 from sandpost.network import nfnetlink
 from sandpost.network.addresses import link, slot_at, slot_of
 from sandpost.network.firewall import nft, readback, render
-from sandpost.network.firewall.elements import Book, Change, Way, mark_of
+from sandpost.network.firewall.elements import Book, Change, Way, mark_of, resolvers
 from sandpost.network.nfnetlink import Element, Netfilter, Notices
 
 _IPV4, _IPV6 = b"\x02", b"\x0a"
 """Families as `meta nfproto` has them."""
+_RESOLVERS = (render.RESOLVERS, f"{render.RESOLVERS}6")
 NAMES = 3
 """Refused addresses that are told with a hit."""
 
@@ -72,7 +73,11 @@ class Writer:
             self._book.take(self._book.change(slot, way))
         self._counts = readback.counts(listing)
         self._count(self._book.counts() | {self._host.defaults.connections})
-        self._write([], self._book.elements, [*render.WRITTEN, render.GUARDED, render.CROWDED, render.PACE])
+        self._write(
+            [],
+            [*self._book.elements, *resolvers(self._host)],
+            [*render.WRITTEN, render.GUARDED, render.CROWDED, render.PACE, *_RESOLVERS],
+        )
         # Who has gone may have left connections, which must not count for the next one of his number.
         limits = {self._book.number(way.tenant): way.limits.connections for way in ways.values()}
         for number, limit in readback.counted(listing).items():
@@ -82,6 +87,11 @@ class Writer:
         self._talks_until = time.monotonic() + render.KEPT_SECONDS
         self._unsure = set(ways) if not numbers else set()
         self._notices.altered(self._netfilter.port)
+
+    def take_up(self, host: Host) -> None:
+        """Let egress ask the resolvers that `host` names, and those it had no longer. Raises `EngineError`."""
+        self._host = host
+        self._write([], resolvers(host), _RESOLVERS)
 
     def open(self, slot: int, way: Way) -> None:
         """Open the way of a slot, or change it. Raises `EngineError`: then it is as it was."""
@@ -204,6 +214,8 @@ class Writer:
                 wrong.append(f"map {render.TENANTS} has who is not ours")
             if not self._counts <= readback.counts(listing):
                 wrong.append("chains that count connections are changed")
+            if readback.resolvers(listing) != {(str(one), port) for one, port in self._host.resolver_addresses}:
+                wrong.append(f"set {render.RESOLVERS} is changed")
             if before == after and self._book.sizes() != readback.sizes(listing):
                 wrong.append("sets of ways and limits are changed")
             return wrong
@@ -221,7 +233,7 @@ class Writer:
         self._seen.clear()
         self._unsure = set(self._book.slots)
         guarded, self._guarded = self._guarded, frozenset()
-        self._write([], [*self._book.elements, *self._admitted])
+        self._write([], [*self._book.elements, *self._admitted, *resolvers(self._host)])
         self.guard(guarded)
         self._notices.altered(self._netfilter.port)
 
