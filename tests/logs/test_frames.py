@@ -1,10 +1,14 @@
 import struct
+from pathlib import Path
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.logs.frames import MAX_FRAME, MAX_TEXT, FrameCutter
+from sandpost.logs.records import encode, user_record
 from sandpost.logs.said import Said
+from support.corpus import lines, mutated
 
 
 def frame(text: bytes, level: int = 30, req_id: bytes = b"r1", flags: int = 0) -> bytes:
@@ -102,3 +106,42 @@ def test_skip_counts_frames_and_finds_the_next_one() -> None:
     assert cutter.skip(data[:-3]) == 10
     assert [one.text for one in cutter.feed(data[-3:] + frame(b"next"))] == [b"next"]
     assert cutter.forged == 0
+
+
+CORPUS = lines(Path(__file__).with_name("corpus") / "frames.hex")
+
+
+@given(st.lists(mutated(CORPUS), max_size=4), st.lists(st.integers(0, 40), max_size=8))
+def test_streams_of_the_corpus_and_what_is_near_them_are_read_within_bounds(
+    parts: list[bytes], sizes: list[int]
+) -> None:
+    data = b"".join(parts)
+    said, forged = cut(data, sizes)
+    assert (said, forged) == cut(data, [])
+    # A record has no more than came, and no bytes are counted twice.
+    assert sum(len(one.text) for one in said) + forged <= len(data)
+    for one in said:
+        assert msgspec.json.decode(encode(user_record(one, hostname="h", tenant="t", sandbox_id="s", at=0.0)))[
+            "sandbox"
+        ]
+
+
+records = st.tuples(
+    st.sampled_from([10, 20, 30, 40, 50]),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=64),
+    st.text(max_size=3000),
+)
+
+
+@given(st.lists(records, max_size=4), st.integers(1, 2000), st.lists(st.integers(0, 5000), max_size=6))
+def test_what_is_written_as_the_runtime_writes_is_read_back(
+    written: list[tuple[int, str, str]], piece: int, sizes: list[int]
+) -> None:
+    data = b""
+    for level, req_id, text in written:
+        pieces = [text.encode()[at : at + piece] for at in range(0, len(text.encode()), piece)] or [b""]
+        for number, one in enumerate(pieces):
+            data += frame(one, level, req_id.encode(), int(number < len(pieces) - 1))
+    said, forged = cut(data, sizes)
+    assert forged == 0
+    assert said == [Said(level, req_id or None, text.encode()) for level, req_id, text in written]

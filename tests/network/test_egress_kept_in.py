@@ -21,6 +21,7 @@ from support.lab import (
     PUBLIC,
     Server,
     reaches,
+    until,
 )
 from support.walls import Walls
 
@@ -48,7 +49,12 @@ def reached(walls: Walls, places: Sequence[tuple[str, int]], uid: int | None = N
     user = walls.host.users.egress if uid is None else uid
     said = walls.lab.host.run(
         lambda: subprocess.run(
-            ["/usr/bin/python3", "-c", _CLIENT, *wanted], user=user, capture_output=True, text=True, timeout=60, check=True
+            ["/usr/bin/python3", "-c", _CLIENT, *wanted],
+            user=user,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
     )
     found = (line.split(",") for line in said.stdout.split())
@@ -77,14 +83,15 @@ def test_egress_reaches_the_public_internet_and_no_address_that_sandboxes_must_n
 
 
 def test_egress_asks_its_resolvers_wherever_they_are_and_nothing_else_there(walls: Walls) -> None:
-    private, looped = (LAN, 53), ("127.0.0.53", ANYWHERE)
-    places = [private, (LAN, 80), looped, ("127.0.0.1", ANYWHERE)]
-    assert reached(walls, places) == set()
-    tell(walls, f"{LAN}:53", f"127.0.0.53:{ANYWHERE}")
-    assert reached(walls, places) == both(private, looped)
-    # Those it has no longer are what they were.
-    tell(walls, f"{LAN}:80")
-    assert reached(walls, places) == both((LAN, 80))
+    private, looped = (LAN, 53), ("127.0.0.53", 53)
+    places = [private, (LAN, 80), looped, ("127.0.0.53", 5353)]
+    with Server(walls.lab.host, [53, 5353], address="127.0.0.53"):
+        assert reached(walls, places) == set()
+        tell(walls, f"{LAN}:53", "127.0.0.53:53")
+        assert reached(walls, places) == both(private, looped)
+        # Those it has no longer are what they were.
+        tell(walls, f"{LAN}:80")
+        assert reached(walls, places) == both((LAN, 80))
 
 
 def test_egress_asks_a_resolver_of_ipv6_and_reaches_nothing_else_of_it(walls: Walls) -> None:
@@ -118,16 +125,16 @@ def test_the_socket_that_egress_inherits_reaches_nobody_but_sandboxes(walls: Wal
 
 def test_what_the_machines_owner_translates_goes_on_as_it_was(walls: Walls) -> None:
     """Questions that he leads to a cache of his own, by his own table."""
-    rules = f"""table ip led {{ chain out {{ type nat hook output priority dstnat;
-        ip daddr {OTHER_PUBLIC} udp dport 53 dnat to 127.0.0.1:{ANYWHERE}
+    rules = f"""table ip led {{ chain out {{ type nat hook output priority -100;
+        ip daddr {OTHER_PUBLIC} udp dport 53 dnat to 127.0.0.1:5353
     }}; }}"""
     host = walls.lab.host
     host.run(lambda: subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True))
     try:
         tell(walls, f"{OTHER_PUBLIC}:53")
-        before = len(walls.lab.servers["host"].seen)
-        assert (DATAGRAM, OTHER_PUBLIC, 53) in reached(walls, [(OTHER_PUBLIC, 53)])
-        assert len(walls.lab.servers["host"].seen) > before
+        with Server(host, [5353], address="127.0.0.1") as cache:
+            assert (DATAGRAM, OTHER_PUBLIC, 53) in reached(walls, [(OTHER_PUBLIC, 53), ("127.0.0.1", 5353)])
+            assert until(lambda: [one["protocol"] for one in cache.seen] == ["udp"])
     finally:
         host.command("nft", "delete", "table", "ip", "led")
 

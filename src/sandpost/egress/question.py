@@ -25,6 +25,8 @@ LEAST_ANSWER, MOST_ANSWER = 512, 1232
 _HEADER = struct.Struct("!HHHHHH")
 LEAST = _HEADER.size
 """Bytes of a message that can be answered at all."""
+UNREADABLE = (dns.exception.DNSException, ValueError, struct.error)
+"""What dnspython says to bytes that are no message."""
 _LABEL = re.compile(rb"[A-Za-z0-9_-]{1,63}")
 _QR, _RD = 0x8000, 0x0100
 
@@ -64,7 +66,7 @@ def read(wire: bytes) -> Question | Malformed:
         return Malformed(error(wire, dns.rcode.NOTIMP))
     try:
         message = dns.message.from_wire(wire)
-    except (dns.exception.DNSException, ValueError, struct.error):
+    except UNREADABLE:
         return Malformed(error(wire, dns.rcode.FORMERR))
     if not isinstance(message, dns.message.QueryMessage) or len(message.question) != 1:
         return Malformed(error(wire, dns.rcode.FORMERR))

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -21,6 +20,8 @@ import dns.opcode
 import dns.rcode
 import dns.rdataclass
 from dns.rdatatype import RdataType
+
+from sandpost.egress.question import UNREADABLE
 
 DEADLINE = 4.0
 """Seconds for an answer, whoever gives it; programs wait for five."""
@@ -121,7 +122,7 @@ class Upstream:
                                 message = await _ask(server, name, kind)
                         except TimeoutError:
                             complaints[server.shown] = "did not answer"
-                        except (OSError, dns.exception.DNSException, ValueError, struct.error) as error:
+                        except (OSError, *UNREADABLE) as error:
                             complaints[server.shown] = str(error) or type(error).__name__
                         else:
                             server.answered()
@@ -156,7 +157,7 @@ async def _by_datagram(server: Server, query: dns.message.Message) -> dns.messag
             wire = await loop.sock_recv(sock, 65535)
             try:
                 message = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
-            except (dns.exception.DNSException, ValueError, struct.error):
+            except UNREADABLE:
                 continue
             if not is_answer(query, message, exact=False):
                 continue

@@ -22,6 +22,8 @@ MAX_PACKET = 160 * 1024
 """Bytes of a message; a socket's default buffer of 208 KiB takes it in one piece."""
 MAX_FDS = 64
 _MAX_QUEUED = 65536
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec says to bytes that are no message: those of text and of depth are Python's own."""
 _PEERCRED = struct.Struct("3i")
 
 In = TypeVar("In")
@@ -137,7 +139,7 @@ class Channel(Generic[In]):
                 return
             try:
                 message = self._decode(packet)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 close_all(fds)
                 self.close()
                 return
