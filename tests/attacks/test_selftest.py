@@ -89,7 +89,7 @@ def test_it_shows_a_table_and_leaves_no_tenant(running: Platform) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["PART", "CASE", "VERDICT", "SEEN", "TIME", "NEIGHBOUR", "P99"]
     assert [line.split()[0] for line in lines[1:4]] == ["resources", "exchange", "exchange"]
-    assert lines[-1] == "3 held, 0 broken, 0 could not be tried"
+    assert lines[-1] == "3 held, 0 broken, 0 could not be tried; on runc"
     assert running.api("GET", "/api/tenants").json["tenants"] == []
     assert [key["label"] for key in running.api("GET", "/api/keys").json["keys"]] == ["SANDPOST_ADMIN_KEY"]
 
@@ -98,6 +98,7 @@ def test_json_has_every_verdict_with_the_neighbours_figures(running: Platform) -
     done = running.command("selftest", "--json", "--case", "callback_twice")
     [verdict] = json.loads(done.stdout)
     assert (verdict["name"], verdict["outcome"], verdict["seen"]) == ("callback_twice", "held", "served")
+    assert verdict["engine"] == "runc"
     assert verdict["neighbour"]["calls"] > 0
     assert verdict["neighbour"]["failed"] == 0
 
@@ -116,7 +117,7 @@ def test_from_afar_it_says_what_it_could_not_try(running: Platform) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it needs a look at the host" in done.stdout
     assert "500 exit; log unseen; host unseen" in done.stdout
-    assert done.stdout.splitlines()[-1] == "1 held, 0 broken, 1 could not be tried"
+    assert done.stdout.splitlines()[-1] == "1 held, 0 broken, 1 could not be tried; on runc"
 
 
 def test_who_else_is_in_a_sandboxs_namespaces_is_found(running: Platform) -> None:

@@ -73,6 +73,34 @@ def test_an_engine_that_a_tenant_is_set_to_has_a_pool_of_its_own_until_none_is(i
     drive(work())
 
 
+def test_a_per_request_tenant_of_runsc_is_served_from_a_pool_with_his_share_of_processes(inst: Installation) -> None:
+    program = """return async function (cb) { const {spawn} = require('child_process'); let code = null;
+        for (let i = 0; i < 90 && !code; i++) {
+          const child = spawn('sleep', ['30'], {stdio: 'ignore'});
+          if (!child.pid) code = await new Promise((f) => child.once('error', (e) => f([e.code, i])));
+        }
+        cb(null, code) }"""
+    share = Limits().pids // Limits().per_request_at_once
+
+    def shares() -> set[str]:
+        return {one.sandbox_id for one in pooled(inst, "runsc") if one.limits.pids == share}
+
+    async def work() -> None:
+        async with client(inst.host) as proxy, client(inst.host, "api") as api:
+            api.send(Engines(engines=["runsc"], alone=["runsc"]))
+            await inst.becomes(shares, "the pool of shares")
+            ready = shares()
+            route = await proxy.route(Tenant(name="alone", engine="runsc", isolation="per_request"), exclusive=True)
+            assert route.sandbox_id in ready
+            code, made = msgspec.json.decode((await run_in(route, program))[1])
+            assert code == "EAGAIN"
+            assert 5 < made < share
+            api.send(Engines(engines=[]))
+            await inst.becomes(lambda: not pooled(inst, "runsc"), "the pools to end")
+
+    drive(work())
+
+
 def test_a_tenant_with_its_own_limit_of_processes_gets_a_start_of_its_own_and_that_limit(inst: Installation) -> None:
     program = """return async function (cb) { const {spawn} = require('child_process'); let code = null;
         for (let i = 0; i < 60 && !code; i++) {

@@ -92,6 +92,8 @@ class World:
         """As the store has them."""
         self.ways: dict[int, tuple[str, str]] = {}
         """The firewall: tenant and policy of each slot that is let out."""
+        self.fixed: dict[str, int] = {}
+        """The limit of processes that each sandbox was started with."""
         self.fuse: int | None = None
 
     def step(self) -> None:
@@ -199,6 +201,7 @@ class Hands:
     def start(self, sandbox: Sandbox) -> None:
         self.world.step()
         assert self.world.records[sandbox.sandbox_id].phase == "starting"
+        self.world.fixed[sandbox.sandbox_id] = sandbox.record.limits.pids
         self.to_start.append(sandbox)
 
     def fits(self, engine: EngineName, starting: list[EngineName]) -> bool:
@@ -450,7 +453,9 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def engines_are_told(self) -> None:
-        self.run(self.desk.engines_told, {one.engine for one in self.world.tenants.values() if one.engine})
+        tenants = self.world.tenants.values()
+        alone = {one.engine for one in tenants if one.isolation == "per_request"}
+        self.run(self.desk.engines_told, {one.engine for one in tenants if one.engine}, alone)
 
     # --- what always holds ----------------------------------------------------------------------------------
 
@@ -516,6 +521,12 @@ class Life(RuleBasedStateMachine):
             assert sandbox.record.tenant == name
 
     @invariant()
+    def where_processes_are_limited_from_the_start_it_is_to_what_the_tenant_may_have(self) -> None:
+        for sandbox_id, record in self.world.records.items():
+            if record.engine == "runsc" and record.phase in {"assigned", "draining"}:
+                assert self.world.fixed[sandbox_id] == record.limits.pids
+
+    @invariant()
     def what_waits_is_bounded(self) -> None:
         assert self.desk.waiting() <= 4 + 4
         assert len(self.desk.starting) <= 2
@@ -552,8 +563,26 @@ def fleet() -> Fleet:
     return Fleet(hands, hands, host_port=lambda slot: (str(slot), 8000))
 
 
+def test_the_pool_has_a_share_for_per_request_tenants_where_it_is_fixed_at_the_start(fleet: Fleet) -> None:
+    policy = Policy(image="i", engine="runc", defaults=Limits(), pool_size=5, parallel_starts=2, queue=4)
+    desk = Desk(fleet, Hands(World()), policy)
+    kinds = [("runc", "node", 0), ("runsc", "node", 64), ("runsc", "node", 32)]
+    desk.engines_told([], [None])
+    assert (desk.kinds(), desk.pool_target(1.0)) == (kinds[:1], 5)
+    desk.engines_told(["runsc"], [None])
+    assert (desk.kinds(), desk.pool_target(1.0)) == (kinds[:2], 10)
+    desk.engines_told(["runsc"], [None, "runsc"])
+    assert (desk.kinds(), desk.pool_target(1.0)) == (kinds, 13)
+    policy.engine = "runsc"
+    desk.engines_told([], [None])
+    assert desk.kinds() == kinds[1:]
+    # Where each may have all of it there is one kind.
+    policy.defaults = Limits(per_request_at_once=1)
+    assert desk.kinds() == kinds[1:2]
+
+
 def test_a_sandbox_never_returns_to_the_pool(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node", 0), "i", Limits(), 1.0)
     fleet.pooled(sandbox)
     assert fleet.assign(sandbox, "a", Limits(), 2.0, egress="public") is not None
     with pytest.raises(Forbidden):
@@ -561,7 +590,7 @@ def test_a_sandbox_never_returns_to_the_pool(fleet: Fleet) -> None:
 
 
 def test_a_sandbox_is_given_to_one_tenant_once(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node", 0), "i", Limits(), 1.0)
     fleet.assign(sandbox, "a", Limits(), 2.0, egress="public")
     with pytest.raises(Forbidden):
         fleet.assign(sandbox, "b", Limits(), 3.0, egress="public")
@@ -571,7 +600,7 @@ def test_a_sandbox_is_given_to_one_tenant_once(fleet: Fleet) -> None:
 
 
 def test_nothing_follows_gone(fleet: Fleet) -> None:
-    sandbox = fleet.create("s", "g", ("runc", "node"), "i", Limits(), 1.0)
+    sandbox = fleet.create("s", "g", ("runc", "node", 0), "i", Limits(), 1.0)
     fleet.end(sandbox, "platform", "")
     with pytest.raises(Forbidden):
         fleet.pooled(sandbox)

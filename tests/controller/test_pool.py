@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.controller import pool
+from sandpost.controller.lifecycle import kind_of
 from sandpost.model.limits import Limits, MiB
 
 small = st.integers(0, 50)
@@ -91,10 +92,12 @@ def test_shares_add_up_to_no_more_than_the_whole(parts: int, memory: int, cpu: f
 
 
 def test_what_is_fixed_at_the_start_decides_whether_the_pool_fits() -> None:
-    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, pids=8, deadline=1), Limits(), "runc")
-    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, deadline=1), Limits(), "runsc")
-    # gVisor counts a program's processes itself.
-    assert not pool.fits_pool(Limits(pids=8), Limits(), "runsc")
+    assert pool.fits_pool(Limits(memory=1 * MiB, cpu=0.5, pids=8, deadline=1), Limits())
     for other in (Limits(tmp=1 * MiB), Limits(tmp_inodes=1), Limits(files=64), Limits(programs=1)):
-        assert not pool.fits_pool(other, Limits(), "runc")
-        assert not pool.fits_pool(other, Limits(), "runsc")
+        assert not pool.fits_pool(other, Limits())
+
+
+def test_a_limit_of_processes_makes_a_kind_of_its_own_where_it_is_fixed_at_the_start() -> None:
+    assert kind_of("runc", "node", Limits(pids=8)) == kind_of("runc", "node", Limits())
+    # gVisor counts a program's processes itself.
+    assert kind_of("runsc", "node", Limits(pids=8)) != kind_of("runsc", "node", Limits())

@@ -20,6 +20,7 @@ from sandpost.model.engines import outside
 from sandpost.model.errors import EngineError
 from sandpost.model.host import SANDBOX_PORT
 from sandpost.model.limits import Limits
+from sandpost.walls.pressure import Pressure
 from support.engine_bed import ENGINES, Bed, MiB, Sandbox, processes_of, until
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
@@ -203,10 +204,35 @@ def test_tmp_is_full_at_its_bytes_and_its_inodes(bed: Bed) -> None:
         )
         assert seen["bytes"] == "ENOSPC"
         assert 7 <= seen["mib"] <= 8
-        if is_runc(bed):
-            # gVisor has no limit of inodes: they are memory of the sentry, which the group bounds.
-            assert seen["inodes"] == "ENOSPC"
-            assert 90 <= seen["files"] < 100
+        assert seen["inodes"] == "ENOSPC"
+        assert 90 <= seen["files"] < 100
+
+    asyncio.run(body())
+
+
+def test_a_full_tmp_is_seen_from_outside_while_it_is_full(bed: Bed) -> None:
+    async def body() -> None:
+        box, other = [await bed.make(limits=Limits(tmp=8 * MiB, tmp_inodes=100)) for _ in range(2)]
+        other.call("return 1")
+
+        def met() -> tuple[bool, bool]:
+            found = [
+                bed.engine.pressure(one.spec.sandbox_id, one.spec.group_id, one.started.pid, one.spec.limits)
+                for one in (box, other)
+            ]
+            seen, calm = found
+            assert seen is not None
+            assert calm == Pressure(refused=0, tmp_full=False, inodes_full=False, files_full=False)
+            return seen.tmp_full, seen.inodes_full
+
+        box.call(
+            "try { for (;;) require('fs').appendFileSync('/tmp/big', Buffer.alloc(1 << 20, 1)) } catch { return 1 }"
+        )
+        assert met() == (True, False)
+        box.call("require('fs').unlinkSync('/tmp/big'); return 1")
+        assert met() == (False, False)
+        box.call("let n = 0; try { for (;;) require('fs').writeFileSync('/tmp/f' + n++, '') } catch { return 1 }")
+        assert met() == (False, True)
 
     asyncio.run(body())
 

@@ -97,6 +97,16 @@ def test_engines_are_named_that_tenants_are_set_to_and_readers_see_them(writer: 
     assert writer.engines() == {}
 
 
+def test_engines_are_named_of_tenants_whose_calls_each_have_a_sandbox(writer: Writer) -> None:
+    assert writer.engines_alone() == set()
+    writer.put_tenant(TenantRecord(name="a", engine="runsc"))
+    writer.put_tenant(TenantRecord(name="b", engine="runsc", isolation="per_request"))
+    writer.put_tenant(TenantRecord(name="c", isolation="per_request"))
+    assert writer.engines_alone() == {"runsc", None}
+    writer.remove_tenant("c")
+    assert writer.engines_alone() == {"runsc"}
+
+
 def test_tenants_are_listed_by_name(writer: Writer) -> None:
     for name in ("b", "a-1", "a"):
         writer.put_tenant(TenantRecord(name=name))

@@ -69,6 +69,12 @@ def test_a_call_of_its_own_sandbox_each(strong: Platform) -> None:
     assert [strong.call("alone", count).json for _ in range(2)] == [1, 1]
 
 
+def test_the_selftest_tries_the_engine_of_its_tenants_and_says_so(strong: Platform) -> None:
+    done = strong.command("selftest", "--case", "devices", "--case", "inodes", "--case", "sys")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "3 held, 0 broken, 0 could not be tried; on runsc"
+
+
 def test_what_it_prints_is_in_the_tenants_log(strong: Platform) -> None:
     program = "return function (cb) { console.log('framed'); process.stdout.write('raw\\n'); cb(null, 1) }"
     assert strong.call("printing", program).status == 200

@@ -90,9 +90,12 @@ class Controller:
         status: Status = await self._ask(seq, AskStatus(seq=seq))
         return status
 
-    def tell_engines(self, engines: list[EngineName]) -> None:
-        """Say which engines tenants are set to; lost without a connection, and said again at the next."""
-        self._line.send(Engines(engines=engines))
+    def tell_engines(self, engines: list[EngineName], alone: list[EngineName | None]) -> None:
+        """Say which engines tenants are set to, and `alone` those of `per_request` tenants (None: the host's).
+
+        Lost without a connection, and said again at the next.
+        """
+        self._line.send(Engines(engines=engines, alone=alone))
 
     async def tell(self, name: str, tenant: Tenant | None) -> bool:
         """Say that tenant `name` is now `tenant`, or (None) that it is removed; whether that was acknowledged."""

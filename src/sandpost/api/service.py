@@ -38,7 +38,8 @@ class Service:
 
     async def tell_engines(self) -> None:
         """Let the controller know which engines tenants are set to: those get a pool of their own."""
-        self.controller.tell_engines(sorted(await self.store(lambda writer: writer.engines())))
+        engines, alone = await self.store(lambda writer: (writer.engines(), writer.engines_alone()))
+        self.controller.tell_engines(sorted(engines), sorted(alone, key=str))
 
     async def close(self) -> None:
         """Let go."""

@@ -78,4 +78,5 @@ def _table(verdicts: "list[Verdict]") -> None:
         if one.outcome != "held" and len(one.seen) > _SEEN:
             print(f"\n{one.name}: {one.seen}")
     held, broken, untried = (sum(one.outcome == word for one in verdicts) for word in ("held", "broken", "untried"))
-    print(f"\n{held} held, {broken} broken, {untried} could not be tried")
+    engines = ", ".join(sorted({one.engine for one in verdicts}))
+    print(f"\n{held} held, {broken} broken, {untried} could not be tried" + (f"; on {engines}" if engines else ""))

@@ -422,7 +422,7 @@ class Controller:
                 client.channel.send(Done(seq=message.seq))
                 self._pump_soon()
             case Engines() if client.part in {"api", "cli"}:
-                self._desk.engines_told(message.engines)
+                self._desk.engines_told(message.engines, message.alone)
                 self._pump_soon()
             case UsageTaken() if client.part == "api":
                 if self._meter.ledger.taken(message.batch):

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from sandpost.controller import aging, pool, room
 from sandpost.controller.holdback import ENDS, WINDOW, HoldBack
-from sandpost.controller.lifecycle import Fleet, Kind, Sandbox
+from sandpost.controller.lifecycle import Fleet, Kind, Sandbox, kind_of
 from sandpost.controller.lines import Line
 from sandpost.controller.record import ProxyKey
 from sandpost.controller.waiting import Wait, Waiting
@@ -72,7 +74,9 @@ class Desk:
         self.on_end: Callable[[Sandbox], None] = lambda _sandbox: None
         self._making = making
         self._lines: dict[EngineName, Line] = {engine: Line() for engine in ENGINES}
+        self._arrivals: dict[Kind, pool.Arrivals] = {}
         self._used: set[EngineName] = set()
+        self._alone: set[EngineName | None] = set()
         self._used_is_told = False
         self._waits = Waiting()
         self._told: dict[str, tuple[Tenant, float]] = {}
@@ -100,19 +104,28 @@ class Desk:
 
     def pool_target(self, now: float) -> int:
         """Return how many sandboxes are kept ready now, of all engines together."""
-        return sum(self._target(engine, now) for engine in self.engines())
+        return sum(self._target(kind, now) for kind in self.kinds())
 
-    def engines(self) -> list[EngineName]:
-        """Return the engines that have a pool, the host's own first: that one, and those that tenants are set to."""
-        used = set(self._used)
+    def kinds(self) -> list[Kind]:
+        """Return the kinds that have a pool, the host's own engine first: that one, and those that tenants are set to.
+
+        Where what `per_request` tenants of an engine share is fixed at a start, it has one for them besides.
+        """
+        used, alone = set(self._used), {engine or self.policy.engine for engine in self._alone}
         if not self._used_is_told:
             # An earlier controller was told, and we shall be.
-            used |= {engine for (engine, _), ready in self.fleet.pool.items() if ready}
-        return [self.policy.engine, *sorted(used - {self.policy.engine})]
+            there = {kind for kind, ready in self.fleet.pool.items() if ready}
+            used |= {kind[0] for kind in there}
+            alone |= {kind[0] for kind in there if kind == self._kind_for(kind[0], alone=True)}
+        found = []
+        for engine in [self.policy.engine, *sorted(used - {self.policy.engine})]:
+            found += [self._kind_for(engine, alone=False)]
+            found += [self._kind_for(engine, alone=True)] if engine in alone else []
+        return list(dict.fromkeys(found))
 
-    def engines_told(self, engines: Iterable[EngineName]) -> None:
-        """The store says which engines tenants are set to."""
-        self._used, self._used_is_told = set(engines), True
+    def engines_told(self, engines: Iterable[EngineName], alone: Iterable[EngineName | None]) -> None:
+        """The store says which engines tenants are set to; `alone`: `per_request` tenants', None for the host's."""
+        self._used, self._alone, self._used_is_told = set(engines), set(alone), True
 
     def lost(self, proxy: ProxyKey) -> None:
         """A proxy's connection ended: nobody hears the answers it waits for."""
@@ -181,10 +194,11 @@ class Desk:
             Tenant(name=record.tenant, limits=record.limits, egress=record.egress, engine=record.engine), now
         )
         sandbox.replacing = (word, message)
+        kind, own_start = self._wanted(tenant, record.runtime, exclusive=False)
         self._waits.add(
             Wait(
-                tenant=tenant, engine=self._engine(tenant), runtime=record.runtime, exclusive=False,
-                until=now + REPLACE_WAIT, predecessor=sandbox, own_start=self._needs_own(tenant, exclusive=False),
+                tenant=tenant, kind=kind, exclusive=False,
+                until=now + REPLACE_WAIT, predecessor=sandbox, own_start=own_start,
             )
         )  # fmt: skip
         self.pump(now)
@@ -291,15 +305,18 @@ class Desk:
                 retry_after=max(1, round(held + 0.5)),
             )
         self._check_queue(tenant, exclusive=ask.exclusive)
-        engine = self._engine(tenant)
         if tenant.engine is not None:
             self._used.add(tenant.engine)
+        if ask.exclusive:
+            self._alone.add(tenant.engine)
+        kind, own_start = self._wanted(tenant, ask.runtime, exclusive=ask.exclusive)
         if not ask.exclusive or not self._at_budget(tenant):
-            self._lines[engine].arrivals.add(now)
+            common = self._kind_for(kind[0], alone=False) if own_start else kind
+            self._arrivals.setdefault(common, pool.Arrivals()).add(now)
         self._waits.add(
             Wait(
-                tenant=tenant, engine=engine, runtime=ask.runtime, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
-                askers=[(proxy, ask.seq)], own_start=self._needs_own(tenant, exclusive=ask.exclusive),
+                tenant=tenant, kind=kind, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
+                askers=[(proxy, ask.seq)], own_start=own_start,
             )
         )  # fmt: skip
         return None
@@ -320,8 +337,8 @@ class Desk:
             )
 
     def _first_for(self, sandbox: Sandbox) -> Wait | None:
-        """Return the first wait that a sandbox of the pool's kind can serve."""
-        if not self._pool_kind(sandbox):
+        """Return the first wait that a sandbox with the pool's limits can serve."""
+        if not pool.fits_pool(sandbox.record.limits, self.policy.defaults):
             return None
         for wait in self._waits:
             if not wait.own_start and wait.kind == sandbox.kind and self._may_have(wait):
@@ -365,30 +382,33 @@ class Desk:
             if len(self.starting) >= self.policy.parallel_starts or not self._begin(wait.kind, wait, now):
                 break
         # The host's own engine first: more tenants wait for it, and its starts are soon over.
-        for engine in sorted(engines, key=lambda engine: engine != self.policy.engine):
-            common = sum(1 for wait in wanted if not wait.own_start and wait.engine == engine)
-            self._fill(engine, common, now)
+        common = Counter(wait.kind for wait in wanted if not wait.own_start)
+        for kind in sorted(
+            {*common, *self.kinds()}, key=lambda kind: (kind[0] != self.policy.engine, -common[kind], kind)
+        ):
+            if kind[0] in engines:
+                self._fill(kind, common[kind], now)
         if wanted and not self.starting:
             self._make_room(wanted, now)
 
-    def _fill(self, engine: EngineName, waiting: int, now: float) -> None:
-        """Start what an engine's pool lacks, and what `waiting` calls wait for."""
-        ours = sum(1 for key, wait in self.starting.items() if wait is None and self._engine_of(key) == engine)
+    def _fill(self, kind: Kind, waiting: int, now: float) -> None:
+        """Start what the pool lacks of a kind, and what `waiting` calls wait for."""
+        ours = sum(1 for key, wait in self.starting.items() if wait is None and self.fleet.sandboxes[key].kind == kind)
         more = pool.starts(
             waiting=waiting,
-            pooled=self._pooled(engine),
-            target=self._target(engine, now) if engine in self.engines() else 0,
+            pooled=len(self.fleet.pool.get(kind, ())),
+            target=self._target(kind, now) if kind in self.kinds() else 0,
             starting=ours,
             parallel=self.policy.parallel_starts - (len(self.starting) - ours),
         )
         for _ in range(more):
-            if not self._begin((engine, "node"), None, now):
+            if not self._begin(kind, None, now):
                 break
 
     def _begin(self, kind: Kind, wait: Wait | None, now: float) -> bool:
         if not self._making.fits(kind[0], [self._engine_of(sandbox_id) for sandbox_id in self.starting]):
             return False
-        limits = self._limits(wait.tenant, exclusive=wait.exclusive) if wait is not None else self.policy.defaults
+        limits = self._limits(wait.tenant, exclusive=wait.exclusive) if wait is not None else self._stock(kind)
         try:
             sandbox = self.fleet.create(new_sandbox_id(), new_sandbox_id(), kind, self.policy.image, limits, now)
         except NoRoom:
@@ -433,21 +453,33 @@ class Desk:
         return pool.share(tenant.limits, tenant.limits.per_request_at_once) if exclusive else tenant.limits
 
     def _pool_kind(self, sandbox: Sandbox) -> bool:
-        engine = sandbox.record.engine
-        return engine in self.engines() and pool.fits_pool(sandbox.record.limits, self.policy.defaults, engine)
+        return sandbox.kind in self.kinds() and pool.fits_pool(sandbox.record.limits, self.policy.defaults)
 
-    def _needs_own(self, tenant: Tenant, *, exclusive: bool) -> bool:
-        """Whether it gets none of the pool: those have other limits, of those that are fixed at the start."""
+    def _wanted(self, tenant: Tenant, runtime: str, *, exclusive: bool) -> tuple[Kind, bool]:
+        """Return the kind that a tenant gets, and whether the pool has none of it: one is started for him then."""
         limits = self._limits(tenant, exclusive=exclusive)
-        return not pool.fits_pool(limits, self.policy.defaults, self._engine(tenant))
+        kind = kind_of(self._engine(tenant), runtime, limits)
+        return kind, kind not in self.kinds() or not pool.fits_pool(limits, self.policy.defaults)
+
+    def _kind_for(self, engine: EngineName, *, alone: bool) -> Kind:
+        """Return the kind that the pool has for tenants with the default limits, `alone` for `per_request` ones."""
+        defaults = self.policy.defaults
+        return kind_of(engine, "node", pool.share(defaults, defaults.per_request_at_once) if alone else defaults)
+
+    def _stock(self, kind: Kind) -> Limits:
+        """Return the limits with which a sandbox of the pool is started."""
+        defaults = self.policy.defaults
+        if kind == self._kind_for(kind[0], alone=False):
+            return defaults
+        return msgspec.structs.replace(pool.share(defaults, defaults.per_request_at_once), pids=kind[2])
 
     def _wait_for(self, wait: Wait, tenant: Tenant) -> None:
         """The tenant of a wait is on another engine now: what is being started for it is nobody's."""
         if wait.sandbox is not None:
             self.starting[wait.sandbox.sandbox_id] = None
             wait.sandbox = None
-        wait.tenant, wait.engine = tenant, self._engine(tenant)
-        wait.own_start = self._needs_own(tenant, exclusive=wait.exclusive)
+        wait.tenant = tenant
+        wait.kind, wait.own_start = self._wanted(tenant, wait.runtime, exclusive=wait.exclusive)
 
     def _engine(self, tenant: Tenant) -> EngineName:
         return tenant.engine or self.policy.engine
@@ -455,11 +487,12 @@ class Desk:
     def _engine_of(self, sandbox_id: str) -> EngineName:
         return self.fleet.sandboxes[sandbox_id].record.engine
 
-    def _pooled(self, engine: EngineName) -> int:
-        return sum(len(ready) for kind, ready in self.fleet.pool.items() if kind[0] == engine)
-
-    def _target(self, engine: EngineName, now: float) -> int:
-        return pool.target(self.policy.pool_size, self._lines[engine].arrivals.rate(now))
+    def _target(self, kind: Kind, now: float) -> int:
+        setting = self.policy.pool_size
+        if kind != self._kind_for(kind[0], alone=False):
+            # No tenant has more of them at once.
+            setting = -(-setting // 2)
+        return pool.target(setting, self._arrivals.setdefault(kind, pool.Arrivals()).rate(now))
 
     def _latest(self, tenant: Tenant, now: float) -> Tenant:
         told = self._told.get(tenant.name)
@@ -478,13 +511,18 @@ class Desk:
 
     def _shrink(self, now: float) -> None:
         """Let go of pooled sandboxes of an older image, and of one that is too many."""
-        for ready in list(self.fleet.pool.values()):
+        kinds = self.kinds()
+        for kind, ready in list(self.fleet.pool.items()):
             for sandbox in list(ready.values()):
-                if sandbox.record.image != self.policy.image or not self._pool_kind(sandbox):
+                if (
+                    kind not in kinds
+                    or sandbox.record.image != self.policy.image
+                    or not pool.fits_pool(sandbox.record.limits, self.policy.defaults)
+                ):
                     self.end(sandbox, "drained", "drained: its image, limits or engine are no longer the pool's", now)
-        for engine in self.engines():
-            if self._pooled(engine) > self._target(engine, now):
-                ready = next(ready for kind, ready in self.fleet.pool.items() if kind[0] == engine and ready)
+        for kind in kinds:
+            ready = self.fleet.pool.get(kind, {})
+            if len(ready) > self._target(kind, now):
                 self.end(next(iter(ready.values())), "drained", "drained: the pool has more than it needs", now)
 
     def _end_all(self, tenant: str, error: SandpostError, message: str, now: float) -> None:

@@ -17,6 +17,7 @@ import msgspec
 from sandpost.controller.hits import Hits
 from sandpost.controller.record import EGRESS, ProxyKey, Record
 from sandpost.model.ends import LIMITS, End
+from sandpost.model.engines import NEEDS
 from sandpost.model.errors import EngineError
 from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table, Way, Ways
@@ -34,8 +35,14 @@ _NEXT: dict[Phase, frozenset[Phase]] = {
 }
 
 
-Kind = tuple[EngineName, str]
-"""What makes a sandbox, and the runtime in it: those of one kind stand in for one another."""
+Kind = tuple[EngineName, str, int]
+"""What makes a sandbox, the runtime in it, and its limit of processes where that is fixed as it starts, else 0. Those
+of one kind stand in for one another."""
+
+
+def kind_of(engine: EngineName, runtime: str, limits: Limits) -> Kind:
+    """Return the kind of a sandbox that is started with `limits`."""
+    return engine, runtime, limits.pids if NEEDS[engine].fixed_pids else 0
 
 
 class Forbidden(Exception):  # noqa: N818
@@ -126,7 +133,7 @@ class Sandbox:
 
     @property
     def kind(self) -> Kind:
-        return self.record.engine, self.record.runtime
+        return kind_of(self.record.engine, self.record.runtime, self.record.limits)
 
     @property
     def calls_in_flight(self) -> int:
@@ -145,7 +152,7 @@ class Fleet:
         self.sandboxes: dict[str, Sandbox] = {}
         self.routes: dict[tuple[str, str], Sandbox] = {}
         self.pool: dict[Kind, dict[str, Sandbox]] = {}
-        """Ready sandboxes, by what made them and what runs in them."""
+        """Ready sandboxes."""
         self.tenants: dict[str, dict[str, Sandbox]] = {}
         """Sandboxes of each tenant that are assigned or draining."""
         self.counts: dict[Phase, int] = dict.fromkeys(_NEXT, 0)

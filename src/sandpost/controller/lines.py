@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sandpost.controller.pool import Arrivals, StartTimes
+from sandpost.controller.pool import StartTimes
 
 _BACKOFF = 0.05
 _BACKOFF_MAX = 5.0
@@ -13,7 +13,6 @@ _GIVE_UP_AFTER = 3
 class Line:
     """One engine's starts. Times are a monotonic clock's seconds."""
 
-    arrivals: Arrivals = field(default_factory=Arrivals)
     start_times: StartTimes = field(default_factory=StartTimes)
     not_before: float = 0.0
     """Until then nothing is started."""

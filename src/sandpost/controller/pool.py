@@ -4,8 +4,7 @@ import math
 
 import msgspec
 
-from sandpost.model.engines import NEEDS
-from sandpost.model.limits import EngineName, Limits
+from sandpost.model.limits import Limits
 
 TAU = 5.0
 """Seconds over which arrivals are averaged."""
@@ -92,10 +91,11 @@ def share(limits: Limits, parts: int) -> Limits:
     )
 
 
-def fits_pool(limits: Limits, defaults: Limits, engine: EngineName) -> bool:
-    """Whether a pooled sandbox can serve a tenant of these limits: what is fixed at the start must be the same."""
-    if NEEDS[engine].fixed_pids and limits.pids != defaults.pids:
-        return False
+def fits_pool(limits: Limits, defaults: Limits) -> bool:
+    """Whether a pooled sandbox of the right kind can serve a tenant of these limits.
+
+    What is fixed at the start must be the same; a limit of processes that is fixed too is part of the kind.
+    """
     return (
         limits.tmp == defaults.tmp and limits.tmp_inodes == defaults.tmp_inodes
         and limits.files == defaults.files and limits.programs == defaults.programs

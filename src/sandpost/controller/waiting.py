@@ -17,8 +17,8 @@ class Wait:
     """A sandbox that is wanted: by calls that wait, or (`predecessor`) in place of one that is to leave."""
 
     tenant: Tenant
-    engine: EngineName
-    runtime: str
+    kind: Kind
+    """Of the sandbox that is wanted."""
     exclusive: bool
     until: float
     askers: list[tuple[ProxyKey, int]] = field(default_factory=list)
@@ -31,8 +31,12 @@ class Wait:
     """It was answered, or nobody wants it any more."""
 
     @property
-    def kind(self) -> Kind:
-        return self.engine, self.runtime
+    def engine(self) -> EngineName:
+        return self.kind[0]
+
+    @property
+    def runtime(self) -> str:
+        return self.kind[1]
 
 
 class Waiting:

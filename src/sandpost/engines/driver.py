@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from sandpost.model.host import Host
 from sandpost.model.limits import EngineName, Limits
+from sandpost.walls.identity import Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Launch:
     """Descriptor 4 is passed on, besides 0 to 3."""
     entries: Sequence[str]
     """Files that a process writes 0 to, to enter the sandbox's group."""
+    limits: Limits
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,6 +59,7 @@ class OciEngine:
         self._removers = threads.started(_REMOVERS, "sandbox-remove")
         # Starts at work: a removal waits for them, also when whoever began them was cancelled.
         self._starting: dict[str, Future[Started]] = {}
+        self._gofers: dict[str, int] = {}
 
     async def open(self) -> None:
         await self._run(self._removers, self._open)
@@ -86,6 +87,7 @@ class OciEngine:
         job = self._starting.get(sandbox_id)
         if job is not None:
             job.cancel()
+        self._gofers.pop(sandbox_id, None)
         await self._run(self._removers, lambda: self._remove(sandbox_id, group_id, job))
 
     def consumption(self, sandbox_id: str, group_id: str) -> Consumption | None:
@@ -104,9 +106,12 @@ class OciEngine:
 
     def pressure(self, sandbox_id: str, group_id: str, pid: int, limits: Limits) -> pressure.Pressure | None:
         owner = self._bundles.owner(sandbox_id)
-        if owner is None or owner.engine == "runsc":
-            # What its sentry counts and holds (processes, /tmp, open files) shows nothing of itself outside.
+        if owner is None:
             return None
+        if owner.engine == "runsc":
+            # What its sentry counts (processes, open files) shows nothing of itself outside.
+            gofer = self._gofer(sandbox_id, group_id, pid)
+            return pressure.look_at_tmp(gofer) if gofer is not None else None
         usage = self._groups.usage(group_id, sandbox_id)
         return pressure.look(pid, limits, usage.pids_refused) if usage is not None else None
 
@@ -186,8 +191,11 @@ class OciEngine:
         bundle = self._bundles.path(spec.sandbox_id)
         entries = self._groups.entries(spec.group_id, spec.sandbox_id)
         command = driver.command(
-            Launch(sandbox_id=spec.sandbox_id, bundle=bundle, ready=spec.ready is not None, entries=entries)
-        )
+            Launch(
+                sandbox_id=spec.sandbox_id, bundle=bundle, ready=spec.ready is not None, entries=entries,
+                limits=spec.limits, identity=identity(self._host, spec.slot),
+            )
+        )  # fmt: skip
         code = launch.run(
             command.words,
             program=command.program,
@@ -261,6 +269,14 @@ class OciEngine:
         """Return which of the processes in a sandbox's group is its first: of runsc's two are first of a namespace."""
         known = self._bundles.pid(sandbox_id)
         return next((pid for pid in pids if launch.is_first(pid) and pid == (known or pid)), None)
+
+    def _gofer(self, sandbox_id: str, group_id: str, sentry: int) -> int | None:
+        """Return the process of a sandbox of runsc's whose root is the one that programs see."""
+        pids = self._groups.processes(group_id, sandbox_id)
+        if self._gofers.get(sandbox_id) not in pids:
+            first = (pid for pid in pids if pid != sentry and launch.is_first(pid))
+            self._gofers[sandbox_id] = next(first, 0)
+        return self._gofers[sandbox_id] or None
 
     def _free(self, sandbox_id: str, slot: int) -> None:
         """See to it that the slot's interface is gone, unless it is another's for whom this start was refused."""

@@ -20,7 +20,7 @@ from sandpost.model.errors import EngineError
 from sandpost.model.host import Host
 from sandpost.model.limits import EngineName, Limits
 from sandpost.network import namespaces
-from sandpost.walls.oci_config import OOM_SCORE
+from sandpost.walls.oci_config import OOM_SCORE, tmp_options
 
 _FLAGS = (
     "--platform=systrap",
@@ -33,18 +33,25 @@ _FLAGS = (
 )
 _ENTER = (
     '/bin/mount -t tmpfs -o ro,size=4k sandpost /mnt && cd "$1"'
-    ' && /bin/mount -t overlay -o ro,lowerdir=.:/mnt "$2" . && cd / || exit 125; shift 2;'
+    ' && /bin/mount -t overlay -o ro,lowerdir=.:/mnt "$2" . && cd /'
+    ' && /bin/mount -t tmpfs -o "$3" sandpost /mnt || exit 125; shift 3;'
     ' echo "$1" >/proc/self/oom_score_adj || exit 125; shift;'
     ' while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
 )
-"""In mounts of its own: puts an overlay of layers over the root, takes a badness (proc(5)), enters control groups, then
-becomes the rest of its arguments: all that runsc starts has these from its first instruction.
+"""In mounts of its own: puts an overlay of layers over the root, makes the sandbox's /tmp, takes a badness (proc(5)),
+enters control groups, then becomes the rest of its arguments: all that runsc starts has these from its first
+instruction.
 
 A sentry passes on a program's fsync(2) to the file that its gofer opened, and the host's disk flushes (seen: each of
 them). An overlay that has no layer to write to, which takes two below, passes none on; it shares the files' pages.
 
+A /tmp of the sentry's own would count no inodes, since runsc leaves that option out, and show nothing of itself
+outside. One of the host's does both. It lies in the group's memory all the same: whoever writes is charged.
+
 By itself runsc gives a badness to the sentry alone, whose size says nothing of its program's: where all sandboxes
 together were full, the kernel took the wrong one (seen)."""
+_TMP = "/mnt"
+"""Where in those mounts the sandbox's /tmp lies."""
 _SOCKET_PATH = 107
 """Bytes that the path of a unix socket can have (unix(7))."""
 
@@ -86,11 +93,16 @@ class Runsc:
         for limit in config["process"]["rlimits"]:
             if limit["type"] == "RLIMIT_NPROC":
                 limit["soft"] = limit["hard"] = limits.pids
+        for mount in config["mounts"]:
+            if mount["destination"] == "/tmp":  # noqa: S108 - the sandbox's own
+                mount.update(type="bind", source=_TMP, options=["bind", "nosuid", "nodev"])
 
     def command(self, launch: Launch) -> Command:
         log, pid_file = os.path.join(launch.bundle, "runtime.log"), os.path.join(launch.bundle, "pid")
         words = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", _ENTER, "sandpost-enter"]
-        words += [*self._image, str(OOM_SCORE), *launch.entries, "--"]
+        owner = launch.identity.root
+        tmp = ["nosuid", "nodev", *tmp_options(launch.limits), f"uid={owner}", f"gid={owner}"]
+        words += [*self._image, ",".join(tmp), str(OOM_SCORE), *launch.entries, "--"]
         words += [self._program, "--root", self._states, "--log", log, "--log-format", "json", *_FLAGS]
         words += [f"--gofer-network-namespace=/proc/{os.getpid()}/fd/{self._gofers}"]
         words += ["run", "--detach", "--pid-file", pid_file, "--bundle", launch.bundle, "--pass-fd", "3:3"]

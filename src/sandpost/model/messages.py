@@ -302,6 +302,8 @@ class Engines(_Message, frozen=True, kw_only=True):
     """The engines that registered tenants are set to: each gets a pool of its own, like the host's."""
 
     engines: list[EngineName]
+    alone: list[EngineName | None] = []
+    """Those of `per_request` tenants; None: the host's."""
 
 
 class Done(_Message, frozen=True, kw_only=True):

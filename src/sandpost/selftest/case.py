@@ -156,7 +156,7 @@ class Case:
     log: str = ""
     """What a record of the tenant's log must contain afterwards."""
     logged_on: Collection[EngineName] = ENGINES
-    """Engines on which `log` is asked for: what gVisor's kernel refuses by itself is told to the program alone."""
+    """Engines on which `log` is asked for: processes that gVisor's kernel refuses are told to the program alone."""
     quick: bool = True
     """Done within two seconds or so."""
 

@@ -43,13 +43,17 @@ Outcome = Literal["held", "broken", "untried"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of a case. `seen` is a few words; `neighbour` what its calls saw, None if nothing was tried."""
+    """What became of a case. `seen` is a few words, `engine` made its sandboxes.
+
+    `neighbour` is what its calls saw, None if nothing was tried.
+    """
 
     name: str
     part: str
     title: str
     outcome: Outcome
     seen: str
+    engine: EngineName
     seconds: float
     neighbour: Quiet | None
 
@@ -142,7 +146,7 @@ class Runner:
             if outcome == "held" and (harm := harmed(neighbour, self._stall)):
                 seen, outcome = harm, "broken"
         return Verdict(
-            name=one.name, part=one.case.part, title=one.case.title, outcome=outcome, seen=seen,
+            name=one.name, part=one.case.part, title=one.case.title, outcome=outcome, seen=seen, engine=self.engine,
             seconds=time.monotonic() - began, neighbour=neighbour,
         )  # fmt: skip
 

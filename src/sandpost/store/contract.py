@@ -63,6 +63,9 @@ class Writer(Protocol):
     def engines(self) -> dict[EngineName, str]:
         """Return the engines that tenants are set to, each with one of those tenants."""
 
+    def engines_alone(self) -> set[EngineName | None]:
+        """Return the engines of tenants whose calls each have a sandbox (`per_request`); None: the host's."""
+
     def add_key(self, key: Key) -> None:
         """Keep a key; `Conflict` if its id or digest exists."""
 

@@ -103,6 +103,12 @@ class SqliteWriter:
             rows = db.execute("SELECT engine, min(name) FROM tenants WHERE engine IS NOT NULL GROUP BY engine")
             return msgspec.convert(dict(rows.fetchall()), dict[EngineName, str])
 
+    def engines_alone(self) -> set[EngineName | None]:
+        """Return the engines of tenants whose calls each have a sandbox (`per_request`); None: the host's."""
+        with self._reading() as db:
+            rows = db.execute("SELECT DISTINCT engine FROM tenants WHERE isolation = 'per_request'")
+            return msgspec.convert({engine for (engine,) in rows.fetchall()}, set[EngineName | None])
+
     def add_key(self, key: Key) -> None:
         """Keep a key; `Conflict` if its id or digest exists."""
         with self._transaction() as db:

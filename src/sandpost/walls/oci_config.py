@@ -123,6 +123,11 @@ def arguments(program: Program) -> list[str]:
     return [INIT, "-s", "--", NODE, *program.flags, f"{RUNTIMES}/{program.runtime}/main.js"]
 
 
+def tmp_options(limits: Limits) -> list[str]:
+    """Return what a tmpfs that is a sandbox's /tmp is mounted with (tmpfs(5))."""
+    return ["mode=1777", f"size={limits.tmp}", f"nr_inodes={limits.tmp_inodes}"]
+
+
 def _mappings(identity: Identity) -> list[dict[str, int]]:
     return [
         {"containerID": 0, "hostID": identity.root, "size": 1},
@@ -147,7 +152,7 @@ def _mounts(limits: Limits, rootfs: str, resolv_conf: str) -> Sequence[dict[str,
             "/tmp",  # noqa: S108 - the sandbox's own
             "tmpfs",
             "tmpfs",
-            ["nosuid", "nodev", "mode=1777", f"size={limits.tmp}", f"nr_inodes={limits.tmp_inodes}"],
+            ["nosuid", "nodev", *tmp_options(limits)],
         ),
     ]
 

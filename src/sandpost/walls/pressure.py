@@ -23,16 +23,19 @@ class Pressure:
 def look(pid: int, limits: Limits, refused: int) -> Pressure | None:
     """Look at the sandbox whose first process is `pid`; None if it is gone."""
     try:
-        tmp = os.statvfs(f"/proc/{pid}/root/tmp")
-        open_files = _open_files(_runtime(pid))
+        files_full = _open_files(_runtime(pid)) >= limits.files
     except OSError:
         return None
-    return Pressure(
-        refused=refused,
-        tmp_full=tmp.f_bfree == 0,
-        inodes_full=tmp.f_ffree == 0,
-        files_full=open_files >= limits.files,
-    )
+    return look_at_tmp(pid, refused=refused, files_full=files_full)
+
+
+def look_at_tmp(pid: int, *, refused: int = 0, files_full: bool = False) -> Pressure | None:
+    """Look at the `/tmp` that process `pid` sees, and at nothing else; None if it is gone."""
+    try:
+        tmp = os.statvfs(f"/proc/{pid}/root/tmp")
+    except OSError:
+        return None
+    return Pressure(refused=refused, tmp_full=tmp.f_bfree == 0, inodes_full=tmp.f_ffree == 0, files_full=files_full)
 
 
 def _runtime(init: int) -> int:
