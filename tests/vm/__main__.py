@@ -13,6 +13,8 @@ from vm import disks, machine
 
 DEADLINE = 1500
 """Seconds for the machine, from its switch being pressed to its end."""
+SHORT = ("-m", "not long")
+"""What pytest is told without `--all`."""
 _LAST_WORDS = 90
 """Of these: seconds for what pytest has to say when its time is up."""
 _LIST = Path(__file__).with_name("tests.txt")
@@ -31,8 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     image = ensure(image_dir, say)
     system = disks.system()
     say(f"the disks are there after {time.monotonic() - began:.0f} s")
-    which = [] if options.all else ["-m", "not long"]
-    pytest = [*which, *(chosen or _listed())]
+    which = () if options.all else SHORT
+    pytest = [*which, *(chosen or listed())]
     with disks.run(Path(image_dir), image, pytest, options.deadline - _LAST_WORDS) as run:
         status = machine.boot(system, run, say, options.deadline)
     took = f"after {time.monotonic() - began:.0f} s"
@@ -48,7 +50,8 @@ def say(line: str) -> None:
     print(f"vm: {line}", flush=True)
 
 
-def _listed() -> list[str]:
+def listed() -> list[str]:
+    """Return the arguments of pytest in tests.txt."""
     lines = (line.partition("#")[0].strip() for line in _LIST.read_text().splitlines())
     return [line for line in lines if line]
 
