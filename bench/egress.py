@@ -1,17 +1,20 @@
-"""What egress costs: bytes and connections through the gate beside direct ones, and kept answers of the resolver.
+"""What egress costs: the gate beside direct connections, the resolver's kept answers beside an echo.
 
     python -m bench.egress [--json]
 
 Real processes in the tests' lab: three network namespaces without a way out. As root. Direct: the same client and
-server over the same interfaces, forwarded by the kernel. Gate and direct take turns; medians are shown.
+server over the same interfaces, forwarded by the kernel. Echo: a loop of Python that sends datagrams back, at the
+resolver's address. Each takes turns with its reference; medians are shown.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -28,9 +31,10 @@ _SECONDS = 2.0
 _CONNECTS = 300
 _QUESTIONS = 6000
 _AT_ONCE = 16
-_PACE = 2000
+PACE = 2000
 """Questions a second, evenly, at which the time of an answer is taken."""
 _NAME = "www.example.com"
+_ECHO_PORT = 5353
 
 _SERVE = f"""
 import socket, sys, threading
@@ -72,12 +76,20 @@ else:
     assert sock.recv(1) == b"e"
     print(sent / (time.perf_counter() - began))
 """
+_ECHO = f"""
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("{PLATFORM}", {_ECHO_PORT}))
+print("ready", flush=True)
+while True:
+    sock.sendto(*sock.recvfrom(2048))
+"""
 _ASK = f"""
 import socket, sys, time
-wire, many, window, pace = bytes.fromhex(sys.argv[1]), *map(int, sys.argv[2:])
+wire, port, many, window, pace = bytes.fromhex(sys.argv[1]), *map(int, sys.argv[2:])
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.bind(("{ONE}", 0))
-sock.connect(("{PLATFORM}", 53))
+sock.connect(("{PLATFORM}", port))
 times, begun = [], {{}}
 began = time.perf_counter()
 sent = 0
@@ -115,7 +127,19 @@ def _nft(made: Lab, script: str) -> None:
     subprocess.run(command, input=script, text=True, check=True)
 
 
-async def measure() -> dict[str, float]:
+@contextlib.contextmanager
+def _server(namespace: str, code: str) -> Iterator[None]:
+    process = subprocess.Popen(["ip", "netns", "exec", namespace, sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def measure(rounds: int = _ROUNDS, questions: int = _QUESTIONS) -> dict[str, float]:
     """Return all figures: bytes a second, seconds, answers a second."""
     import dns.message
 
@@ -128,18 +152,15 @@ async def measure() -> dict[str, float]:
     first = hello(_NAME).hex()
     bytes_a_second: dict[str, list[float]] = {"gate": [], "direct": []}
     connects: dict[str, list[float]] = {"gate": [], "direct": []}
+    rates: dict[str, list[float]] = {"resolver": [], "echo": []}
+    times: dict[str, list[float]] = {"resolver": [], "echo": []}
     async with lab(prepare) as made:
         made.way(ONE, f"allow:{_NAME}")
         made.resolver(zone(f"{_NAME} 3600 A {SERVER}"))
         await made.ask(_NAME)
         subprocess.run(["ip", "netns", "exec", made.names.host, "sysctl", "-qw", "net.ipv4.ip_forward=1"], check=True)
-        server = subprocess.Popen(
-            ["ip", "netns", "exec", made.names.outside, sys.executable, "-c", _SERVE], stdout=subprocess.PIPE
-        )
-        try:
-            assert server.stdout is not None
-            server.stdout.readline()
-            for _ in range(_ROUNDS):
+        with _server(made.names.outside, _SERVE):
+            for _ in range(rounds):
                 for way in ("gate", "direct"):
                     if way == "direct":
                         _nft(made, "delete table ip gate")
@@ -147,21 +168,26 @@ async def measure() -> dict[str, float]:
                     bytes_a_second[way] += await _run(made.names.inside, _CLIENT, first, "bytes")
                     if way == "direct":
                         _nft(made, REDIRECT)
-        finally:
-            server.kill()
-            server.communicate()
         wire = dns.message.make_query(_NAME, "A", use_edns=0).to_wire().hex()
-        rate, *_ = await _run(made.names.inside, _ASK, wire, str(_QUESTIONS), str(_AT_ONCE), "0")
-        _, *paced = await _run(made.names.inside, _ASK, wire, str(_QUESTIONS), "1000", str(_PACE))
+        with _server(made.names.host, _ECHO):
+            for _ in range(rounds):
+                for server, port in (("resolver", "53"), ("echo", str(_ECHO_PORT))):
+                    many = str(questions)
+                    rate, *_ = await _run(made.names.inside, _ASK, wire, port, many, str(_AT_ONCE), "0")
+                    _, *paced = await _run(made.names.inside, _ASK, wire, port, many, "1000", str(PACE))
+                    rates[server].append(rate)
+                    times[server] += paced
     return {
         "gate_bytes": median(bytes_a_second["gate"]),
         "direct_bytes": median(bytes_a_second["direct"]),
         "gate_connect": median(connects["gate"]),
         "direct_connect": median(connects["direct"]),
         "gate_connect_p99": percentile(connects["gate"], 0.99),
-        "answers": rate,
-        "answer": median(paced),
-        "answer_p99": percentile(paced, 0.99),
+        "answers": median(rates["resolver"]),
+        "echoes": median(rates["echo"]),
+        "answer": median(times["resolver"]),
+        "answer_p99": percentile(times["resolver"], 0.99),
+        "echo": median(times["echo"]),
     }
 
 
@@ -180,8 +206,10 @@ def main() -> None:
     print(f"through the gate   {gate:8.2f} GB/s; direct {direct:.2f}, ratio {gate / direct:.2f}")
     print(f"connect to answer  {found['gate_connect'] * 1e3:8.2f} ms; direct {found['direct_connect'] * 1e3:.2f}, "
           f"added {added:.2f}, p99 {found['gate_connect_p99'] * 1e3:.2f}")  # fmt: skip
-    print(f"kept answers       {found['answers']:8.0f} a second at most; at {_PACE} a second p50 "
-          f"{found['answer'] * 1e3:.2f} ms, p99 {found['answer_p99'] * 1e3:.2f}")  # fmt: skip
+    share = found["answers"] / found["echoes"]
+    print(f"kept answers       {found['answers']:8.0f} a second at most, {share:.2f} of an echo; at {PACE} a second "
+          f"p50 {found['answer'] * 1e3:.2f} ms (echo {found['echo'] * 1e3:.2f}), "
+          f"p99 {found['answer_p99'] * 1e3:.2f}")  # fmt: skip
     print(f"took {time.monotonic() - began:.0f} s")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench.measures import churn, first, growth, gvisor, memory, programs, warm
+from bench.measures import churn, egress, first, growth, gvisor, memory, programs, warm
 from bench.options import Options
 from bench.result import Result
 
@@ -28,5 +28,6 @@ ALL: dict[str, Measure] = {
     "full": Measure("tenants that fill their memory, and a neighbour", memory.full),
     "churn": Measure("sandboxes made and ended one after another", churn.churn),
     "gvisor": Measure("tenants on runsc beside tenants on runc", gvisor.gvisor),
+    "egress": Measure("the gate beside direct connections, the resolver beside an echo", egress.gate_and_resolver),
     "growth": Measure("warm calls with 1, 100 and 1,000 tenants alive", growth.growth),
 }

@@ -1,21 +1,27 @@
 """`kill -9` of each process under load, renewal under load, and a stop that leaves nothing."""
 
+import json
 import os
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from sandpost import __version__
 from support.http import request
 from support.lab import until
 from support.load import Load
 from support.machine import traces
 from support.platform import Platform, platform
+from support.weakened import weakened
 
 FILL = b"return function (cb) { const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1)) }"
 HANG = b"return function (cb) {}"
+PARTS = ("controller", "proxy", "api", "collector", "egress")
+VERSION = f'__version__ = "{__version__}"'
 COUNT = b"let n = 0; return function (cb) { cb(null, ++n) }"
 
 
@@ -27,6 +33,12 @@ def running() -> Iterator[Platform]:
 
 def target(platform: Platform, tenant: str) -> str:
     return f"/{tenant}?key={platform.key}"
+
+
+def releases(platform: Platform) -> set[str]:
+    """Of which releases the parts are that the supervisor has written down."""
+    children: list[dict[str, str]] = json.loads(Path(platform.host.path("children.json")).read_bytes())
+    return {one["release"] for one in children}
 
 
 def wait_until_healthy(platform: Platform, within: float = 15) -> None:
@@ -164,6 +176,40 @@ def test_a_renewal_under_load_fails_no_call_and_keeps_sandboxes(running: Platfor
     assert running.call("renewal", COUNT).json == total + 1
     for part, pids in before.items():
         assert not set(pids) & set(running.pids(part)), f"{part} was not renewed"
+
+
+def test_a_new_release_takes_over_under_load_and_loses_no_call() -> None:
+    """As docs/operation.md says: new files in the place of the old ones, the supervisor killed, a start."""
+    with weakened("__init__.py", VERSION, VERSION) as program, platform(program=program, pool_size="2") as mine:
+        calls = mine.call("upgraded", COUNT).json
+        [record] = [one for one in mine.records() if one["tenant"] == "upgraded"]
+        old, parts = releases(mine), {part: mine.pids(part) for part in PARTS}
+        assert len(old) == 1
+        with (
+            Load(mine.port, target(mine, "upgraded"), COUNT) as kept,
+            Load(mine.port, target(mine, "upgraded"), COUNT, keep_alive=False) as fresh,
+        ):
+            time.sleep(0.3)
+            for path in Path(program).parents[2].glob("src/sandpost/**/*.py"):
+                # As a checkout does it: another file of that name, with what else it says.
+                text = path.read_text().replace(VERSION, '__version__ = "0.1.1"')
+                path.unlink()
+                path.write_text(text)
+            assert mine.process is not None
+            mine.process.kill()
+            mine.process.wait()
+            mine.start()
+            assert until(lambda: not any(set(pids) & set(mine.pids(part)) for part, pids in parts.items()), 60)
+            assert until(lambda: request(mine.port, "GET", "/health").status == 200, 30)
+            time.sleep(0.3)
+        assert kept.tally.bad == fresh.tally.bad == {}
+        # The program numbers its calls: none was lost, none ran twice, and it is the same one.
+        total = calls + kept.tally.outcomes["200"] + fresh.tally.outcomes["200"]
+        assert mine.call("upgraded", COUNT).json == total + 1
+        assert record["pid"] in [one["pid"] for one in mine.records() if one["tenant"] == "upgraded"]
+        [new] = releases(mine)
+        assert new.startswith("0.1.1+")
+        assert {new} != old
 
 
 def test_a_second_start_of_the_same_state_folder_says_so(running: Platform) -> None:
