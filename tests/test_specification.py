@@ -1,4 +1,7 @@
-"""SPECIFICATION.md names a test for each promise: every name must be that of a test, every id must be unique."""
+"""SPECIFICATION.md names a test for each promise: every name must be that of a test, every id must be unique.
+
+SECURITY.md says what stands, and by which promises.
+"""
 
 import ast
 import re
@@ -6,6 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "SPECIFICATION.md"
+SECURITY = ROOT / "SECURITY.md"
 ROW = re.compile(r"^\| (P-\d{3}) \| (.+) \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
@@ -44,3 +48,14 @@ def test_ids_are_unique_and_every_row_has_one() -> None:
     assert len(ids) == len(set(ids)), [promise for promise in ids if ids.count(promise) > 1]
     rows = [line for line in text.splitlines() if line.startswith("| P-")]
     assert len(rows) == len(ids), [line for line in rows if not ROW.match(line)]
+
+
+def test_what_stands_names_its_promises_and_they_are_there() -> None:
+    known = {promise for promise, _, _ in ROW.findall(PAGE.read_text())}
+    text = SECURITY.read_text()
+    assert set(re.findall(r"P-\d+", text)) <= known
+    stands = text.split("## What stands\n")[1].split("\n## ")[0]
+    _, *bullets = re.split(r"^- ", stands, flags=re.MULTILINE)
+    assert len(bullets) > 10
+    for bullet in bullets:
+        assert re.search(r"\n  \(P-\d{3}[^()]*\)\s*\Z", bullet), f"no promise is named: {bullet[:60]}"
