@@ -61,7 +61,7 @@ class ControllerStatus(msgspec.Struct, frozen=True):
     @property
     def fatal_ends(self) -> int:
         """Ends that a tenant's code caused."""
-        return sum(self.ends.get(word, 0) for word in ("memory", "blocked", "exit", "crash", "cpu", "output"))
+        return sum(self.ends.get(word, 0) for word in ("memory", "blocked", "exit", "crash", "cpu"))
 
 
 class Platform:

@@ -1,11 +1,13 @@
 """Ends are read from evidence outside."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandpost import controller
 from sandpost.controller.ends import Evidence, judge, signal_of
 from sandpost.model.ends import ALL
 from sandpost.model.limits import Limits, MiB
@@ -70,3 +72,10 @@ def test_every_evidence_has_one_word_that_begins_its_message(status: int | None,
 @given(st.sampled_from(list(signal.Signals)))
 def test_a_signal_passed_on_by_init_is_the_runtimes(number: signal.Signals) -> None:
     assert signal_of((128 + number) << 8) == signal_of(number) == number
+
+
+def test_every_word_is_one_that_something_ends_by() -> None:
+    """A word that nothing says is a promise that nobody keeps."""
+    folder = Path(controller.__path__[0])
+    said = "".join(path.read_text() for path in folder.glob("*.py"))
+    assert [word for word in ALL if f'"{word}"' not in said] == []

@@ -98,7 +98,6 @@ def test_the_end_of_a_sandbox_that_is_not_known_is_acknowledged_at_once() -> Non
         ("crash", 500, "crash", "code"),
         ("blocked", 500, "blocked", "code"),
         ("cpu", 500, "cpu", "code"),
-        ("output", 500, "output", "code"),
         ("evicted", 502, "evicted", "platform"),
         ("platform", 502, "platform", "platform"),
         ("age", 502, "age", "platform"),

@@ -2,10 +2,10 @@
 
 from typing import Literal, get_args
 
-FatalEnd = Literal["memory", "blocked", "exit", "crash", "cpu", "output"]
+FatalEnd = Literal["memory", "blocked", "exit", "crash", "cpu"]
 OrdinaryEnd = Literal["idle", "age", "count", "done", "evicted", "drained", "platform"]
 End = Literal[
-    "memory", "blocked", "exit", "crash", "cpu", "output",
+    "memory", "blocked", "exit", "crash", "cpu",
     "idle", "age", "count", "done", "evicted", "drained", "platform",
 ]  # fmt: skip
 
