@@ -1,4 +1,4 @@
-"""A throw-away copy of the program with one wall taken out of its code, and a Python that runs it.
+"""A throw-away copy of the program with a wall taken out of its code, and a Python that runs it.
 
 The product has no switch that leaves a wall out; a test that must see a wall missing changes a copy of the code.
 """
@@ -10,23 +10,33 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import sandpost
 
 _SOURCE = Path(sandpost.__file__).parent
 
 
+class Edit(NamedTuple):
+    """In `file` the text `old`, which stands there once, becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
 @contextlib.contextmanager
-def weakened(file: str, old: str, new: str) -> Iterator[str]:
-    """Yield the path of a `sandpost` command of the copy, in whose `file` the text `old` stands as `new`."""
+def weakened(*edits: Edit) -> Iterator[str]:
+    """Yield the path of a `sandpost` command of a copy that is so edited."""
     folder = Path(tempfile.mkdtemp(prefix="sandpost-weakened-"))
     try:
         folder.chmod(0o755)
         shutil.copytree(_SOURCE, folder / "src" / "sandpost", ignore=shutil.ignore_patterns("__pycache__"))
-        changed = folder / "src" / "sandpost" / file
-        text = changed.read_text()
-        assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
-        changed.write_text(text.replace(old, new))
+        for file, old, new in edits:
+            changed = folder / "src" / "sandpost" / file
+            text = changed.read_text()
+            assert text.count(old) == 1, f"{file} has {text.count(old)} times: {old}"
+            changed.write_text(text.replace(old, new))
         yield str(_environment(folder))
     finally:
         shutil.rmtree(folder)

@@ -12,9 +12,11 @@ from sandpost.cli.options import Options
 from sandpost.cli.place import installation, local_url, management
 from sandpost.client import Client
 from sandpost.client.client import trust
+from sandpost.model.bounds import BOUNDS
 from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host
 from sandpost.model.limits import EngineName
+from sandpost.model.units import format_size
 from sandpost.selftest.attacker import Door, Log
 from sandpost.selftest.case import Untried
 from sandpost.selftest.catalogue import Named, catalogue
@@ -26,7 +28,6 @@ _SHARE = 0.1
 _TAIL = 4 << 20
 """Bytes of a log's end that are read."""
 _MOST_MEMORY = 128 << 20
-_LEAST_MEMORY = 48 << 20
 
 
 def chosen(*, quick: bool, names: Sequence[str]) -> list[Named]:
@@ -47,21 +48,26 @@ def run(
         url = local_url(host)
     with management(options) as client, _key(options, client) as key:
         door = Door(url=url, key=key, context=_context(url, host, options))
-        limits = share(client.status().controller)
+        limits = share(client.status().controller, os.cpu_count() or 1)
         with Runner(door, client, cases, look=_look(host), log=_log(host), limits=limits, engine=engine) as runner:
             for number, one in enumerate(cases, 1):
                 progress(f"{number} of {len(cases)}: {one.case.title}")
                 yield runner.try_case(one)
 
 
-def share(controller: Any) -> Mapping[str, Any]:
-    """Return limits by which two tenants stay within their share of the host."""
-    memory = controller.memory_limit * _SHARE / 2 if controller is not None else _LEAST_MEMORY
-    cores = os.cpu_count() or 1
-    return {
-        "memory": int(min(_MOST_MEMORY, max(_LEAST_MEMORY, memory))),
-        "cpu": max(0.1, round(cores * _SHARE / 2, 2)),
-    }
+def share(controller: Any, cores: int) -> Mapping[str, Any]:
+    """Return limits by which two tenants stay within their share of the host; `ConfigError` where that is too little.
+
+    `controller`: what the api says of it, None if it is away. On one core a tenant gets the least that a limit may be.
+    """
+    least = int(BOUNDS["memory"].least)
+    memory = int(controller.memory_limit * _SHARE / 2) if controller is not None else least
+    if memory < least:
+        raise ConfigError(
+            f"a tenth of this host's memory for sandboxes ({format_size(controller.memory_limit)}) is too little for "
+            f"the two tenants that a selftest has: each needs {format_size(least)}"
+        )
+    return {"memory": min(_MOST_MEMORY, memory), "cpu": round(cores * _SHARE / 2, 2)}
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def _progress(text: str) -> None:
 def _table(verdicts: "list[Verdict]") -> None:
     _progress("")
     show.table(
-        ("PART", "CASE", "VERDICT", "SEEN", "TIME", "NEIGHBOUR P99"),
+        ("PART", "CASE", "VERDICT", "SEEN", "TIME", "NEIGHBOUR P99", "QUIET"),
         [
             (
                 one.part,
@@ -68,11 +68,12 @@ def _table(verdicts: "list[Verdict]") -> None:
                 one.seen if len(one.seen) <= _SEEN else one.seen[: _SEEN - 2] + "..",
                 f"{one.seconds:.1f}s",
                 f"{one.neighbour.p99 * 1000:.1f}ms" if one.neighbour else "-",
+                f"{one.quiet.p99 * 1000:.1f}ms",
             )
             for one in verdicts
         ],
         empty="no case was chosen",
-        right=("TIME", "NEIGHBOUR P99"),
+        right=("TIME", "NEIGHBOUR P99", "QUIET"),
     )
     for one in verdicts:
         if one.outcome != "held" and len(one.seen) > _SEEN:

@@ -19,6 +19,8 @@ from sandpost.selftest.host import Look
 _MAX_BODY = 16 << 20
 _MAX_RAW = 1 << 20
 _CONNECT = 5.0
+LOG = 5.0
+"""Seconds within which a tenant's log must say what happened."""
 
 Log = Callable[[str], list[dict[str, Any]] | None]
 """Returns the records of a tenant's log, oldest first; None where it cannot be read."""
@@ -202,6 +204,21 @@ class Tenant:
         if found is None:
             raise Untried("it needs the tenant's log: run it on the host as root")
         return found
+
+    def told(self, *words: str) -> str:
+        """Check that its log comes to say each of these words; return ` (log unseen)` where it cannot be read."""
+        patience = time.monotonic() + LOG
+        while True:
+            records = self._log(self.tenant)
+            if records is None:
+                return " (log unseen)"
+            missing = [word for word in words if not any(word in record["msg"] for record in records)]
+            if not missing:
+                return ""
+            if time.monotonic() > patience:
+                last = [record["msg"] for record in records[-3:]]
+                raise Broken(f"his log does not say `{missing[0]}`, but: {shown(last)}")
+            time.sleep(0.1)
 
     def key(self, tenant: str) -> str:
         """Make a key of a tenant."""

@@ -105,6 +105,9 @@ class Attacker(Protocol):
     def log(self) -> list[dict[str, Any]]:
         """Return the records of its log, oldest first; `Untried` where it cannot be read."""
 
+    def told(self, *words: str) -> str:
+        """Check that its log comes to say each of these words; return ` (log unseen)` where it cannot be read."""
+
     def key(self, tenant: str) -> str:
         """Make a key of a tenant; it goes with the tenant."""
 
@@ -135,6 +138,21 @@ class HostLook(Protocol):
 
     def listener(self) -> AbstractContextManager[int]:
         """Listen on all of the host's addresses, at the port given."""
+
+    def addresses(self) -> list[str]:
+        """Return the host's own IPv4 addresses, loopback's left out."""
+
+    def file(self, path: str) -> bytes:
+        """Return a file of the host's, empty if there is none."""
+
+    def mentions(self, text: str) -> list[str]:
+        """Return the names of the files of logs, tenants' and the platform's, in which `text` stands."""
+
+    def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
+        """Return the host users that a sandbox's processes run as, and who else runs as one of them."""
+
+    def kernel_memory(self) -> int:
+        """Return the bytes that the host's kernel has in use for objects of its own and for sockets' buffers."""
 
     def strangers(self, namespaces: Mapping[str, str], sandbox_id: str) -> list[str]:
         """Return the processes, but those of this sandbox, that are in one of these namespaces (kind to `kind:[n]`)."""

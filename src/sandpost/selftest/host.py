@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ class _Known(msgspec.Struct):
     sandbox_id: str
     group_id: str
     slot: int
+    pid: int
 
 
 class Look:
@@ -43,6 +45,41 @@ class Look:
             sock.listen()
             port: int = sock.getsockname()[1]
             yield port
+
+    def addresses(self) -> list[str]:
+        """Return the host's own IPv4 addresses, loopback's left out."""
+        lines = Path("/proc/net/fib_trie").read_text("ascii").splitlines()
+        found = {above.split()[1] for above, line in pairwise(lines) if line.split()[-2:] == ["host", "LOCAL"]}
+        return sorted(one for one in found if not one.startswith("127."))
+
+    def file(self, path: str) -> bytes:
+        """Return a file of the host's, empty if there is none."""
+        try:
+            return Path(path).read_bytes()
+        except OSError:
+            return b""
+
+    def mentions(self, text: str) -> list[str]:
+        """Return the names of the files of logs, tenants' and the platform's, in which `text` stands."""
+        files = [path for path in Path(self._host.logs_dir).iterdir() if path.is_file()]
+        return sorted(path.name for path in files if text.encode() in path.read_bytes())
+
+    def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
+        """Return the host users that a sandbox's processes run as, and who else runs as one of them."""
+        space = os.readlink(f"/proc/{self._known()[sandbox_id].pid}/ns/pid")
+        seen = dict[str, tuple[int, bool]]()
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                seen[pid] = os.stat(f"/proc/{pid}").st_uid, os.readlink(f"/proc/{pid}/ns/pid") == space
+        mine = {uid for uid, inside in seen.values() if inside}
+        return mine, [f"process {pid}" for pid, (uid, inside) in seen.items() if uid in mine and not inside]
+
+    def kernel_memory(self) -> int:
+        """Return the bytes that the host's kernel has in use for objects of its own and for sockets' buffers."""
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text("ascii").splitlines())
+        sockets = Path("/proc/net/sockstat").read_text("ascii")
+        pages = re.findall(r"^(?:TCP|UDP): .* mem ([0-9]+)$", sockets, re.MULTILINE)
+        return int(fields["SUnreclaim"].split()[0]) * 1024 + sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
 
     def strangers(self, namespaces: Mapping[str, str], sandbox_id: str) -> list[str]:
         """Return the processes, but those of this sandbox, that are in one of these namespaces (kind to `kind:[n]`)."""

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from sandpost.model.limits import Limits
 
+_CHILDREN = 8
+"""Of the runtime: so many are looked at for their open files, and none of theirs."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pressure:
@@ -23,7 +26,10 @@ class Pressure:
 def look(pid: int, limits: Limits, refused: int) -> Pressure | None:
     """Look at the sandbox whose first process is `pid`; None if it is gone."""
     try:
-        files_full = _open_files(_runtime(pid)) >= limits.files
+        runtime = _runtime(pid)
+        files_full = _open_files(runtime) >= limits.files or any(
+            _open_files(child) >= limits.files for child in _children(runtime)[:_CHILDREN]
+        )
     except OSError:
         return None
     return look_at_tmp(pid, refused=refused, files_full=files_full)
@@ -40,12 +46,20 @@ def look_at_tmp(pid: int, *, refused: int = 0, files_full: bool = False) -> Pres
 
 def _runtime(init: int) -> int:
     """Return the pid of the runtime, the first child of the sandbox's init."""
-    with open(f"/proc/{init}/task/{init}/children", encoding="ascii") as file:
-        children = file.read().split()
-    return int(children[0]) if children else init
+    children = _children(init)
+    return children[0] if children else init
+
+
+def _children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
 
 
 def _open_files(pid: int) -> int:
+    """Return how many a process has open; 0 of one that has gone meanwhile."""
     folder = f"/proc/{pid}/fd"
-    # Since Linux 6.2 the size of the folder is their number; before, it is always 0.
-    return os.stat(folder).st_size or len(os.listdir(folder))
+    try:
+        # Since Linux 6.2 the size of the folder is their number; before, it is always 0.
+        return os.stat(folder).st_size or len(os.listdir(folder))
+    except FileNotFoundError:
+        return 0

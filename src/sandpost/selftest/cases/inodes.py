@@ -1,7 +1,7 @@
 """Empty files without end.
 
 Weaker: bytes are limited, entries are not, and the host's memory for inodes goes.
-Must: `ENOSPC` inside; the log says that the limit was met.
+Must: `ENOSPC` inside, and the log says that the limit was met.
 """
 
 from sandpost.selftest.case import Attacker, Case, expect
@@ -21,4 +21,10 @@ def attack(me: Attacker) -> str:
     return "ENOSPC"
 
 
-CASE = Case(part="resources", title="Files without end", attack=attack, limits={"tmp_inodes": 2000}, log="tmp_inodes")
+CASE = Case(
+    part="resources",
+    title="Files without end",
+    attack=attack,
+    limits={"tmp_inodes": 2000},
+    log="limits.tmp_inodes",
+)

@@ -1,16 +1,30 @@
 """A length that is longer than the body, and one that is shorter.
 
-Weaker: the next answer's bytes fill the gap, or are read as one.
-Must: 502 that says so, and the next call has its own answer.
+Weaker: the next answer's bytes fill the gap, or what is left over is the next caller's answer.
+Must: 502 that says so, or as much as was announced where that had gone out; the next calls have their own answers.
 """
 
-from sandpost.selftest.case import Attacker, Case, typed
+from sandpost.selftest.case import Attacker, Case, answered, expect, typed
 
-PROGRAM = "return function (context, req, res) { res.setHeader('content-length', 50); res.end('short') }"
+LONGER = "return function (context, req, res) { res.setHeader('content-length', 50); res.end('short') }"
+SHORTER = """return function (context, req, res) {
+  req.socket.write('HTTP/1.1 200 OK\\r\\nx-sandpost-wire: 1\\r\\ncontent-length: 5\\r\\n\\r\\nshort and forged');
+}"""
+OWN = "return function (cb) { cb(null, 'own') }"
 
 
 def attack(me: Attacker) -> str:
-    return typed(me.call(PROGRAM), 502, "bad_gateway")
+    seen = typed(me.call(LONGER), 502, "bad_gateway")
+    for _ in range(3):
+        answer = me.call(SHORTER)
+        # Bytes that come later than the answer's end are seen when it has gone out.
+        if answer.status == 200:
+            expect(answer.body == b"short", answer.body)
+        else:
+            typed(answer, 502, "bad_gateway")
+        for _ in range(10):
+            answered(me.call(OWN), "own")
+    return f"{seen} for the longer, and each call after the shorter has its own answer"
 
 
 CASE = Case(part="exchange", title="A lying length", attack=attack)

@@ -3,7 +3,7 @@
 Near by is the /24 of its own address: installations' blocks are whole ones, so that no address of anybody else's is tried.
 
 Weaker: a bridge or a flat network lets tenants call one another's sandboxes past the proxy.
-Must: no connection, though they are there and listen.
+Must: no connection, though they are there and listen, and the log says that they were refused.
 """
 
 from sandpost.selftest.case import Attacker, Case, expect
@@ -26,4 +26,4 @@ def attack(me: Attacker) -> str:
     return "no connection to 255 addresses"
 
 
-CASE = Case(part="network", title="Neighbours", attack=attack)
+CASE = Case(part="network", title="Neighbours", attack=attack, log="refused")

@@ -1,4 +1,5 @@
-"""System calls past every library, by a program that the tenant brings along: those that were ways out elsewhere.
+"""System calls past every library, by a program that the tenant brings along: those that were ways out elsewhere,
+and any by the kernel's tables for 32-bit and x32 programs.
 
 Weaker: what no library offers is thought to be out of reach; the kernel takes it all the same.
 Must: each is refused, as if the kernel did not have it or as forbidden, whatever its arguments. On gVisor a kernel that
@@ -6,10 +7,12 @@ is not the host's answers, and may have some for its own processes.
 """
 
 import base64
+import json
 import platform
 
 from sandpost.selftest.case import Attacker, Case, Untried, expect
-from sandpost.selftest.machine_code import MACHINE, Call, program, results
+from sandpost.selftest.machine_code import BASE, MACHINE, Call, program, results
+from sandpost.selftest.programs import NATIVE
 
 _NEW_USER = 0x10000000
 _NEW_NET = 0x40000000
@@ -76,27 +79,39 @@ _OF_GVISOR = frozenset(
     }
 )  # fmt: skip
 """What its kernel makes by itself: with namespaces, keys and a network stack that are one sandbox's alone."""
-PROGRAM = """
-const fs = require('fs');
-fs.writeFileSync('/tmp/calls', Buffer.from('%s', 'base64'), { mode: 0o700 });
-const done = require('child_process').spawnSync('/tmp/calls', { timeout: 5000 });
-fs.unlinkSync('/tmp/calls');
-return { output: done.stdout.toString('base64'), signal: done.signal, kernel: require('os').release() };
-"""
+_X32 = 0x40000000
+"""Added to a number it means the table of x32, which has calls that the other one refuses."""
+OTHER_TABLES = {
+    "getpid by int 0x80": Call(20, old=True),
+    "mount by int 0x80": Call(21, old=True),
+    "getpid of x32": Call(_X32 | 39),
+    "ptrace of x32": Call(_X32 | 521, (16, 1, 0, 0)),
+    "write of x32": Call(_X32 | 1, (1, BASE, 4)),
+}
+_ENDED = frozenset({"SIGSYS", "SIGSEGV"})
+"""What ends a program that goes where its kernel has no table, or the filter none."""
+PROGRAM = NATIVE + "return [require('os').release(), ...%s.map(native)]"
 
 
 def attack(me: Attacker) -> str:
     if platform.machine() != MACHINE:
         raise Untried(f"its program is for {MACHINE}")
-    found = me.inside(PROGRAM % base64.b64encode(program(list(CALLS.values()))).decode())
+    programs = [list(CALLS.values()), *([call] for call in OTHER_TABLES.values())]
+    kernel, found, *others = me.inside(
+        PROGRAM % json.dumps([base64.b64encode(program(one)).decode() for one in programs])
+    )
     seen = results(base64.b64decode(found["output"]))
     expect(len(seen) == len(CALLS), f"{len(seen)} of {len(CALLS)} calls came back, signal {found['signal']}")
     passed = [f"{name}: {value}" for name, value in zip(CALLS, seen, strict=True) if value not in _REFUSALS]
+    for name, one in zip(OTHER_TABLES, others, strict=True):
+        came = results(base64.b64decode(one["output"]))
+        if one["signal"] not in _ENDED and not (len(came) == 1 and came[0] in _REFUSALS):
+            passed.append(f"{name}: {came} {one['signal']}")
     if me.engine == "runsc":
-        expect(found["kernel"] != platform.release(), f"the kernel is the host's: {found['kernel']}")
+        expect(kernel != platform.release(), f"the kernel is the host's: {kernel}")
         passed = [one for one in passed if one.partition(":")[0] not in _OF_GVISOR]
     expect(not passed, f"not refused: {', '.join(passed)}")
-    return f"{len(seen)} calls refused"
+    return f"{len(seen) + len(others)} calls refused"
 
 
 CASE = Case(part="escape", title="System calls", attack=attack)

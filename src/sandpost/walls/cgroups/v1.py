@@ -69,6 +69,8 @@ class GroupsV1:
     def create(self, group_id: str, sandbox_id: str, limits: Limits) -> None:
         for root in self._roots:
             files.make(os.path.join(root, f"t-{group_id}", f"s-{sandbox_id}"))
+        # Sockets are counted for their own group, and so for those above it, once that one has a limit, though none.
+        self._limit_sockets(f"t-{group_id}/s-{sandbox_id}", _NO_LIMIT)
         self.set_limits(group_id, limits)
 
     def path(self, group_id: str, sandbox_id: str) -> str:
@@ -83,6 +85,7 @@ class GroupsV1:
         group = f"t-{group_id}"
         try:
             self._limit_memory(group, limits.memory)
+            self._limit_sockets(group, limits.memory)
             quota = max(1000, round(limits.cpu * PERIOD))
             files.write(self._file("cpu", group, "cpu.cfs_period_us"), PERIOD)
             files.write(self._file("cpu", group, "cpu.cfs_quota_us"), quota)
@@ -233,6 +236,12 @@ class GroupsV1:
             files.write(both, memory)
         files.write(limit, memory)
         files.write(both, memory)
+
+    def _limit_sockets(self, group: str, memory: int) -> None:
+        """Buffers of sockets are no part of memory in version 1: they have a count of their own, once it is limited."""
+        # A kernel without CONFIG_INET has no such file.
+        with contextlib.suppress(FileNotFoundError):
+            files.write(self._file("memory", group, "memory.kmem.tcp.limit_in_bytes"), memory)
 
     def _was_parent_full(self, group_id: str, sandbox_id: str) -> bool:
         known = self._parent_full.get(sandbox_id)
