@@ -2,7 +2,8 @@
 
 A wall that stands in the modules of both versions of control groups is taken out of both. Without some walls no sandbox
 starts at all, so that no case can fail for the want of them: without the namespace of mounts the OCI runtime refuses
-the configuration, without that of the network nobody reaches the runtime.
+the configuration, without that of the network nobody reaches the runtime, and without `no_new_privs` runc may not give
+up capabilities behind the filter of system calls.
 """
 
 from typing import NamedTuple
@@ -55,7 +56,7 @@ WALLS = {
         "inodes", ("walls/pressure.py", "inodes_full=tmp.f_ffree == 0", "inodes_full=False")
     ),
     "that a limit of open files is told": _wall(
-        "descriptors", ("walls/pressure.py", "files_full=open_files >= limits.files", "files_full=False")
+        "descriptors", ("walls/pressure.py", "files_full=files_full", "files_full=False")
     ),
     "the quota of CPU time": _wall(
         "worker_threads",
@@ -195,7 +196,6 @@ WALLS = {
     "no capabilities": _wall(
         "privileges", (OCI, '"capabilities": {name: []', '"capabilities": {name: ["CAP_NET_RAW"]')
     ),
-    "no new privileges": _wall("privileges", (OCI, '"noNewPrivileges": True', '"noNewPrivileges": False')),
     "no user 0": _wall("privileges", (OCI, '{"uid": USER, "gid": USER,', '{"uid": 0, "gid": 0,')),
     "the filter of system calls": _wall(
         "system_calls",
@@ -269,7 +269,7 @@ WALLS = {
         ("proxy/http1/_grammar.py", "if not value.isdigit():", 'if not value.lstrip(b"+").isdigit():'),
     ),
     "the size of a chunk": _wall(
-        "smuggling", ("proxy/http1/body.py", '_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})', '_SIZE_LINE = re.compile(rb"-?([0-9A-Fa-f]{1,16})')
+        "smuggling", ("proxy/http1/body.py", '_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})', '_SIZE_LINE = re.compile(rb"(?:0x)?([0-9A-Fa-f]{1,16})')
     ),
     "the end of a chunk": _wall(
         "smuggling",

@@ -61,4 +61,5 @@ CASE = Case(
     attack=attack,
     # Far, so that it frees nothing.
     limits={"calls": _CALLS, "deadline": "60s", "blocked_after": "15s"},
+    quick=False,
 )

@@ -37,4 +37,5 @@ CASE = Case(
     attack=attack,
     limits={"output": "64KiB", "deadline": "10s"},
     log="dropped",
+    quick=False,
 )
