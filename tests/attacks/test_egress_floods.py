@@ -25,9 +25,9 @@ pytestmark = pytest.mark.long
 
 DNS_PORT = 5354
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
-LOOK_UP = "return async () => (await require('dns').promises.lookup('own.example.com')).address"
+LOOK_UP = "return async (context) => (await require('dns').promises.lookup('own.example.com')).address"
 SECONDS = 5
-NAMES = f"""return async () => {{
+NAMES = f"""return async (context) => {{
   const {{ Resolver }} = require('dns').promises;
   const end = Date.now() + {SECONDS * 1000};
   let asked = 0, had = 0;
@@ -41,15 +41,16 @@ NAMES = f"""return async () => {{
   await Promise.all(Array.from({{ length: 100 }}, (_, own) => each(own)));
   return {{ asked, had }};
 }};"""
-GATE = f"""return async () => {{
+GATE = f"""return async (context) => {{
   const net = require('net');
   const end = Date.now() + {SECONDS * 1000};
   const hellos = ['GET / HTTP/1.1\\r\\nHost: other.example.com\\r\\n\\r\\n', '\\x16\\x03\\x01\\x40\\x00' + 'x'.repeat(16000), 'x'.repeat(60000), 'GET /'];
   let asked = 0, had = 0;
   const each = () => new Promise((done) => {{
+    asked++;
     const socket = net.connect({{ host: '{PUBLIC}', port: 80, timeout: 300 }});
     const over = () => {{ socket.destroy(); done() }};
-    socket.on('connect', () => socket.write(hellos[asked++ % hellos.length], 'latin1'));
+    socket.on('connect', () => socket.write(hellos[asked % hellos.length], 'latin1'));
     socket.on('data', (data) => {{ if (data.includes('peer')) had++; over() }});
     socket.on('error', over); socket.on('timeout', over); socket.on('close', over);
   }});
