@@ -149,7 +149,7 @@ class HostLook(Protocol):
         """Return the names of the files of logs, tenants' and the platform's, in which `text` stands."""
 
     def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
-        """Return the host users that a sandbox's processes run as, and who else runs as one of them."""
+        """Return the host users that a sandbox's processes run as, and which other sandboxes run as one of them."""
 
     def kernel_memory(self) -> int:
         """Return the bytes that the host's kernel has in use for objects of its own and for sockets' buffers."""

@@ -65,14 +65,20 @@ class Look:
         return sorted(path.name for path in files if text.encode() in path.read_bytes())
 
     def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
-        """Return the host users that a sandbox's processes run as, and who else runs as one of them."""
-        space = os.readlink(f"/proc/{self._known()[sandbox_id].pid}/ns/pid")
-        seen = dict[str, tuple[int, bool]]()
+        """Return the host users that a sandbox's processes run as, and which other sandboxes run as one of them."""
+        known = self._known()
+        space = os.readlink(f"/proc/{known[sandbox_id].pid}/ns/pid")
+        mine = set()
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with suppress(OSError):
-                seen[pid] = os.stat(f"/proc/{pid}").st_uid, os.readlink(f"/proc/{pid}/ns/pid") == space
-        mine = {uid for uid, inside in seen.values() if inside}
-        return mine, [f"process {pid}" for pid, (uid, inside) in seen.items() if uid in mine and not inside]
+                if os.readlink(f"/proc/{pid}/ns/pid") == space:
+                    mine.add(os.stat(f"/proc/{pid}").st_uid)
+        others = []
+        for name, one in known.items():
+            with suppress(OSError):
+                if name != sandbox_id and os.stat(f"/proc/{one.pid}").st_uid in mine:
+                    others.append(name)
+        return mine, others
 
     def kernel_memory(self) -> int:
         """Return the bytes that the host's kernel has in use for objects of its own and for sockets' buffers."""

@@ -2,7 +2,7 @@
 
 Weaker: all containers are one user of the host, and every limit that counts by user, every signal and every file that is
 left is shared.
-Must: one that nobody else is, and not root.
+Must: one that no other sandbox is, and not root.
 """
 
 from sandpost.selftest.case import Attacker, Case, expect
