@@ -58,7 +58,7 @@ def test_from_afar_it_says_what_it_could_not_try(running: Platform) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "it needs a look at the host" in done.stdout
-    assert "500 exit; log unseen; host unseen" in done.stdout
+    assert "500 exit (log unseen); host unseen" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 held, 0 broken, 1 could not be tried; on runc"
 
 

@@ -66,6 +66,9 @@ WALLS = {
     "the CPU seconds of a call": _wall("cpu_seconds", (SUSPICION, "if limit and used > limit * calls:", "if False:")),
     "the size of /tmp": _wall("tmp_bytes", (OCI, 'f"size={limits.tmp}", ', "")),
     "the inodes of /tmp": _wall("inodes", (OCI, ', f"nr_inodes={limits.tmp_inodes}"', "")),
+    "that a child's open files are told": _wall(
+        "descriptors", ("walls/pressure.py", "_children(runtime)[:_CHILDREN]", "_children(runtime)[:0]")
+    ),
     "the limit of open files": _wall(
         "descriptors", (OCI, '_rlimit("RLIMIT_NOFILE", limits.files)', '_rlimit("RLIMIT_NOFILE", 4096)')
     ),
@@ -89,7 +92,6 @@ WALLS = {
     "the deadline": _wall(
         "callback_never",
         (CALL, "self.due = worker.now() + self.limits.deadline", 'self.due = float("inf")'),
-        quick=True,
     ),
     "the bound of output": _wall(
         "output_flood", ("collector/drain.py", "tenancy.keep.spend(len(one.text) + RECORD_COST)", "pass")
