@@ -27,7 +27,7 @@ class Edit(NamedTuple):
 
 @contextlib.contextmanager
 def weakened(*edits: Edit) -> Iterator[str]:
-    """Yield the path of a `sandpost` command of a copy that is so edited."""
+    """Yield the path of a `sandpost` command of a copy that is so edited; without edits, of a plain copy."""
     folder = Path(tempfile.mkdtemp(prefix="sandpost-weakened-"))
     try:
         folder.chmod(0o755)

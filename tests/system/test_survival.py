@@ -180,7 +180,7 @@ def test_a_renewal_under_load_fails_no_call_and_keeps_sandboxes(running: Platfor
 
 def test_a_new_release_takes_over_under_load_and_loses_no_call() -> None:
     """As docs/operation.md says: new files in the place of the old ones, the supervisor killed, a start."""
-    with weakened("__init__.py", VERSION, VERSION) as program, platform(program=program, pool_size="2") as mine:
+    with weakened() as program, platform(program=program, pool_size="2") as mine:
         calls = mine.call("upgraded", COUNT).json
         [record] = [one for one in mine.records() if one["tenant"] == "upgraded"]
         old, parts = releases(mine), {part: mine.pids(part) for part in PARTS}
