@@ -313,3 +313,5 @@ WALLS = {
         "another_tenants_key", ("api/callers.py", '        if self.tenant is not None:\n            raise NotAuthorized("this', '        if False:\n            raise NotAuthorized("this')
     ),
 }  # fmt: skip
+OF_VERSION_1 = {"the limit of sockets' memory"}
+"""Walls that only version 1 of control groups needs."""
