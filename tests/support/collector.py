@@ -18,6 +18,7 @@ from sandpost.ipc.channel import Channel, Listener
 from sandpost.model import messages as m
 from sandpost.model.host import Host, Users
 from sandpost.model.limits import Limits
+from support.logs import records_of
 
 UID = 64_321
 """The collector's user: not root, and in no passwd file."""
@@ -87,10 +88,11 @@ class Rig:
         self.supervisor_up = self.controller_up = 0
         run, state = folder / "run", folder / "state"
         self.logs = state / "logs"
-        for path in (run / "metrics", state, self.logs, folder / "fifos"):
+        self.spool = run / "spool"
+        for path in (run / "metrics", self.spool, state, self.logs, folder / "fifos"):
             path.mkdir(parents=True, exist_ok=True)
-        os.chown(self.logs, UID, UID)
-        os.chown(run / "metrics", UID, UID)
+        for path in (self.logs, self.spool, run / "metrics"):
+            os.chown(path, UID, UID)
         for path in (folder, *folder.parents):
             # pytest's folders are root's alone; the collector is not root.
             if path.stat().st_uid == os.getuid() and path != Path("/"):
@@ -199,11 +201,7 @@ class Rig:
 
     def records(self, tenant: str) -> list[dict[str, Any]]:
         """All records of a tenant, oldest first; fails on a line that is none."""
-        found = []
-        for name in (f"{tenant}.log.1", f"{tenant}.log"):
-            with contextlib.suppress(FileNotFoundError):
-                found += [json.loads(line) for line in (self.logs / name).read_bytes().splitlines()]
-        return found
+        return records_of(self.logs, tenant)
 
     def said(self, tenant: str) -> list[str]:
         return [record["msg"] for record in self.records(tenant) if record.get("sandbox")]

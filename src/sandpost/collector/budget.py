@@ -45,12 +45,11 @@ class Bucket:
 
 
 class Drops:
-    """Records of one tenant that were dropped for one reason and not yet told."""
+    """Lines that were dropped for one reason and not yet told."""
 
-    __slots__ = ("_first", "_last", "lines", "reason")
+    __slots__ = ("_first", "_last", "lines")
 
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self) -> None:
         self.lines = 0
         self._first = 0.0
         self._last = 0.0
@@ -70,9 +69,9 @@ class Drops:
             return False
         return now - self._last >= TELL_QUIET or now - self._first >= TELL_AT_MOST
 
-    def sentence(self) -> str:
+    def sentence(self, reason: str) -> str:
         """Return what to tell."""
-        return records.dropped(self.lines, max(0.1, self._last - self._first), self.reason)
+        return records.dropped(self.lines, max(0.1, self._last - self._first), reason)
 
     def clear(self) -> None:
         """Forget what was told."""

@@ -1,4 +1,4 @@
-"""Drains the FIFOs of all sandboxes into records, within what each tenant may write.
+"""Drains the FIFOs of all sandboxes into their spools, and follows whose they are and when they end.
 
 One read of a stream a turn of the event loop, so that tenants take turns; a tenant that has used up what is read of
 him is not watched until he has something again, so that his flood waits in his own FIFOs and costs nobody a
@@ -7,30 +7,26 @@ cycle. Timers run only while something is unfinished: silent sandboxes cost noth
 
 import asyncio
 import time
-from dataclasses import dataclass
 
-from sandpost.collector.budget import READ_COST, RECORD_COST
+from sandpost.bus.contract import Writer
+from sandpost.collector.budget import READ_COST
+from sandpost.collector.digest import CHUNK, PATIENCE, Digest
+from sandpost.collector.spool import SpoolFull
 from sandpost.collector.streams import STREAMS, Sandbox, Stream, Tenancy
 from sandpost.kernel.descriptors import close_all
-from sandpost.logs import records
-from sandpost.logs.contract import Sink
-from sandpost.logs.said import Said
 from sandpost.logs.setup import get_logger
 from sandpost.logs.text import safe_text
 
-CHUNK = 64 * 1024
-"""Bytes of a read: what a FIFO holds."""
-_SLICE = 8 * 1024
 _RESUME = 128 * 1024
+_LEAST = 4096
+"""Bytes that a spool must have room for to be written to."""
 _TICK = 0.25
-_FLUSH = 0.05
-_FLUSH_BYTES = 1 << 20
-PARTIAL = 1.0
-"""Seconds after which an unfinished record is written as it is."""
 HOLD = 1.0
 """Seconds that output of a sandbox without a tenant waits in its FIFO: the news of its assignment may be late."""
 FINISH = 1.0
 """Seconds for reading what a sandbox left."""
+MAX_LEAVING = 1000
+"""Sandboxes that are gone and wait for the bus; of those that are too many the oldest lose what is left."""
 _LOST_RELEASE = 5.0
 _MAX_END_DELAY = 32.0
 _FORGET_TENANT = 10.0
@@ -38,63 +34,62 @@ _FORGET_TENANT = 10.0
 log = get_logger()
 
 
-@dataclass(slots=True)
-class Counts:
-    """Totals since the start."""
-
-    bytes_read: int = 0
-    kept: int = 0
-    over_rate: int = 0
-    unwritten: int = 0
-    unassigned: int = 0
-    forged: int = 0
-
-
 class Drain:
-    """Owner of all streams. Lives in one event loop; no method waits."""
+    """Owner of all streams. Lives in one event loop; only `run` and `close` wait."""
 
-    def __init__(self, sink: Sink, *, rate: int, hostname: str, pid: int) -> None:
-        self._sink = sink
+    def __init__(self, writer: Writer, folder: str, *, rate: int, spool: int, hostname: str, pid: int) -> None:
         self._rate = rate
-        self._hostname = hostname
-        self._pid = pid
         self._loop = asyncio.get_running_loop()
         self._sandboxes: dict[str, Sandbox] = {}
+        self._leaving: dict[str, Sandbox] = {}
         self._owners: dict[str, str] = {}
         self._tenancies: dict[str, Tenancy] = {}
-        self.counts = Counts()
+        self._digest = Digest(
+            writer, folder, most=spool, hostname=hostname, pid=pid,
+            need_tick=self._need_tick, on_room=self._refill, on_done=self._leave,
+        )  # fmt: skip
+        self.counts = self._digest.counts
+        self.supervisor_came = False
+        """Whether there has been a supervisor, who gives all streams that there are."""
         # Unfinished things, each with the moment it began or is due.
-        self._partial: set[Stream] = set()
         self._held: dict[Stream, float] = {}
+        self._full: dict[Stream, float] = {}
         self._ends: dict[Stream, float] = {}
         self._finishing: set[Sandbox] = set()
-        self._telling: set[Tenancy] = set()
         self._tick_timer: asyncio.TimerHandle | None = None
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._unflushed = 0
-        self._failing = False
+        self._digest.find(self._found)
+
+    async def run(self) -> None:
+        """Bring records to the bus until cancelled."""
+        await self._digest.run()
+
+    async def close(self) -> None:
+        """Bring to the bus what it takes, close all. The rest stays in spools and FIFOs. `run` has ended."""
+        for sandbox in self._sandboxes.values():
+            for stream in sandbox.streams:
+                self._forget(stream)
+                stream.close()
+        await self._digest.close()
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
 
     # --- what the supervisor says ---------------------------------------------------------------------------
 
     def take(self, sandbox_id: str, fds: list[int]) -> None:
         """Drain these read ends, which become ours, from now on; for a known sandbox they replace the old ones."""
-        if len(fds) != STREAMS:
-            log.error("streams without their descriptors", sandbox_id=sandbox_id, descriptors=len(fds))
+        if len(fds) != STREAMS or sandbox_id in self._leaving:
+            log.error("streams that cannot be drained", sandbox_id=sandbox_id, descriptors=len(fds))
             close_all(fds)
             return
-        known = self._sandboxes.get(sandbox_id)
-        if known is not None:
-            for stream, fd in zip(known.streams, fds, strict=True):
-                self._forget(stream)
-                stream.close()
-                stream.fd = fd
-                self._watch(stream)
-            return
-        sandbox = self._sandboxes[sandbox_id] = Sandbox(sandbox_id, fds)
-        owner = self._owners.get(sandbox_id)
-        if owner is not None:
-            self._own(sandbox, owner)
-        for stream in sandbox.streams:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            sandbox = self._sandboxes[sandbox_id] = Sandbox(sandbox_id)
+            owner = self._owners.get(sandbox_id)
+            if owner is not None:
+                self._own(sandbox, owner)
+        for stream, fd in zip(sandbox.streams, fds, strict=True):
+            self._forget(stream)
+            stream.attach(fd)
             self._watch(stream)
 
     def release(self, sandbox_id: str) -> None:
@@ -137,13 +132,8 @@ class Drain:
         `tenant` None: whoever it was assigned to; nobody if that is not known here.
         """
         tenant = tenant or self._owners.get(sandbox_id)
-        if tenant is None:
-            return
-        record = records.notice(
-            safe_text(text.encode()), hostname=self._hostname, pid=self._pid, tenant=tenant, at=time.time(),
-            level=level, sandbox_id=sandbox_id,
-        )  # fmt: skip
-        self._append(self._tenancy(tenant), [records.encode(record)])
+        if tenant is not None:
+            self._digest.note(self._tenancy(tenant), safe_text(text.encode()), level=level, sandbox_id=sandbox_id)
 
     def gone(self, sandbox_id: str) -> None:
         """The sandbox has ended; its `release` follows, or was lost with a supervisor."""
@@ -154,15 +144,22 @@ class Drain:
         for sandbox_id in [known for known in self._owners if known not in alive]:
             sandbox = self._sandboxes.get(sandbox_id)
             # One that is draining has no route, but writers.
-            if sandbox is None or sandbox.ended:
+            if sandbox is None or (sandbox.attached and sandbox.ended):
                 self.release(sandbox_id)
+            elif not sandbox.attached:
+                self._loop.call_later(_LOST_RELEASE, self._release_unattached, sandbox_id)
 
     # --- what the process says ------------------------------------------------------------------------------
 
     @property
     def sandboxes(self) -> int:
         """Sandboxes whose streams are drained."""
-        return len(self._sandboxes)
+        return sum(1 for sandbox in self._sandboxes.values() if sandbox.attached)
+
+    @property
+    def spooled(self) -> int:
+        """Bytes that all spools take."""
+        return self._digest.used
 
     def set_rate(self, rate: int) -> None:
         """Keep `rate` bytes a second, from now on, of each tenant that has no rate of its own; 0: all."""
@@ -172,30 +169,17 @@ class Drain:
             if not tenancy.own_rate:
                 tenancy.set_rate(rate, now)
 
+    def set_spool(self, most: int) -> None:
+        """Let all spools together take `most` bytes from now on."""
+        self._digest.most = most
+
     def forget_tenants(self) -> None:
         """Drop what is known of tenants that have had no sandbox for a while."""
         now = time.monotonic()
         for tenancy in list(self._tenancies.values()):
-            idle = not tenancy.sandboxes and tenancy not in self._telling
+            idle = not tenancy.sandboxes and not self._digest.is_busy(tenancy)
             if idle and now - tenancy.used_at > _FORGET_TENANT:
                 del self._tenancies[tenancy.tenant]
-
-    def close(self) -> None:
-        """Write what is unfinished, tell what was dropped, close all. What is still in the FIFOs stays there."""
-        for sandbox in self._sandboxes.values():
-            for stream in sandbox.streams:
-                self._flush_partial(stream)
-                self._forget(stream)
-                stream.close()
-        self._sandboxes.clear()
-        self._finishing.clear()
-        self._flush()
-        for tenancy in list(self._telling):
-            self._tell(tenancy, time.monotonic(), at_once=True)
-        for timer in (self._tick_timer, self._flush_timer):
-            if timer is not None:
-                timer.cancel()
-        self._sink.close()
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -210,98 +194,56 @@ class Drain:
         if not tenancy.read.is_open(now):
             self._pause(stream, tenancy)
             return
-        data = stream.read(CHUNK)
-        if data is None:
+        room = self._digest.room(stream)
+        if room < _LEAST:
+            self._digest.make_room(stream, now)
+            room = self._digest.room(stream)
+        moved = self._move(stream, tenancy, room) if room >= _LEAST else -1
+        if moved is not None and moved < 0:
+            self._fill(stream, now)
             return
-        if not data:
+        self._full.pop(stream, None)
+        if moved is None:
+            return
+        if not moved:
             self._end(stream, now)
             return
         stream.end_delay = 1.0
-        tenancy.read.spend(max(len(data), READ_COST))
-        self._digest(stream, tenancy, data, now)
+        tenancy.read.spend(max(moved, READ_COST))
+        self._digest.work(stream, now)
 
-    def _digest(self, stream: Stream, tenancy: Tenancy, data: bytes, now: float) -> None:
-        self.counts.bytes_read += len(data)
-        decoder = stream.decoder
-        # In slices, so that little is parsed in vain when the budget ends in between.
-        for at in range(0, len(data), _SLICE):
-            if not tenancy.keep.is_open(now):
-                self._over(tenancy, decoder.skip(data[at:]), now)
-                break
-            self._keep(stream, tenancy, decoder.feed(data[at : at + _SLICE]), now)
-        if decoder.forged:
-            self.counts.forged += decoder.forged
-            decoder.forged = 0
-        if not decoder.pending:
-            stream.partial_since = None
-            self._partial.discard(stream)
-        elif stream.partial_since is None:
-            stream.partial_since = now
-            self._partial.add(stream)
-            self._need_tick()
+    def _move(self, stream: Stream, tenancy: Tenancy, room: int) -> int | None:
+        """Move bytes from FIFO to spool; return how many, 0 at the end, None if none are there, -1 if it cannot be."""
+        try:
+            if stream.spool is None:
+                self._digest.make(stream, tenancy)
+            moved = self._digest.take(stream, min(CHUNK, room))
+        except SpoolFull:
+            return -1
+        except OSError as error:
+            if stream not in self._full:
+                log.error("output cannot be spooled", sandbox_id=stream.sandbox.id, err=error)
+            return -1
+        self.counts.bytes_read += moved or 0
+        return moved
 
-    def _keep(self, stream: Stream, tenancy: Tenancy, said: list[Said], now: float) -> None:
-        if not said:
-            return
-        at = time.time()
-        lines: list[bytes] = []
-        for one in said:
-            if not tenancy.keep.is_open(now):
-                self._over(tenancy, len(said) - len(lines), now)
-                break
-            tenancy.keep.spend(len(one.text) + RECORD_COST)
-            record = records.user_record(
-                one, hostname=self._hostname, tenant=tenancy.tenant, sandbox_id=stream.sandbox.id, at=at
-            )
-            lines.append(records.encode(record))
-        self._append(tenancy, lines)
-
-    def _append(self, tenancy: Tenancy, lines: list[bytes]) -> None:
-        if not lines:
-            return
-        blob = b"".join(lines)
-        self._sink.append(tenancy.tenant, blob, len(lines))
-        self.counts.kept += len(lines)
-        self._unflushed += len(blob)
-        if self._unflushed >= _FLUSH_BYTES:
-            self._flush()
-        elif self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(_FLUSH, self._flush)
-
-    def _over(self, tenancy: Tenancy, lines: int, now: float) -> None:
-        self.counts.over_rate += lines
-        tenancy.over.add(lines, now)
-        self._telling.add(tenancy)
+    def _fill(self, stream: Stream, now: float) -> None:
+        """There is no room for what the FIFO has."""
+        self._loop.remove_reader(stream.fd)
+        self._full.setdefault(stream, now)
         self._need_tick()
 
-    def _flush(self) -> None:
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if self._unflushed:
-            self._unflushed = 0
-            self._note_unwritten(self._sink.flush())
-
-    def _note_unwritten(self, lost: dict[str, int]) -> None:
-        now = time.monotonic()
-        for tenant, lines in lost.items():
-            self.counts.unwritten += lines
-            self.counts.kept -= lines
-            tenancy = self._tenancies.get(tenant)
-            if tenancy is not None:
-                tenancy.unwritten.add(lines, now)
-                self._telling.add(tenancy)
-                self._need_tick()
-        if bool(lost) != self._failing:
-            self._failing = bool(lost)
-            if lost:
-                log.error("logs of tenants cannot be written: is the disk full?", tenants=len(lost))
-            else:
-                log.info("logs of tenants are written again")
+    def _refill(self) -> None:
+        for stream in self._full:
+            if self._digest.room(stream) >= CHUNK:
+                self._watch(stream)
 
     # --- watching -------------------------------------------------------------------------------------------
 
     def _watch(self, stream: Stream) -> None:
+        """Look again for what comes; a stream that has no FIFO has nothing."""
+        if stream.fd < 0:
+            return
         self._held.pop(stream, None)
         self._ends.pop(stream, None)
         stream.ended = False
@@ -331,13 +273,24 @@ class Drain:
             self._need_tick()
 
     def _forget(self, stream: Stream) -> None:
-        self._loop.remove_reader(stream.fd)
-        self._partial.discard(stream)
-        self._held.pop(stream, None)
-        self._ends.pop(stream, None)
+        if stream.fd >= 0:
+            self._loop.remove_reader(stream.fd)
+        for unfinished in (self._held, self._full, self._ends):
+            unfinished.pop(stream, None)
         tenancy = stream.sandbox.tenancy
         if tenancy is not None and stream in tenancy.paused:
             tenancy.paused.remove(stream)
+
+    # --- whose they are -------------------------------------------------------------------------------------
+
+    def _found(self, sandbox_id: str, tenant: str) -> Sandbox:
+        """Return the sandbox of a spool that was left: its FIFOs are given again, if it lives."""
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None:
+            sandbox = self._sandboxes[sandbox_id] = Sandbox(sandbox_id)
+            self._owners[sandbox_id] = tenant
+            self._own(sandbox, tenant)
+        return sandbox
 
     def _own(self, sandbox: Sandbox, tenant: str) -> None:
         tenancy = self._tenancy(tenant)
@@ -368,26 +321,18 @@ class Drain:
     def _tick(self) -> None:
         self._tick_timer = None
         now = time.monotonic()
-        for stream in [s for s in self._partial if now - (s.partial_since or 0) >= PARTIAL]:
-            self._flush_partial(stream)
+        unfinished = self._digest.tick(now)
         for stream in [s for s, since in self._held.items() if now - since >= HOLD]:
             self._drop_unassigned(stream)
+        for stream, since in list(self._full.items()):
+            self._look_for_room(stream, since, now)
         for stream in [s for s, due in self._ends.items() if now >= due and s.sandbox not in self._finishing]:
             self._watch(stream)
         for sandbox in list(self._finishing):
             if sandbox.ended or now >= (sandbox.finish_by or 0):
                 self._finish(sandbox, now)
-        for tenancy in list(self._telling):
-            self._tell(tenancy, now)
-        if self._partial or self._held or self._ends or self._finishing or self._telling:
+        if unfinished or self._held or self._full or self._ends or self._finishing:
             self._need_tick()
-
-    def _flush_partial(self, stream: Stream) -> None:
-        self._partial.discard(stream)
-        stream.partial_since = None
-        said = stream.decoder.flush()
-        if stream.sandbox.tenancy is not None:
-            self._keep(stream, stream.sandbox.tenancy, said, time.monotonic())
 
     def _drop_unassigned(self, stream: Stream) -> None:
         data = stream.read(CHUNK)
@@ -400,38 +345,48 @@ class Drain:
         else:
             self._watch(stream)
 
+    def _look_for_room(self, stream: Stream, since: float, now: float) -> None:
+        self._digest.make_room(stream, now)
+        if self._digest.room(stream) >= CHUNK:
+            # It stays here until something was moved: the file system may have less room than we.
+            self._watch(stream)
+        if now - since >= 2 * PATIENCE and not stream.undone and not stream.in_flight:
+            # Not the bus is in the way, but where spools lie. A line is lost rather than a writer held up.
+            data = stream.read(CHUNK)
+            if data and stream.sandbox.tenancy is not None:
+                lines = stream.decoder.skip(data) if stream.spool is None else stream.lines_in(data)
+                self._digest.lose(stream.sandbox.tenancy, lines, now)
+
+    def _release_unattached(self, sandbox_id: str) -> None:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or sandbox.attached:
+            return
+        if self.supervisor_came:
+            self.release(sandbox_id)
+        else:
+            self._loop.call_later(_LOST_RELEASE, self._release_unattached, sandbox_id)
+
     def _finish(self, sandbox: Sandbox, now: float) -> None:
         self._finishing.discard(sandbox)
         tenancy = sandbox.tenancy
         for stream in sandbox.streams:
-            self._flush_partial(stream)
-            left = None if stream.ended else stream.read(CHUNK)
-            if left:
-                lines = stream.decoder.skip(left)
+            if not stream.ended:
                 if tenancy is None:
-                    self.counts.unassigned += lines
-                else:
-                    self._over(tenancy, lines, now)
+                    self.counts.unassigned += stream.decoder.skip(stream.read(CHUNK) or b"")
+                elif (self._move(stream, tenancy, CHUNK) or 0) < 0:
+                    self._digest.lose(tenancy, stream.lines_in(stream.read(CHUNK) or b""), now)
             self._forget(stream)
             stream.close()
         del self._sandboxes[sandbox.id]
-        self._owners.pop(sandbox.id, None)
-        if tenancy is not None:
-            tenancy.sandboxes.discard(sandbox.id)
-            tenancy.used_at = now
+        self._leaving[sandbox.id] = sandbox
+        self._digest.finish(sandbox)
+        while len(self._leaving) > MAX_LEAVING:
+            self._digest.abandon(next(iter(self._leaving.values())))
 
-    def _tell(self, tenancy: Tenancy, now: float, *, at_once: bool = False) -> None:
-        for drops in (tenancy.over, tenancy.unwritten):
-            if not drops.due(now) and not (at_once and drops.lines):
-                continue
-            record = records.notice(
-                drops.sentence(), hostname=self._hostname, pid=self._pid, tenant=tenancy.tenant, at=time.time()
-            )
-            # Written before it is forgotten: a disk that is full now will have room later.
-            self._flush()
-            self._sink.append(tenancy.tenant, records.encode(record), 1)
-            lost = self._sink.flush()
-            if not lost:
-                drops.clear()
-        if not tenancy.over.lines and not tenancy.unwritten.lines:
-            self._telling.discard(tenancy)
+    def _leave(self, sandbox: Sandbox) -> None:
+        """The bus has all of a sandbox that is gone."""
+        self._leaving.pop(sandbox.id, None)
+        self._owners.pop(sandbox.id, None)
+        if sandbox.tenancy is not None:
+            sandbox.tenancy.sandboxes.discard(sandbox.id)
+            sandbox.tenancy.used_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""`sandpost collector`: reads what sandboxes print and keeps it as records, a bounded file a tenant.
+"""`sandpost collector`: reads what sandboxes print and brings it to the log bus as records.
 
 Descriptors come from the supervisor, the news whose a sandbox is from the controller. Without the controller the
 known sandboxes are drained as before; without the supervisor too. A collector that starts gets everything again.
@@ -13,12 +13,12 @@ import time
 
 import uvloop
 
+from sandpost.bus.local import LocalWriter
 from sandpost.collector.drain import Drain
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import descriptors
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs import bunyan, figures
-from sandpost.logs.files import TenantFiles
 from sandpost.logs.setup import configure, get_logger
 from sandpost.model import host as host_file
 from sandpost.model import messages as m
@@ -57,6 +57,9 @@ async def _serve(path: str, host: Host) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     collector = Collector(path, host, ended)
+    bringing = asyncio.create_task(collector.run(), name="bus")
+    # Whatever ends it is not foreseen: another process goes on from what is in the spools.
+    bringing.add_done_callback(lambda _: ended.set())
     log.info("collector ready")
     try:
         while not ended.is_set():
@@ -67,7 +70,11 @@ async def _serve(path: str, host: Host) -> None:
             except TimeoutError:
                 continue
     finally:
-        collector.close()
+        bringing.cancel()
+        failed = (await asyncio.gather(bringing, return_exceptions=True))[0]
+        await collector.close()
+        if isinstance(failed, Exception):
+            raise failed
         log.info("collector ended")
 
 
@@ -78,8 +85,10 @@ class Collector:
         self._path = path
         self._ended = ended
         self._host = host
-        self._sink = TenantFiles(self._host.logs_dir)
-        self._drain = Drain(self._sink, rate=self._host.defaults.output, hostname=socket.gethostname(), pid=os.getpid())
+        self._drain = Drain(
+            LocalWriter(self._host.logs_dir), self._host.spool_dir, rate=self._host.defaults.output,
+            spool=self._host.spool, hostname=socket.gethostname(), pid=os.getpid(),
+        )  # fmt: skip
         self._table: set[str] = set()
         self._figures_failed = False
         hello = m.Hello(part="collector", pid=os.getpid())
@@ -87,6 +96,7 @@ class Collector:
         def greet_supervisor(channel: Channel[m.FromSupervisor]) -> None:
             channel.send(hello)
             channel.send(m.Ready())
+            self._drain.supervisor_came = True
 
         self._controller: Connector[m.FromController] = Connector(
             self._host.controller_socket,
@@ -99,11 +109,15 @@ class Collector:
             self._host.supervisor_socket, m.FromSupervisor, self._on_supervisor, greet=greet_supervisor
         )
 
-    def close(self) -> None:
-        """Write what is unfinished and let go of everything."""
+    async def run(self) -> None:
+        """Bring records to the bus until cancelled."""
+        await self._drain.run()
+
+    async def close(self) -> None:
+        """Write what is unfinished and let go of everything. `run` has ended."""
         self._supervisor.close()
         self._controller.close()
-        self._drain.close()
+        await self._drain.close()
 
     def write_figures(self) -> None:
         """Leave the figures for the metrics listener; forget tenants that are long gone."""
@@ -119,7 +133,7 @@ class Collector:
                 for reason, count in dropped.items()
             ),
             gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
-            gauge("sandpost_output_stored_bytes", "Bytes of all tenants' log files.", self._sink.total),
+            gauge("sandpost_output_spooled_bytes", "Bytes that spools take.", self._drain.spooled),
         ]
         report = Figures(part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples)
         try:
@@ -139,7 +153,7 @@ class Collector:
         if isinstance(message, m.Release):
             self._drain.release(message.sandbox_id)
         elif isinstance(message, m.Retire):
-            # Nothing is under way that could not end now: the FIFOs keep what comes until the next one reads.
+            # Nothing is under way that could not end now: FIFOs and spools keep what the next one goes on with.
             self._ended.set()
         elif isinstance(message, m.Reload):
             self._reload()
@@ -169,3 +183,4 @@ class Collector:
             log.warning("host file cannot be read, going on as before", file=self._path, err=error)
             return
         self._drain.set_rate(self._host.defaults.output)
+        self._drain.set_spool(self._host.spool)

@@ -30,6 +30,7 @@ LIVE = (
     "resolvers",
     "own_names",
     "egress_rate",
+    "spool",
 )
 """Fields that change while an installation runs."""
 
@@ -86,6 +87,7 @@ def make(
         resolvers=settings["egress.resolvers"] or list(names.resolvers),
         own_names=list(names.own),
         egress_rate=settings["egress.rate"],
+        spool=settings["logs.spool"],
     )
 
 

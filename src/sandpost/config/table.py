@@ -232,6 +232,15 @@ _HOST = (
         help="questions for names that a tenant may ask a second, twice as many at once",
     ),
     Setting(
+        name="logs.spool",
+        kind=kinds.SIZE,
+        default=128 * MiB,
+        low=8 * MiB,
+        high=1 << 40,
+        live=True,
+        help="bytes of output, in memory below run_dir, that wait for the log bus while it cannot be written",
+    ),
+    Setting(
         name="admin_key",
         kind=kinds.KEY,
         default="",

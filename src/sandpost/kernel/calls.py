@@ -17,8 +17,11 @@ _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_PRIVATE = 0x40000
 _MNT_DETACH = 2
+_FALLOC_FL_KEEP_SIZE = 0x1
+_FALLOC_FL_PUNCH_HOLE = 0x2
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
@@ -84,6 +87,12 @@ def enter_root(folder: str) -> None:
     _check(_libc.pivot_root(b".", b"."), "pivot_root")
     _check(_libc.umount2(b".", _MNT_DETACH), "umount of the former root")
     os.chdir("/")
+
+
+def punch_hole(fd: int, begin: int, end: int) -> None:
+    """Give back what the bytes from `begin` to before `end` of a file take; they read as zeros (fallocate(2))."""
+    mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+    _check(_libc.fallocate(fd, mode, begin, end - begin), "punch a hole")
 
 
 def _restrict_mount(target: str, flags: int) -> None:

@@ -26,11 +26,14 @@ _REQ_ID = re.compile(rb"[\x20-\x7e]{0,64}")
 class FrameCutter:
     """Decoder of a frames stream. Bytes that are no frame count as `forged`."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: int = 0, *, torn: bool = False) -> None:
         self.forged = 0
+        self.end = end
+        self.torn = torn  # between frames that we understand: looking for the next magic
         self._buffer = b""
-        self._lost = False  # between frames that we understand: looking for the next magic
+        self._at = end  # where the buffer begins; before it may be a record that is being joined
         self._joining: tuple[int, bytes, int] | None = None  # level, request id, flags of an unfinished record
+        self._joined = end  # where its last frame ends
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -43,13 +46,13 @@ class FrameCutter:
         said: list[Said] = []
         at = 0
         while True:
-            if self._lost:
+            if self.torn:
                 found = buffer.find(MAGIC, at)
                 if found < 0:
                     # The last byte may be the first of a magic.
                     at = len(buffer) - 1 if buffer.endswith(MAGIC[:1]) else len(buffer)
                     break
-                at, self._lost = found, False
+                at, self.torn = found, False
             if len(buffer) - at < _HEADER.size:
                 break
             magic, version, level, flags, text_size, id_size, zero = _HEADER.unpack_from(buffer, at)
@@ -70,47 +73,59 @@ class FrameCutter:
             if _REQ_ID.fullmatch(req_id) is None:
                 at = self._lose(at, said)
                 continue
-            self._join((level, req_id, flags & NOTICE), buffer[text_at:end], bool(flags & MORE), said)
+            head = (level, req_id, flags & NOTICE)
+            self._join(head, buffer[text_at:end], self._at + at, self._at + end, said)
+            if not flags & MORE or len(self._parts) >= MAX_FRAME:
+                self._end_record(said)
             at = end
         self._buffer = buffer[at:]
+        self._at += at
+        if self._joining is None:
+            self.end = self._at
         return said
 
     def skip(self, data: bytes) -> int:
         begun = (self._buffer[-1:] + data).count(MAGIC)
-        self._buffer, self._lost = data[-1:] if data.endswith(MAGIC[:1]) else b"", True
+        self._at += len(self._buffer) + len(data)
+        self._buffer = data[-1:] if data.endswith(MAGIC[:1]) else b""
+        self._at -= len(self._buffer)
+        self.end, self.torn = self._at, True
         self._joining = None
         self._parts, self._size = [], 0
         return begun
 
     def flush(self) -> list[Said]:
         said: list[Said] = []
+        self._end_record(said)
         if self._buffer:
             # Frames are written whole or not at all: what stops in the middle is none.
-            self.forged += not self._lost
-            self._buffer, self._lost = b"", True
-        self._end_record(said)
+            self.forged += not self.torn
+            self._at += len(self._buffer)
+            self._buffer, self.torn = b"", True
+            self.end = self._at
         return said
 
     def _lose(self, at: int, said: list[Said]) -> int:
         """Note bytes that are no frame; return where to look on."""
         self.forged += 1
-        self._lost = True
+        self.torn = True
         self._end_record(said)
         return at + 1
 
-    def _join(self, head: tuple[int, bytes, int], text: bytes, more: bool, said: list[Said]) -> None:
+    def _join(self, head: tuple[int, bytes, int], text: bytes, begin: int, end: int, said: list[Said]) -> None:
         if self._joining is not None and (self._joining != head or self._size + len(text) > MAX_TEXT):
             self._end_record(said)
-        self._joining = head
+        if self._joining is None:
+            self._joining, self.end = head, begin
         self._parts.append(text)
         self._size += len(text)
-        if not more or len(self._parts) >= MAX_FRAME:
-            self._end_record(said)
+        self._joined = end
 
     def _end_record(self, said: list[Said]) -> None:
         if self._joining is None:
             return
         level, req_id, _ = self._joining
-        said.append(Said(level, req_id.decode("ascii") or None, b"".join(self._parts)))
+        self.end = self._joined
+        said.append(Said(level, req_id.decode("ascii") or None, b"".join(self._parts), self.end))
         self._joining = None
         self._parts, self._size = [], 0

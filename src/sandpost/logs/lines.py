@@ -15,55 +15,56 @@ class LineCutter:
     which it stopped is left out too.
     """
 
-    def __init__(self, level: int) -> None:
+    def __init__(self, level: int, end: int = 0, *, torn: bool = False) -> None:
         self.forged = 0  # every byte is part of a line
+        self.end = end
+        self.torn = torn
         self._level = level
         self._rest = b""
-        self._discarding = False
 
     @property
     def pending(self) -> bool:
         return bool(self._rest)
 
     def feed(self, data: bytes) -> list[Said]:
-        if self._discarding:
-            _, newline, data = data.partition(b"\n")
+        if self.torn:
+            left_out, newline, data = data.partition(b"\n")
+            self.end += len(left_out) + len(newline)
             if not newline:
                 return []
-            self._discarding = False
+            self.torn = False
         lines = (self._rest + data).split(b"\n")
         rest = lines.pop()
         said: list[Said] = []
         for line in lines:
-            self._cut(line, said)
+            last = self._cut_beginning(line, said)
+            self.end += len(last) + 1
+            said.append(Said(self._level, None, last.removesuffix(b"\r"), self.end))
         self._rest = self._cut_beginning(rest, said)
         return said
 
     def skip(self, data: bytes) -> int:
         if not data:
             return 0
-        begun = data.count(b"\n") + (not self._discarding) - data.endswith(b"\n")
-        self._discarding = not data.endswith(b"\n")
+        begun = data.count(b"\n") + (not self.torn) - data.endswith(b"\n")
+        self.torn = not data.endswith(b"\n")
+        self.end += len(self._rest) + len(data)
         self._rest = b""
         return begun
 
     def flush(self) -> list[Said]:
         rest, self._rest = self._rest, b""
-        return [self._say(rest)] if rest else []
-
-    def _cut(self, line: bytes, said: list[Said]) -> None:
-        said.append(self._say(self._cut_beginning(line, said)))
+        self.end += len(rest)
+        return [Said(self._level, None, rest.removesuffix(b"\r"), self.end)] if rest else []
 
     def _cut_beginning(self, line: bytes, said: list[Said]) -> bytes:
         while len(line) > MAX_LINE:
-            end = MAX_LINE
-            while end > MAX_LINE - 3 and line[end] & 0xC0 == 0x80:
-                end -= 1
-            if line[end] & 0xC0 == 0x80:
-                end = MAX_LINE
-            said.append(Said(self._level, None, line[:end]))
-            line = line[end:]
+            size = MAX_LINE
+            while size > MAX_LINE - 3 and line[size] & 0xC0 == 0x80:
+                size -= 1
+            if line[size] & 0xC0 == 0x80:
+                size = MAX_LINE
+            self.end += size
+            said.append(Said(self._level, None, line[:size], self.end))
+            line = line[size:]
         return line
-
-    def _say(self, line: bytes) -> Said:
-        return Said(self._level, None, line.removesuffix(b"\r"))

@@ -1,12 +1,14 @@
 """Records of a tenant's stream: what his code wrote, and what the platform tells him there. Pure.
 
 A record of user output says `sandbox: true`; no text from inside a sandbox can make or unmake that field, its
-tenant, sandbox or time.
+tenant, sandbox or time. No record has an `offset`: that is its place on the bus, and readers put it in.
 """
+
+from typing import Any
 
 import msgspec
 
-from sandpost.logs import bunyan
+from sandpost.logs import bunyan, programs
 from sandpost.logs.said import Said
 from sandpost.logs.text import safe_text
 from sandpost.model.units import format_size
@@ -16,7 +18,7 @@ _PID_INSIDE = 1
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One bunyan record of a tenant's stream. `time` is when the platform read it."""
+    """One bunyan record by which the platform tells a tenant something. Readers add its `offset`."""
 
     name: str = bunyan.NAME
     hostname: str
@@ -26,28 +28,47 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     msg: str
     v: int = bunyan.VERSION
     container: str
-    sandbox: bool | msgspec.UnsetType = msgspec.UNSET
     sandbox_id: str | msgspec.UnsetType = msgspec.UNSET
-    req_id: str | msgspec.UnsetType = msgspec.UNSET
-    offset: int | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-def user_record(said: Said, *, hostname: str, tenant: str, sandbox_id: str, at: float) -> Record:
-    """Make the record of what a sandbox of `tenant` said; `at` is seconds since the epoch."""
-    return Record(
-        hostname=hostname,
-        pid=_PID_INSIDE,
-        level=said.level,
-        time=bunyan.timestamp(at),
-        msg=safe_text(said.text),
-        container=tenant,
-        sandbox=True,
-        sandbox_id=sandbox_id,
-        req_id=said.req_id or msgspec.UNSET,
-    )
+class Scribe:
+    """Writes the records of what one sandbox says. `time` is when the platform read it."""
+
+    def __init__(self, *, hostname: str, tenant: str, sandbox_id: str) -> None:
+        self._hostname = hostname
+        self._ours = {"container": tenant, "sandbox": True, "sandbox_id": sandbox_id}
+        # All that does not change from record to record is rendered once.
+        self._head = b'{"name":%b,"hostname":%b,"pid":%d,' % (_encode(bunyan.NAME), _encode(hostname), _PID_INSIDE)
+        ours = _encode(self._ours)[1:-1]
+        self._tail = b',"v":%d,%b}\n' % (bunyan.VERSION, ours)
+        self._with_request = b',"v":%d,%b,"req_id":%%b}\n' % (bunyan.VERSION, ours.replace(b"%", b"%%"))
+
+    def line(self, said: Said, time: str, *, raw: bool) -> bytes:
+        """Return a record with its line end.
+
+        `raw`: the program wrote it past our runtime, and it may be a record of the program's own.
+        """
+        if raw and (fields := programs.recognise(said.text)) is not None:
+            return self._own(fields, time)
+        tail = self._with_request % _encode(said.req_id) if said.req_id else self._tail
+        return b'%b"level":%d,"time":"%b","msg":%b%b' % (
+            self._head, said.level, time.encode(), _encode(safe_text(said.text)), tail,
+        )  # fmt: skip
+
+    def _own(self, fields: dict[str, Any], time: str) -> bytes:
+        core = {
+            "name": fields.pop("name"),
+            "hostname": self._hostname,
+            "pid": _PID_INSIDE,
+            "level": fields.pop("level"),
+            "time": time,
+            "msg": fields.pop("msg"),
+            "v": bunyan.VERSION,
+        }
+        return _encode({**core, **self._ours, **fields}) + b"\n"
 
 
 def notice(

@@ -90,6 +90,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Names of this machine, in lower case, which egress passes to no resolver."""
     egress_rate: float = 100
     """Questions a second that a tenant may ask the resolver."""
+    spool: int = 1 << 27
+    """Bytes of output that wait for the log bus at most, of all sandboxes."""
     defaults: Limits
     """Limits of tenants that set none."""
 
@@ -182,8 +184,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def logs_dir(self) -> str:
-        """A bounded, rotated file of records a tenant; the collector owns it."""
+        """The local log bus: a folder a stream; the collector owns it."""
         return self.state("logs")
+
+    @property
+    def spool_dir(self) -> str:
+        """Output that is not all on the log bus yet, a file a stream; the collector owns it."""
+        return self.path("spool")
 
     @property
     def metrics_dir(self) -> str:

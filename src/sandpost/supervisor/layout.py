@@ -60,6 +60,7 @@ def make_folders(host: Host) -> None:
         for name in ("metrics", "tables"):
             folder(host.path(name), 0o770, 0, users.gid)
         folder(host.path("api"), 0o750, users.api, users.gid)
+        folder(host.spool_dir, 0o700, users.collector, users.gid)
     with _told(host.state_dir):
         for path, mode, owner in (
             (host.state("store"), 0o750, users.api),

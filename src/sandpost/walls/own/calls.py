@@ -74,6 +74,9 @@ GROUPS = (
 SERVING = Group("sockets that others connect to", calls("bind listen accept accept4"))
 """For parts that serve."""
 
+SPLICING = Group("bytes from FIFOs to files", calls("splice"))
+"""For the part that takes what sandboxes print."""
+
 LEGACY = Group(
     "older names of calls above, which x86_64 still has and libc still uses",
     calls(
@@ -147,9 +150,12 @@ UDP6 = _inet(_AF_INET6, _DGRAM, _UDP)
 """Sockets that a part may make. Protocols too are named: another one makes the kernel load its module (SCTP, MPTCP)."""
 
 
-def groups(machine: str, *, serves: bool) -> tuple[Group, ...]:
-    """Return the groups of calls that are allowed whatever their arguments; `serves`: others connect to the part."""
-    found = (*GROUPS, SERVING) if serves else GROUPS
+def groups(machine: str, *, serves: bool, splices: bool = False) -> tuple[Group, ...]:
+    """Return the groups of calls that are allowed whatever their arguments.
+
+    `serves`: others connect to the part; `splices`: it moves bytes from FIFOs to files.
+    """
+    found = (*GROUPS, *((SERVING,) if serves else ()), *((SPLICING,) if splices else ()))
     return (*found, LEGACY) if machine == "x86_64" else found
 
 

@@ -40,6 +40,8 @@ class Needs:
     """Families, types and protocols of the sockets that it makes itself."""
     serves: bool
     """Whether others connect to it."""
+    splices: bool = False
+    """Whether it moves bytes from FIFOs to files."""
     connect: tuple[int, ...] | None
     """TCP ports, on any address, that it connects to; None: any."""
     bind: tuple[int, ...] | None
@@ -81,9 +83,10 @@ def _api(host: Host, system: tuple[str, ...]) -> Needs:
 def _collector(host: Host, system: tuple[str, ...]) -> Needs:
     return Needs(
         read=(*system, host.run_dir),
-        write=(host.logs_dir, host.metrics_dir),
+        write=(host.logs_dir, host.spool_dir, host.metrics_dir),
         sockets=UNIX,
         serves=False,
+        splices=True,
         connect=(),
         bind=(),
         tasks=_THREADS * _AT_ONCE,
