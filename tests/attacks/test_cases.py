@@ -22,6 +22,7 @@ from sandpost.selftest.runner import STALL, Runner
 from support import gvisor
 from support.lab import lab
 from support.machine import EMULATED
+from support.logs import records_of
 from support.platform import Platform, platform
 
 CASES = catalogue()
@@ -56,11 +57,7 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
     """For each engine cases as whoever runs `sandpost selftest` as root on the host, but with the host's own defaults as limits."""
 
     def log(tenant: str) -> list[dict[str, Any]]:
-        lines = []
-        for name in (f"{tenant}.log.1", f"{tenant}.log"):
-            path = Path(running.host.logs_dir, name)
-            lines += path.read_text(errors="replace").splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines]
+        return records_of(running.host.logs_dir, tenant)
 
     chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     wanted = {(one["case"].name, one["engine"]) for one in chosen if isinstance(one.get("case"), Named)}

@@ -41,7 +41,7 @@ def test_rate_of_nothing_is_endless() -> None:
 
 
 def test_drops_are_told_when_they_stop_or_go_on_for_long() -> None:
-    drops = Drops("over 1 MiB/s")
+    drops = Drops()
     assert not drops.due(100.0)
     drops.add(0, 1.0)
     assert not drops.due(100.0)
@@ -51,6 +51,6 @@ def test_drops_are_told_when_they_stop_or_go_on_for_long() -> None:
     for tenth in range(46):
         drops.add(1, 10.5 + tenth / 10)
     assert drops.due(15.0)
-    assert drops.sentence() == "49 lines dropped in 5.0 s: over 1 MiB/s"
+    assert drops.sentence("over 1 MiB/s") == "49 lines dropped in 5.0 s: over 1 MiB/s"
     drops.clear()
     assert not drops.due(100.0)

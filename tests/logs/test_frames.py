@@ -5,10 +5,13 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandpost.logs import bunyan
 from sandpost.logs.frames import MAX_FRAME, MAX_TEXT, FrameCutter
-from sandpost.logs.records import encode, user_record
+from sandpost.logs.records import Scribe
 from sandpost.logs.said import Said
 from support.corpus import lines, mutated
+
+SCRIBE = Scribe(hostname="h", tenant="t", sandbox_id="s")
 
 
 def frame(text: bytes, level: int = 30, req_id: bytes = b"r1", flags: int = 0) -> bytes:
@@ -16,8 +19,8 @@ def frame(text: bytes, level: int = 30, req_id: bytes = b"r1", flags: int = 0) -
     return struct.pack(">BBBBHBB", 0xF5, 1, level, flags, len(text), len(req_id), 0) + req_id + text
 
 
-def cut(data: bytes, sizes: list[int]) -> tuple[list[Said], int]:
-    cutter = FrameCutter()
+def cut(data: bytes, sizes: list[int], end: int = 0, *, torn: bool = False) -> tuple[list[Said], int]:
+    cutter = FrameCutter(end, torn=torn)
     said = []
     for size in sizes:
         said += cutter.feed(data[:size])
@@ -60,7 +63,8 @@ def test_nothing_raises_and_memory_is_bounded(steps: list[tuple[str, bytes]]) ->
 
 def test_frame_is_a_record_with_its_level_and_request() -> None:
     data = frame(b"hello", 40, b"abc-1") + frame(b"", 10, b"") + frame("\u20ac".encode(), 50)
-    assert cut(data, []) == ([Said(40, "abc-1", b"hello"), Said(10, None, b""), Said(50, "r1", "\u20ac".encode())], 0)
+    said = [Said(40, "abc-1", b"hello", 18), Said(10, None, b"", 26), Said(50, "r1", "\u20ac".encode(), 39)]
+    assert cut(data, []) == (said, 0)
 
 
 def test_frames_with_more_following_are_one_record() -> None:
@@ -70,7 +74,7 @@ def test_frames_with_more_following_are_one_record() -> None:
 
 def test_record_of_another_call_does_not_join() -> None:
     data = frame(b"begun", req_id=b"a", flags=1) + frame(b"other", req_id=b"b")
-    assert cut(data, [])[0] == [Said(30, "a", b"begun"), Said(30, "b", b"other")]
+    assert cut(data, [])[0] == [Said(30, "a", b"begun", 14), Said(30, "b", b"other", 28)]
 
 
 def test_record_without_end_is_cut() -> None:
@@ -82,9 +86,9 @@ def test_record_without_end_is_cut() -> None:
 
 
 def test_forged_bytes_count_and_the_next_frame_is_read() -> None:
-    assert cut(b"rubbish" + frame(b"good"), []) == ([Said(30, "r1", b"good")], 1)
+    assert cut(b"rubbish" + frame(b"good"), []) == ([Said(30, "r1", b"good", 21)], 1)
     assert cut(frame(b"one") + b"\xf5\x02rubbish" + frame(b"two"), []) == (
-        [Said(30, "r1", b"one"), Said(30, "r1", b"two")],
+        [Said(30, "r1", b"one", 13), Said(30, "r1", b"two", 35)],
         1,
     )
     # A frame that says it is longer than one can be.
@@ -95,9 +99,9 @@ def test_forged_bytes_count_and_the_next_frame_is_read() -> None:
 def test_flush_gives_what_was_begun_and_forgets_half_a_frame() -> None:
     cutter = FrameCutter()
     assert cutter.feed(frame(b"begun", flags=1) + frame(b"half")[:-1]) == []
-    assert (cutter.pending, cutter.flush(), cutter.pending) == (True, [Said(30, "r1", b"begun")], False)
+    assert (cutter.pending, cutter.flush(), cutter.pending) == (True, [Said(30, "r1", b"begun", 15)], False)
     assert cutter.forged == 1
-    assert cutter.feed(frame(b"next")) == [Said(30, "r1", b"next")]
+    assert cutter.feed(frame(b"next")) == [Said(30, "r1", b"next", 42)]
 
 
 def test_skip_counts_frames_and_finds_the_next_one() -> None:
@@ -121,9 +125,7 @@ def test_streams_of_the_corpus_and_what_is_near_them_are_read_within_bounds(
     # A record has no more than came, and no bytes are counted twice.
     assert sum(len(one.text) for one in said) + forged <= len(data)
     for one in said:
-        assert msgspec.json.decode(encode(user_record(one, hostname="h", tenant="t", sandbox_id="s", at=0.0)))[
-            "sandbox"
-        ]
+        assert msgspec.json.decode(SCRIBE.line(one, bunyan.timestamp(0.0), raw=False))["sandbox"]
 
 
 records = st.tuples(
@@ -144,4 +146,26 @@ def test_what_is_written_as_the_runtime_writes_is_read_back(
             data += frame(one, level, req_id.encode(), int(number < len(pieces) - 1))
     said, forged = cut(data, sizes)
     assert forged == 0
-    assert said == [Said(level, req_id or None, text.encode()) for level, req_id, text in written]
+    assert [one[:3] for one in said] == [(level, req_id or None, text.encode()) for level, req_id, text in written]
+
+
+@given(streams, st.data())
+def test_a_fresh_decoder_goes_on_at_the_end_of_any_record(data: bytes, chosen: st.DataObject) -> None:
+    said, _ = cut(data, [])
+    assert [one.end for one in said] == sorted({one.end for one in said})
+    number = chosen.draw(st.integers(0, len(said)))
+    end = said[number - 1].end if number else 0
+    assert cut(data[end:], [], end)[0] == said[number:]
+
+
+@given(streams, st.integers(0, 200), st.integers(0, 200))
+def test_a_fresh_decoder_goes_on_wherever_another_one_may(data: bytes, fed: int, skipped: int) -> None:
+    cutter = FrameCutter()
+    cutter.feed(data[:fed])
+    assert cutter.end <= fed
+    rest, _ = cut(data[cutter.end :], [], cutter.end, torn=cutter.torn)
+    ahead = FrameCutter()
+    assert ahead.feed(data[:fed]) + ahead.feed(data[fed:]) == cut(data[:fed], [])[0] + rest
+    cutter.skip(data[fed : fed + skipped])
+    end, torn = cutter.end, cutter.torn
+    assert cutter.feed(data[fed + skipped :]) == cut(data[end:], [], end, torn=torn)[0]

@@ -12,8 +12,8 @@ pieces = st.one_of(
 streams = st.lists(pieces, max_size=8).map(b"".join)
 
 
-def cut(data: bytes, sizes: list[int]) -> list[Said]:
-    cutter = LineCutter(30)
+def cut(data: bytes, sizes: list[int], end: int = 0, *, torn: bool = False) -> list[Said]:
+    cutter = LineCutter(30, end, torn=torn)
     said = []
     for size in sizes:
         said += cutter.feed(data[:size])
@@ -38,7 +38,7 @@ def test_no_byte_but_line_ends_is_lost_and_no_record_is_too_long(data: bytes) ->
 def test_lines_end_at_newlines_and_the_rest_waits() -> None:
     cutter = LineCutter(50)
     assert [one.text for one in cutter.feed(b"a\nb\r\n\nc")] == [b"a", b"b", b""]
-    assert (cutter.pending, cutter.flush(), cutter.pending) == (True, [Said(50, None, b"c")], False)
+    assert (cutter.pending, cutter.flush(), cutter.pending) == (True, [Said(50, None, b"c", 7)], False)
     assert cutter.flush() == []
 
 
@@ -81,3 +81,24 @@ def test_memory_is_bounded_and_nothing_raises(steps: list[tuple[bool, bytes]]) -
         else:
             cutter.feed(data * 1000)
         assert len(cutter._rest) <= MAX_LINE
+
+
+@given(streams, st.data())
+def test_a_fresh_decoder_goes_on_at_the_end_of_any_record(data: bytes, chosen: st.DataObject) -> None:
+    said = cut(data, [])
+    assert [one.end for one in said] == sorted({one.end for one in said})
+    number = chosen.draw(st.integers(0, len(said)))
+    end = said[number - 1].end if number else 0
+    assert cut(data[end:], [], end) == said[number:]
+
+
+@given(streams, st.integers(0, 40_000), st.integers(0, 40_000))
+def test_a_fresh_decoder_goes_on_behind_what_was_skipped(data: bytes, fed: int, skipped: int) -> None:
+    cutter = LineCutter(30)
+    cutter.feed(data[:fed])
+    begin = cutter.end
+    cutter.skip(data[fed : fed + skipped])
+    end, torn, rest = cutter.end, cutter.torn, data[fed + skipped :]
+    assert begin <= end <= len(data)
+    if not cutter.pending:
+        assert cutter.feed(rest) + cutter.flush() == cut(data[end:], [], end, torn=torn)

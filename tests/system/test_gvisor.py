@@ -8,6 +8,7 @@ import pytest
 
 from support import gvisor
 from support.http import request
+from support.logs import until_said
 from support.platform import Platform, platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
@@ -78,10 +79,5 @@ def test_the_selftest_tries_the_engine_of_its_tenants_and_says_so(strong: Platfo
 def test_what_it_prints_is_in_the_tenants_log(strong: Platform) -> None:
     program = "return function (cb) { console.log('framed'); process.stdout.write('raw\\n'); cb(null, 1) }"
     assert strong.call("printing", program).status == 200
-    log = strong.state_dir / "logs" / "printing.log"
-    deadline = time.monotonic() + 10
-    while not (
-        log.exists() and {"framed", "raw"} <= {json.loads(line)["msg"] for line in log.read_text().splitlines()}
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    for text in ("framed", "raw"):
+        until_said(strong.host.logs_dir, "printing", text)

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dns.flags
@@ -18,6 +17,7 @@ import dns.rrset
 import pytest
 
 from support.lab import HOST, OTHER_PUBLIC, PUBLIC, Lab, lab
+from support.logs import until_said
 from support.platform import Platform, platform
 
 DNS_PORT, HTTP_PORT = 5354, 8080
@@ -100,11 +100,7 @@ def fetch(running: Platform, tenant: str, url: str) -> dict[str, Any]:
 
 
 def log_says(running: Platform, tenant: str, text: str) -> None:
-    records = Path(running.state_dir, "logs", f"{tenant}.log")
-    deadline = time.monotonic() + 15
-    while not records.exists() or text not in records.read_text():
-        assert time.monotonic() < deadline, records.read_text() if records.exists() else "no log"
-        time.sleep(0.1)
+    until_said(running.host.logs_dir, tenant, text, 15)
 
 
 def test_a_program_finds_names_and_reaches_what_they_mean(running: Platform) -> None:

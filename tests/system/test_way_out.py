@@ -1,13 +1,12 @@
 """The way out of a whole installation, which runs in a lab."""
 
 import json
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from support.lab import FORBIDDEN, PUBLIC, Lab, lab
+from support.logs import until_said
 from support.platform import Platform, platform
 
 REACH = """return (ctx, cb) => {
@@ -64,14 +63,8 @@ def test_a_policy_set_by_the_command_line_holds_at_once_and_is_told_in_the_log(r
     assert reach(running, "listed", PUBLIC, 80)["error"] == "HTTP/1.1 403 Forbidden"
     assert running.command("tenant", "set", "listed", "--egress", "none").returncode == 0
     assert reach(running, "listed", PUBLIC, 443)["error"] == "ECONNREFUSED"
-    records = Path(running.state_dir, "logs", "listed.log")
-    deadline = time.monotonic() + 15
-    while not records.exists() or "refused by the tenant's egress policy" not in records.read_text():
-        assert time.monotonic() < deadline, records.read_text() if records.exists() else "no log"
-        time.sleep(0.05)
-    line = next(one for one in records.read_text().splitlines() if "egress policy" in one)
-    assert json.loads(line)["level"] == 40
-    assert json.loads(line)["container"] == "listed"
+    record = until_said(running.host.logs_dir, "listed", "refused by the tenant's egress policy", 15)
+    assert (record["level"], record["container"]) == (40, "listed")
 
 
 def test_connections_beyond_the_limit_are_refused_and_told(running: Platform) -> None:
@@ -86,8 +79,4 @@ def test_connections_beyond_the_limit_are_refused_and_told(running: Platform) ->
     }};"""
     answer = running.call("many", program)
     assert json.loads(answer.body) == {"open": 5, "refused": 25}
-    records = Path(running.state_dir, "logs", "many.log")
-    deadline = time.monotonic() + 10
-    while not records.exists() or "25 connections refused: 5 at once (limits.connections)" not in records.read_text():
-        assert time.monotonic() < deadline, records.read_text() if records.exists() else "no log"
-        time.sleep(0.05)
+    until_said(running.host.logs_dir, "many", "25 connections refused: 5 at once (limits.connections)")

@@ -5,9 +5,9 @@ import json
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from sandpost.bus.local_now import read_now
 from sandpost.cli.options import Options
 from sandpost.cli.place import installation, local_url, management
 from sandpost.client import Client
@@ -25,8 +25,8 @@ from sandpost.selftest.runner import Runner, Verdict
 
 _SHARE = 0.1
 """Of the host's memory and cores, for the attacker and the neighbour together."""
-_TAIL = 4 << 20
-"""Bytes of a log's end that are read."""
+_TAIL = 20_000
+"""Records of a tenant's log that are looked at."""
 _MOST_MEMORY = 128 << 20
 
 
@@ -97,16 +97,11 @@ def _look(host: Host | None) -> Look | None:
 
 
 def _log(host: Host | None) -> Log:
-    """Read a tenant's log from its file, as root on the host."""
+    """Read a tenant's log from its files, as root on the host."""
 
     def read(tenant: str) -> list[dict[str, Any]] | None:
         if host is None or os.geteuid() != 0:
             return None
-        found: list[dict[str, Any]] = []
-        for name in (f"{tenant}.log.1", f"{tenant}.log"):
-            with contextlib.suppress(FileNotFoundError):
-                lines = Path(host.logs_dir, name).read_bytes()[-_TAIL:].splitlines()
-                found += [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
-        return found
+        return [json.loads(record.line) for record in read_now(host.logs_dir, tenant, tail=_TAIL)]
 
     return read

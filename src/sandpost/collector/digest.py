@@ -236,20 +236,20 @@ class Digest:
         try:
             left = spools.left(self._folder)
         except OSError as error:
-            log.error("spools cannot be read", folder=self._folder, err=error)
+            log.warning("spools cannot be read", folder=self._folder, err=error)
             return
         for sandbox_id, number in left:
             try:
                 spool = Spool.find(spools.path_of(self._folder, sandbox_id, number))
             except OSError as error:
-                log.error("a spool cannot be read", sandbox_id=sandbox_id, err=error)
+                log.warning("a spool cannot be read", sandbox_id=sandbox_id, err=error)
                 continue
             if spool is not None:
                 stream = sandboxes(sandbox_id, spool.mark.tenant).streams[number]
                 self._take_over(stream, spool)
 
     def make(self, stream: Stream, tenancy: Tenancy) -> None:
-        """Make the spool of a stream that says something for the first time. Raises `SpoolFull`, `OSError`."""
+        """Make the spool of a stream that says something for the first time. Raises `SpoolFullError`, `OSError`."""
         path = spools.path_of(self._folder, stream.sandbox.id, stream.number)
         spool = Spool.make(path, tenancy.tenant)
         # What it said before it was anybody's was dropped, perhaps in the middle of a line.

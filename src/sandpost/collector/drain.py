@@ -11,7 +11,7 @@ import time
 from sandpost.bus.contract import Writer
 from sandpost.collector.budget import READ_COST
 from sandpost.collector.digest import CHUNK, PATIENCE, Digest
-from sandpost.collector.spool import SpoolFull
+from sandpost.collector.spool import SpoolFullError
 from sandpost.collector.streams import STREAMS, Sandbox, Stream, Tenancy
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
@@ -218,11 +218,11 @@ class Drain:
             if stream.spool is None:
                 self._digest.make(stream, tenancy)
             moved = self._digest.take(stream, min(CHUNK, room))
-        except SpoolFull:
+        except SpoolFullError:
             return -1
         except OSError as error:
             if stream not in self._full:
-                log.error("output cannot be spooled", sandbox_id=stream.sandbox.id, err=error)
+                log.warning("output cannot be spooled", sandbox_id=stream.sandbox.id, err=error)
             return -1
         self.counts.bytes_read += moved or 0
         return moved

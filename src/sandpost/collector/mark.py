@@ -4,6 +4,7 @@ import zlib
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 HEAD: Final = 4096
 """Bytes before a spool's data, a page: a write within one is not parted by a `kill -9`."""
@@ -32,8 +33,8 @@ class Mark(msgspec.Struct, array_like=True):
     kept: int = 0
     """What is before is on the bus, or dropped. May be behind what the bus knows, never ahead."""
     torn: bool = False
-    dropped: list[int] = [0, 0]
-    told: list[int] = [0, 0]
+    dropped: list[int] = field(default_factory=lambda: [0, 0])
+    told: list[int] = field(default_factory=lambda: [0, 0])
     """Of `dropped`, what the bus has the records of. May be behind too."""
     ranges: list[Range] = []
     """Dropped behind `kept`, in their order, none touching the next one."""
@@ -52,7 +53,7 @@ class Mark(msgspec.Struct, array_like=True):
                 self.kept, self.torn = first.end, first.torn
 
     def drop(self, begin: int, end: int, *, torn: bool) -> None:
-        """The bytes from `begin` to before `end` are dropped, the last so far; before them are some that are not kept."""
+        """The bytes from `begin` to before `end` are dropped, the last so far; some before them are not kept yet."""
         if self.ranges and self.ranges[-1].end == begin:
             begin = self.ranges.pop().begin
         if end > begin:

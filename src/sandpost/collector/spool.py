@@ -18,7 +18,7 @@ _PAGE = 4096
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class SpoolFull(Exception):
+class SpoolFullError(Exception):
     """The file system has no room."""
 
 
@@ -39,7 +39,7 @@ class Spool:
 
     @classmethod
     def make(cls, path: str, tenant: str) -> "Spool":
-        """Make the file of a stream of which nothing was taken. Raises `SpoolFull`, `OSError`."""
+        """Make the file of a stream of which nothing was taken. Raises `SpoolFullError`, `OSError`."""
         fd = os.open(path, _FLAGS | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             made = Mark(tenant)
@@ -69,7 +69,7 @@ class Spool:
     def take(self, fifo: int, most: int) -> int | None:
         """Move at most `most` bytes out of `fifo`; return how many, 0 at its end, None if it has none now.
 
-        Raises `SpoolFull`; then they are in the FIFO still.
+        Raises `SpoolFullError`; then they are in the FIFO still.
         """
         try:
             moved = os.splice(fifo, self._fd, most, offset_dst=HEAD + self.length, flags=os.SPLICE_F_NONBLOCK)
@@ -77,7 +77,7 @@ class Spool:
             return None
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise SpoolFull from None
+                raise SpoolFullError from None
             raise
         self._look()
         return moved
@@ -137,4 +137,4 @@ def left(folder: str) -> list[tuple[str, int]]:
 
 def _write(fd: int, blob: bytes) -> None:
     if os.pwrite(fd, blob, 0) != len(blob):
-        raise SpoolFull
+        raise SpoolFullError

@@ -1,18 +1,21 @@
 """The streams that the collector drains, and whose they are."""
 
-import asyncio
 import contextlib
 import os
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sandpost.collector.budget import READ_FACTOR, Bucket, Drops
-from sandpost.collector.mark import Range
 from sandpost.collector.spool import Spool, source_of
 from sandpost.logs import bunyan, records
 from sandpost.logs.frames import FrameCutter
 from sandpost.logs.lines import LineCutter
 from sandpost.logs.said import Decoder
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+    from sandpost.collector.mark import Range
 
 STREAMS: Final = 3
 """Standard output, standard error, frames: the order of `Hold` and `Streams`."""
@@ -78,7 +81,7 @@ class Stream:
         self.stalled_since: float | None = None
         self.backlog_end = 0
         """What is before waited for the bus: it is paced, not dropped."""
-        self.again: asyncio.TimerHandle | None = None
+        self.again: TimerHandle | None = None
         # By reason: lines that are to be told; lines that were told, or are on their way.
         self.drops = (Drops(), Drops())
         self.telling = [0, 0]

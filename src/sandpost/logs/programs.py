@@ -35,7 +35,7 @@ _CORE: dict[str, Callable[[Any], bool]] = {
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class _NoRecord(Exception):
+class _NoRecordError(Exception):
     """It is JSON, but nothing that we hand on."""
 
 
@@ -53,7 +53,7 @@ def recognise(line: bytes) -> dict[str, Any] | None:
         if not _has_core(found):
             return None
         fields = {_safe(name): _plain(value, 1) for name, value in found.items()}
-    except (msgspec.MsgspecError, ValueError, RecursionError, _NoRecord):
+    except (msgspec.MsgspecError, ValueError, RecursionError, _NoRecordError):
         return None
     # Names that differ by what is not shown are one name now.
     return {_own_name(name): value for name, value in fields.items()} if _has_core(fields) else None
@@ -72,11 +72,11 @@ def _plain(value: Any, depth: int) -> Any:
         return _safe(value)
     if isinstance(value, int):
         if not -_MAX_INTEGER <= value < _MAX_INTEGER:
-            raise _NoRecord
+            raise _NoRecordError
         return value
     if isinstance(value, list | dict):
         if depth >= MAX_DEPTH:
-            raise _NoRecord
+            raise _NoRecordError
         if isinstance(value, list):
             return [_plain(one, depth + 1) for one in value]
         return {_safe(name): _plain(one, depth + 1) for name, one in value.items()}
