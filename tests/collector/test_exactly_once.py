@@ -1,0 +1,320 @@
+"""Drain and digest against a bus that keeps what it is told to keep, and lives that end at any moment."""
+
+import asyncio
+import contextlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sandpost.bus.batches import check
+from sandpost.bus.contract import Batch
+from sandpost.collector import digest
+from sandpost.collector.drain import Drain
+from sandpost.model.errors import BusError
+
+ID = "0123456789ab"
+
+
+class Bus:
+    """A writer in memory (`bus.contract.Writer`): what is taken is kept when `keep` says so, and lost with a life."""
+
+    def __init__(self, capacity: int = 2 << 20) -> None:
+        self.batches: list[Batch] = []
+        self.capacity = capacity
+        self.away = False
+        self._taken: list[Batch] = []
+        self._kept: dict[str, int] | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        return "away" if self.away else ""
+
+    async def open(self) -> None:
+        return
+
+    def append(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            check(batch)
+            assert len(batch.lines) <= self.room(batch.stream)
+            self._taken.append(batch)
+
+    def room(self, _stream: str) -> int:
+        return self.capacity - sum(len(one.lines) for one in self._taken)
+
+    def keep(self, count: int) -> None:
+        for batch in self._taken[:count]:
+            last = max((one.end for one in self.batches if one.source == batch.source), default=-1)
+            assert not batch.source or batch.end > last
+            self.batches.append(batch)
+            self._kept = {**(self._kept or {}), batch.source: batch.end}
+        del self._taken[:count]
+        self._news.set()
+
+    async def kept(self) -> Mapping[str, int]:
+        while self._kept is None:
+            self._news.clear()
+            await self._news.wait()
+        kept, self._kept = self._kept, None
+        return kept
+
+    async def positions(self, sources: Mapping[str, str], since: Mapping[str, int]) -> Mapping[str, int]:
+        assert not since
+        if self.away:
+            raise BusError("away")
+        return {one.source: one.end for one in self.batches if sources.get(one.source) == one.stream}
+
+    async def close(self) -> None:
+        if not self.away:
+            self.keep(len(self._taken))
+
+    def begin_anew(self) -> None:
+        """The process died: what was not kept is lost."""
+        self._taken, self._kept, self._news = [], None, asyncio.Event()
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for one in self.batches for line in one.lines.splitlines()]
+
+
+class Lives:
+    """One sandbox's pipes, and collectors that come and go over them."""
+
+    def __init__(self, folder: str, bus: Bus, *, rate: int = 0, spool: int = 64 << 20) -> None:
+        self.folder, self.bus, self.rate, self.spool = folder, bus, rate, spool
+        self.pipes = [os.pipe() for _ in range(3)]
+        self.numbers = [0, 0, 0]
+        self._waiting = [b"", b"", b""]
+        for _, write in self.pipes:
+            os.set_blocking(write, False)
+
+    def say(self, stream: int, lines: int, cut: int, text: bytes = b"") -> None:
+        """Write numbered lines; the last `cut` bytes follow with the next ones. What has no room is written later."""
+        for _ in range(lines):
+            line = text or b"%d " % self.numbers[stream] + b"x" * (self.numbers[stream] % 50)
+            if stream == 2:
+                self._waiting[stream] += struct.pack(">BBBBHBB", 0xF5, 1, 30, 0, len(line), 1, 0) + b"r" + line
+            else:
+                self._waiting[stream] += line + b"\n"
+            self.numbers[stream] += 1
+        self.write(stream, cut)
+
+    def write(self, stream: int, cut: int = 0) -> bool:
+        data = self._waiting[stream]
+        with contextlib.suppress(BlockingIOError):
+            written = os.write(self.pipes[stream][1], data[: len(data) - cut]) if len(data) > cut else 0
+            self._waiting[stream] = data[written:]
+        return not self._waiting[stream]
+
+    @contextlib.asynccontextmanager
+    async def life(self, *, orderly: bool = False) -> Any:
+        self.bus.begin_anew()
+        drain = Drain(self.bus, self.folder, rate=self.rate, spool=self.spool, hostname="h", pid=1)
+        running = asyncio.create_task(drain.run())
+        drain.assign(ID, "acme")
+        drain.take(ID, [os.dup(read) for read, _ in self.pipes])
+        try:
+            yield drain
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            if orderly:
+                await drain.close()
+            else:
+                for sandbox in [*drain._sandboxes.values(), *drain._leaving.values()]:
+                    for stream in sandbox.streams:
+                        drain._forget(stream)
+                        stream.close()
+                        if stream.spool is not None:
+                            stream.spool.close()
+                        if stream.again is not None:
+                            stream.again.cancel()
+                if drain._tick_timer is not None:
+                    drain._tick_timer.cancel()
+
+    async def finish(self) -> None:
+        """A last life, in which all is read and kept."""
+        async with self.life(orderly=True) as drain:
+            quiet = 0
+            while quiet < 5:
+                told = [self.write(stream) for stream in range(3)]
+                before = len(self.bus.batches)
+                self.bus.keep(1000)
+                await asyncio.sleep(0.002)
+                streams = drain._sandboxes[ID].streams
+                busy = not all(told) or before != len(self.bus.batches)
+                busy = busy or any(one.undone or not one.ready for one in streams)
+                quiet = 0 if busy else quiet + 1
+
+    def close(self) -> None:
+        for pair in self.pipes:
+            for fd in pair:
+                os.close(fd)
+
+
+steps = st.one_of(
+    st.tuples(st.just("say"), st.integers(0, 2), st.integers(1, 300), st.integers(0, 80)),
+    st.tuples(st.just("keep"), st.integers(0, 3)),
+    st.tuples(st.just("turn")),
+    st.tuples(st.just("die")),
+)
+
+
+async def live(lives: Lives, script: list[tuple[Any, ...]], text: bytes = b"") -> None:
+    script = list(script)
+    while script:
+        async with lives.life():
+            while script:
+                step = script.pop(0)
+                if step[0] == "say":
+                    lives.say(step[1], step[2], step[3], text)
+                elif step[0] == "keep":
+                    lives.bus.keep(step[1])
+                if step[0] == "die":
+                    break
+                await asyncio.sleep(0.001)
+    await lives.finish()
+
+
+def numbers_of(bus: Bus, stream: int) -> list[int]:
+    name = f"{ID}.{('out', 'err', 'log')[stream]}"
+    return [
+        int(json.loads(line)["msg"].split()[0])
+        for one in bus.batches
+        if one.source == name
+        for line in one.lines.splitlines()
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, max_size=25), st.sampled_from([600 << 10, 2 << 20]))
+def test_every_line_is_there_once_whenever_the_collector_dies(script: list[tuple[Any, ...]], capacity: int) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        bus = Bus(capacity)
+        lives = Lives(folder, bus)
+        try:
+            asyncio.run(live(lives, script))
+        finally:
+            lives.close()
+        for stream in range(3):
+            assert numbers_of(bus, stream) == list(range(lives.numbers[stream]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(steps, max_size=25))
+def test_the_same_line_for_ever_is_there_as_often_as_it_was_said(script: list[tuple[Any, ...]]) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        bus = Bus()
+        lives = Lives(folder, bus)
+        try:
+            asyncio.run(live(lives, script, b"same"))
+        finally:
+            lives.close()
+        assert [one["msg"] for one in bus.records()] == ["same"] * sum(lives.numbers)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(steps, max_size=25), st.sampled_from([3000, 20_000]))
+def test_what_is_dropped_over_the_rate_is_told_once_whenever_the_collector_dies(
+    script: list[tuple[Any, ...]], rate: int
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        bus = Bus()
+        lives = Lives(folder, bus, rate=rate)
+        try:
+            asyncio.run(live(lives, script))
+        finally:
+            lives.close()
+        told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
+        dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
+        kept = [numbers_of(bus, stream) for stream in range(3)]
+        for found in kept:
+            assert found == sorted(set(found))
+        assert sum(map(len, kept)) + dropped == sum(lives.numbers)
+
+
+def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(digest, "PATIENCE", 0.05)
+    monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
+
+    async def body(lives: Lives) -> None:
+        async with lives.life() as drain:
+            for _ in range(150):
+                lives.say(0, 300, 0)
+                for _ in range(200):
+                    if lives.write(0):
+                        break
+                    await asyncio.sleep(0.01)
+                else:
+                    raise AssertionError("the writer is held up")
+                assert drain.spooled <= 700 << 10
+            assert drain.counts.unwritten
+        # Another one finds what is left, and what was lost.
+        await lives.finish()
+
+    bus = Bus(600 << 10)
+    lives = Lives(str(tmp_path), bus)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
+    assert all(text.endswith("s: the log could not be written") for text in told)
+    lost = sum(int(text.split()[0].replace(",", "")) for text in told)
+    found = numbers_of(bus, 0)
+    assert found == sorted(set(found))
+    assert len(found) + lost == lives.numbers[0] == 45_000
+    # What was there first and what came last are kept.
+    assert found[0] == 0
+    assert found[-1] == 44_999
+
+
+def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(digest, "PATIENCE", 0.05)
+    monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
+    monkeypatch.setattr(digest, "_RETRY", 0.05)
+
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            lives.say(0, 300, 0)
+            await asyncio.sleep(0.01)
+            lives.bus.keep(1)
+            lives.say(0, 300, 10)
+            await asyncio.sleep(0.01)
+        lives.bus.away = True
+        async with lives.life() as drain:
+            for _ in range(80):
+                lives.say(0, 300, 0)
+                for _ in range(200):
+                    if lives.write(0):
+                        break
+                    await asyncio.sleep(0.01)
+                else:
+                    raise AssertionError("the writer is held up")
+            assert drain.counts.unwritten
+        lives.bus.away = False
+        await lives.finish()
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    found = [one["msg"].split()[0] for one in bus.records() if one.get("sandbox")]
+    told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
+    lost = sum(int(text.split()[0].replace(",", "")) for text in told)
+    assert found[:599] == [str(number) for number in range(599)]
+    assert len(set(found)) == len(found)
+    # The line in whose middle the second life began may be cut in two by what was lost behind it.
+    assert lives.numbers[0] <= len(found) + lost <= lives.numbers[0] + 1
