@@ -1,13 +1,14 @@
 """The collector as its surroundings see it: bytes into FIFOs, records in files."""
 
 import asyncio
+import json
 import os
 import signal
 import struct
 import subprocess
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,23 @@ def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -
             dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
             assert abs(dropped + kept - flood.written / 100) <= len(told) + 2
             await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="over_rate") == dropped)
+
+    run(body())
+
+
+def test_spools_are_trimmed_while_a_tenant_writes_without_end(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=1 << 20) as r:
+            one = r.sandbox(1, "loud")
+            flood = Flood(one.out, (b"y" * 99 + b"\n") * 160)
+            await r.until(lambda: flood.written > 16 << 20, 20)
+            spool = (r.spool / f"{one.id}.out").stat()
+            assert spool.st_blocks * 512 < 2 << 20
+            assert spool.st_size > 15 << 20
+            assert 0 < r.figure("sandpost_output_spooled_bytes") < 2 << 20
+            rss = int(Path(f"/proc/{r.process.pid if r.process else 0}/statm").read_text().split()[1]) * 4096
+            assert rss < 100 << 20
+            flood.stop()
 
     run(body())
 
@@ -400,7 +418,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk_costs_lines_that_are_told_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+def test_full_disk_costs_no_line_that_the_spool_holds(tmp_path: Path, small_disk: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path) as r:
             one = r.sandbox(1, "acme")
@@ -411,18 +429,167 @@ def test_full_disk_costs_lines_that_are_told_when_there_is_room(tmp_path: Path, 
                 while file.write(b"x" * 4096) == 4096:
                     if os.statvfs(small_disk).f_bavail == 0:
                         break
+            expected = ["before"]
             for number in range(40):
-                os.write(one.out, b"%d" % number + b"z" * 200 + b"\n")
-                await asyncio.sleep(0.03)
-            await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="unwritten") > 0)
+                expected.append(f"{number} " + "z" * 200)
+                os.write(one.out, expected[-1].encode() + b"\n")
+                if number == 20:
+                    await r.until(lambda: "logs of tenants cannot be written" in r.log.read_text())
+                    r.kill()
+                    await r.start()
+            await r.until(lambda: r.figure("sandpost_output_spooled_bytes") > 4096)
             filler.unlink()
-            await r.until(lambda: r.told("acme") != [])
-            dropped = int(r.told("acme")[0].split()[0])
-            assert "the log cannot be written" in r.told("acme")[0]
-            assert len(r.said("acme")) + dropped == 41
+            await r.until(lambda: r.said("acme") == expected)
+            assert r.told("acme") == []
             os.write(one.out, b"after\n")
             await r.until(lambda: r.said("acme")[-1] == "after")
-            assert "logs of tenants are written again" in r.log.read_text()
+            await r.until(lambda: "logs of tenants are written again" in r.log.read_text())
+
+    run(body())
+
+
+class Numbers:
+    """Writes lines until stopped, each made of its number, a few at a time as programs do."""
+
+    def __init__(self, fd: int, line: Callable[[int], bytes]) -> None:
+        self.written = 0
+        self._fd, self._line = fd, line
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            # Blocking, as descriptors 1 and 2 are inside; with a reader that holds the FIFO it ends always.
+            os.write(self._fd, b"".join(self._line(self.written + number) for number in range(10)))
+            self.written += 10
+            self._stop.wait(0.002)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+def test_no_line_of_a_living_sandbox_is_lost_or_doubled_by_kills_under_load(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=1 << 26) as r:
+            first, second, third = r.sandbox(1, "acme"), r.sandbox(2, "acme"), r.sandbox(3, "other")
+            writers = [
+                Numbers(first.out, lambda n: b"%d %s\n" % (n, b"x" * (n % 200))),
+                Numbers(first.err, lambda n: b"%d\n" % n),
+                Numbers(second.frames, lambda n: frame(b"%d" % n)),
+                Numbers(third.out, lambda _: b"the same\n"),
+            ]
+            for number in range(12):
+                await asyncio.sleep(0.05 + number % 4 * 0.11)
+                r.kill()
+                await r.start()
+            for writer in writers:
+                await asyncio.to_thread(writer.stop)
+            assert all(writer.written > 1000 for writer in writers)
+            expected = [list(range(writer.written)) for writer in writers[:3]]
+
+            def found() -> list[list[int]]:
+                lines: list[list[int]] = [[], [], []]
+                for one in r.records("acme"):
+                    lines[2 if one["sandbox_id"] == second.id else one["level"] // 50].append(
+                        int(one["msg"].split()[0])
+                    )
+                return lines
+
+            await r.until(lambda: sum(map(len, found())) >= sum(map(len, expected)))
+            assert found() == expected
+            await r.until(lambda: len(r.said("other")) >= writers[3].written)
+            assert r.said("other") == ["the same"] * writers[3].written
+            assert r.told("acme") == r.told("other") == []
+            assert r.stop() == 0
+
+    run(body())
+
+
+def test_what_was_dropped_over_the_rate_is_told_once_over_kills(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=64 * 1024) as r:
+            one = r.sandbox(1, "loud")
+            writer = Numbers(one.out, lambda n: b"%d %s\n" % (n, b"x" * 100))
+            for number in range(6):
+                await asyncio.sleep(0.4 + number % 3 * 0.3)
+                r.kill()
+                await r.start()
+            await asyncio.to_thread(writer.stop)
+
+            def counts() -> tuple[int, int]:
+                return len(r.said("loud")), sum(int(text.split()[0].replace(",", "")) for text in r.told("loud"))
+
+            await r.until(lambda: sum(counts()) >= writer.written, 20)
+            kept, dropped = counts()
+            assert kept + dropped == writer.written
+            assert dropped > kept > 0
+            numbers = [int(text.split()[0]) for text in r.said("loud")]
+            assert numbers == sorted(set(numbers))
+
+    run(body())
+
+
+def test_random_bytes_and_kills_leave_valid_records_and_a_stream_that_goes_on(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=1 << 26) as r:
+            one = r.sandbox(1, "acme")
+            for _ in range(4):
+                for fd in (one.out, one.err, one.frames):
+                    await asyncio.to_thread(write_all, fd, os.urandom(100_000))
+                    hostile = b'{"name":"x","pid":1e999,"level":%s}\n' % (b"[" * 9000) + frame(b"", 255)
+                    await asyncio.to_thread(write_all, fd, hostile)
+                r.kill()
+                await r.start()
+            for fd in (one.out, one.err):
+                os.write(fd, b"\nafter\n")
+            os.write(one.frames, frame(b"after"))
+            await r.until(lambda: r.said("acme").count("after") == 3)
+            assert all(record["container"] == "acme" and record["sandbox"] is True for record in r.records("acme"))
+
+    run(body())
+
+
+def test_a_programs_own_bunyan_records_keep_their_fields(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            said = {
+                "name": "shop",
+                "hostname": "web",
+                "pid": 9,
+                "level": 40,
+                "msg": "low",
+                "time": "2024-05-17T12:00:00Z",
+                "v": 0,
+            }
+            os.write(one.out, json.dumps({**said, "stock": 3, "container": "other"}).encode() + b"\n")
+            os.write(one.frames, frame(json.dumps(said).encode()))
+            await r.until(lambda: len(r.records("acme")) == 2)
+            own = next(record for record in r.records("acme") if record["name"] == "shop")
+            assert (own["level"], own["msg"], own["stock"], own["container"]) == (40, "low", 3, "acme")
+            assert (own["app.pid"], own["app.container"], own["sandbox_id"]) == (9, "other", one.id)
+            # What went through our runtime has its level and request already.
+            assert json.dumps(said) in r.said("acme")
+
+    run(body())
+
+
+def test_last_words_of_a_sandbox_that_ended_while_no_collector_was_there(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            one = r.sandbox(1, "acme")
+            os.write(one.out, b"first\n")
+            await r.until(lambda: r.said("acme") == ["first"])
+            os.write(one.out, b"unfinished")
+            await r.until(lambda: (r.spool / f"{one.id}.out").stat().st_size == 4096 + 16)
+            r.kill()
+            r.release(one)
+            await r.start()
+            await r.until(lambda: r.said("acme") == ["first", "unfinished"], 15)
+            await r.until(lambda: os.listdir(r.spool) == [])
 
     run(body())
 
@@ -461,7 +628,6 @@ def test_thousand_silent_sandboxes_cost_nothing_and_all_are_heard(tmp_path: Path
 
 
 def test_missing_host_file_ends_with_a_record(tmp_path: Path) -> None:
-    import json
     import sys
 
     code = "import sys; from sandpost.collector.main import main; sys.exit(main(sys.argv[1:]))"
