@@ -29,6 +29,7 @@ class Bus:
         self.batches: list[Batch] = []
         self.capacity = capacity
         self.away = False
+        self._closed = False
         self._taken: list[Batch] = []
         self._kept: dict[str, int] | None = None
         self._news = asyncio.Event()
@@ -60,6 +61,8 @@ class Bus:
 
     async def kept(self) -> Mapping[str, int]:
         while self._kept is None:
+            if self._closed:
+                raise BusError("closed")
             self._news.clear()
             await self._news.wait()
         kept, self._kept = self._kept, None
@@ -74,10 +77,11 @@ class Bus:
     async def close(self) -> None:
         if not self.away:
             self.keep(len(self._taken))
+        self._closed = True
 
     def begin_anew(self) -> None:
         """The process died: what was not kept is lost."""
-        self._taken, self._kept, self._news = [], None, asyncio.Event()
+        self._taken, self._kept, self._news, self._closed = [], None, asyncio.Event(), False
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for one in self.batches for line in one.lines.splitlines()]

@@ -110,6 +110,12 @@ def test_skip_counts_frames_and_finds_the_next_one() -> None:
     assert cutter.skip(data[:-3]) == 10
     assert [one.text for one in cutter.feed(data[-3:] + frame(b"next"))] == [b"next"]
     assert cutter.forged == 0
+    # One that was begun is lost with them.
+    cutter.feed(frame(b"begun", flags=1))
+    assert cutter.skip(frame(b"end")) == 2
+    cutter = FrameCutter()
+    cutter.feed(frame(b"a")[:-1])
+    assert cutter.skip(frame(b"a")[-1:] + frame(b"b")) == 2
 
 
 CORPUS = lines(Path(__file__).with_name("corpus") / "frames.hex")

@@ -85,7 +85,7 @@ class FrameCutter:
         return said
 
     def skip(self, data: bytes) -> int:
-        begun = (self._buffer[-1:] + data).count(MAGIC)
+        begun = (self._buffer + data).count(MAGIC) + (self._joining is not None)
         self._at += len(self._buffer) + len(data)
         self._buffer = data[-1:] if data.endswith(MAGIC[:1]) else b""
         self._at -= len(self._buffer)
