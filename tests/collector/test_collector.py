@@ -272,7 +272,7 @@ def test_released_sandbox_is_read_to_its_end_and_closed(tmp_path: Path) -> None:
                 os.write(one.frames, frame(b"unfinished", flags=1))
                 r.release(one)
             await r.until(lambda: r.said("acme").count("last words") == 20)
-            assert r.said("acme").count("unfinished") == 20
+            await r.until(lambda: r.said("acme").count("unfinished") == 20)
             await r.until(lambda: r.figure("sandpost_output_sandboxes") == 0)
             assert len([fd for fd in descriptors.iterdir() if "fifo" in os.readlink(fd)]) == before
 

@@ -159,7 +159,7 @@ class Rig:
     def release(self, fifos: Fifos) -> None:
         """The sandbox's end as supervisor and controller tell it."""
         fifos.end()
-        for channel in self.controller.channels:
+        for channel in list(self.controller.channels):
             gone = m.Gone(seq=1, sandbox_id=fifos.id, tenant=self.routes[fifos.id], word="idle", message="")
             channel.send(gone)
         for channel in self.supervisor.channels:
