@@ -162,7 +162,7 @@ class Rig:
         for channel in list(self.controller.channels):
             gone = m.Gone(seq=1, sandbox_id=fifos.id, tenant=self.routes[fifos.id], word="idle", message="")
             channel.send(gone)
-        for channel in self.supervisor.channels:
+        for channel in list(self.supervisor.channels):
             channel.send(m.Release(sandbox_id=fifos.id))
         fifos.close()
         del self.fifos[fifos.id], self.routes[fifos.id]

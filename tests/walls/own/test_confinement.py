@@ -53,6 +53,7 @@ STOPPED_BY: dict[str, set[str]] = {
     "run a program": {"landlock", "seccomp"},
     "become a second process": {"seccomp"},
     "start a thread": set(),
+    "move bytes in the kernel": {"seccomp"},
     "make memory that is written and run": {"seccomp"},
     "make memory code": {"seccomp"},
     "make a file in memory": {"seccomp"},
@@ -87,7 +88,7 @@ _INTERNET = ("connect to a sandbox", "connect to another port", "bind a port", "
 _WORK: dict[Part, tuple[str, ...]] = {
     "proxy": ("read the store", "read kept programs", "keep a program", "connect to a sandbox"),
     "api": ("read the store", "change the store", "make files beside the store", "bind the port of figures"),
-    "collector": ("read tenants' logs", "write tenants' logs"),
+    "collector": ("read tenants' logs", "write tenants' logs", "move bytes in the kernel"),
     "egress": ("connect to a sandbox", "connect to another port", "send datagrams"),
 }
 OWN: dict[Part, dict[str, set[str]]] = {part: {name: set() for name in names} for part, names in _WORK.items()}

@@ -171,7 +171,7 @@ def test_numbers_are_the_kernels(machine: str) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_name_has_a_number_and_stands_once(machine: str) -> None:
     known = numbers(machine)
-    allowed = [name for group in calls.groups(machine, serves=True) for name in group.calls]
+    allowed = [name for group in calls.groups(machine, serves=True, splices=True) for name in group.calls]
     named = [*allowed, *(one.call for one in calls.checked((), PID)), *table.ABSENT, table.NEWEST]
     assert len(named) == len(set(named)) == len(known) == len(set(known.values()))
     assert set(named) == set(known)
