@@ -67,7 +67,7 @@ def measure(make: Callable[[], Decoder], chunk: bytes, folder: str) -> tuple[flo
                 count=len(lines),
                 time=at,
             )
-            done, error = bus.append("acme", [batch])
+            done, _, error = bus.append("acme", [batch])
             if not done:
                 raise SystemExit(f"the bus cannot be written: {error}")
             count += len(lines)

@@ -7,6 +7,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,7 +30,9 @@ class Bus:
         self.batches: list[Batch] = []
         self.capacity = capacity
         self.away = False
+        self.looked_at = 0
         self._closed = False
+        self._reached: dict[str, int] = {}
         self._taken: list[Batch] = []
         self._kept: dict[str, int] | None = None
         self._news = asyncio.Event()
@@ -56,6 +59,7 @@ class Bus:
             assert not batch.source or batch.end > last
             self.batches.append(batch)
             self._kept = {**(self._kept or {}), batch.source: batch.end}
+            self._reached = {batch.stream: len(self.batches)}
         del self._taken[:count]
         self._news.set()
 
@@ -69,10 +73,15 @@ class Bus:
         return kept
 
     async def positions(self, sources: Mapping[str, str], since: Mapping[str, int]) -> Mapping[str, int]:
-        assert not since
         if self.away:
             raise BusError("away")
-        return {one.source: one.end for one in self.batches if sources.get(one.source) == one.stream}
+        self.looked_at = len(self.batches) - since.get("acme", 0)
+        recent = self.batches[since.get("acme", 0) :]
+        return {one.source: one.end for one in recent if sources.get(one.source) == one.stream}
+
+    def reached(self) -> Mapping[str, int]:
+        reached, self._reached = self._reached, {}
+        return reached
 
     async def close(self) -> None:
         if not self.away:
@@ -82,9 +91,15 @@ class Bus:
     def begin_anew(self) -> None:
         """The process died: what was not kept is lost."""
         self._taken, self._kept, self._news, self._closed = [], None, asyncio.Event(), False
+        self._reached = {}
 
     def records(self) -> list[dict[str, Any]]:
         return [json.loads(line) for one in self.batches for line in one.lines.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digest, "_NOTE_EVERY", 0)
 
 
 class Lives:
@@ -243,8 +258,33 @@ def test_what_is_dropped_over_the_rate_is_told_once_whenever_the_collector_dies(
         assert sum(map(len, kept)) + dropped == sum(lives.numbers)
 
 
+def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path) -> None:
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            for _ in range(200):
+                lives.say(0, 1, 0)
+                await asyncio.sleep(0.001)
+                lives.bus.keep(10)
+            await asyncio.sleep(0.01)
+            lives.say(0, 3, 0)
+            await asyncio.sleep(0.01)
+        assert len(lives.bus.batches) > 100
+        async with lives.life():
+            await asyncio.sleep(0.01)
+        assert lives.bus.looked_at == 0
+        await lives.finish()
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    assert numbers_of(bus, 0) == list(range(203))
+
+
 def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(digest, "PATIENCE", 0.05)
     monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
@@ -282,7 +322,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
 
 
 def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(digest, "PATIENCE", 0.05)
     monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)

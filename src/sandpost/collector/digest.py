@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sandpost.bus.contract import Batch, Writer
+from sandpost.bus.contract import MAX_BATCH, Batch, Writer
 from sandpost.collector import spool as spools
 from sandpost.collector.budget import RECORD_COST
 from sandpost.collector.mark import LOST, OVER, REASONS
@@ -35,13 +35,14 @@ MAX_NOTES = 1000
 LOST_REASON = "the log could not be written"
 _SLICE = 8 * 1024
 _BATCH = 256 * 1024
-_ROOM = 512 * 1024
-"""Bytes that the bus must have room for: a batch, and one more record."""
+_ROOM = MAX_BATCH
+"""Bytes that the bus must have room for: more than `_BATCH` and one more record, 200 KiB at most."""
 _TRIM = 64 * 1024
 _BACKLOG = 10.0
 """Seconds of a tenant's rate that are not dropped of what a former process left."""
 _PACE = 16 * 1024
 _RETRY = 1.0
+_NOTE_EVERY = 1.0
 
 log = get_logger()
 
@@ -92,6 +93,9 @@ class Digest:
         self._streams: dict[str, Stream] = {}
         self._open = False
         self._failing = ""
+        # Up to where all of a stream of the bus stands in marks, noted down now and then: a hint for the next start.
+        self._reached: dict[str, int] = {}
+        self._noting: asyncio.TimerHandle | None = None
         # Unfinished things.
         self._unready: set[Stream] = set()
         self._stalled: dict[Stream, None] = {}
@@ -134,7 +138,11 @@ class Digest:
         await self._writer.close()
         with contextlib.suppress(BusError):
             while self._open:
-                self._note_kept(await self._writer.kept())
+                kept = await self._writer.kept()
+                self._note_kept(kept, self._writer.reached())
+        if self._noting is not None:
+            self._noting.cancel()
+            self._note_reached()
         for stream in self._streams.values():
             if stream.again is not None:
                 stream.again.cancel()
@@ -152,7 +160,7 @@ class Digest:
                 for name in (stream.source, *(f"{stream.source}.{reason}" for reason in REASONS))
             }
             try:
-                found = await self._writer.positions(sources, {})
+                found = await self._writer.positions(sources, self._reached)
             except BusError as error:
                 self._fail(str(error))
                 await asyncio.sleep(_RETRY)
@@ -168,7 +176,7 @@ class Digest:
             except BusError as error:
                 self._fail(str(error))
                 continue
-            self._note_kept(kept)
+            self._note_kept(kept, self._writer.reached())
             if self._failing and not self._writer.problem:
                 self._failing = ""
                 log.info("logs of tenants are written again")
@@ -178,7 +186,7 @@ class Digest:
             self._failing = problem
             log.error("logs of tenants cannot be written", problem=problem)
 
-    def _note_kept(self, kept: Mapping[str, int]) -> None:
+    def _note_kept(self, kept: Mapping[str, int], reached: Mapping[str, int]) -> None:
         for source, end in kept.items():
             stream = self._streams.get(source)
             if stream is not None:
@@ -191,8 +199,17 @@ class Digest:
                 told[REASONS.index(reason)] = max(told[REASONS.index(reason)], end)
                 stream.spool.save()
                 self._leave_if_done(stream)
+        # After the marks: they may know more, never less.
+        self._reached |= reached
+        if self._noting is None:
+            self._noting = self._loop.call_later(_NOTE_EVERY, self._note_reached)
         self._send_notes()
         self._go_on()
+
+    def _note_reached(self) -> None:
+        self._noting = None
+        with contextlib.suppress(OSError):
+            spools.write_reached(self._folder, self._reached)
 
     def _note_end(self, stream: Stream, end: int) -> None:
         spool = stream.spool
@@ -238,6 +255,7 @@ class Digest:
         except OSError as error:
             log.warning("spools cannot be read", folder=self._folder, err=error)
             return
+        self._reached = spools.read_reached(self._folder)
         for sandbox_id, number in left:
             try:
                 spool = Spool.find(spools.path_of(self._folder, sandbox_id, number))

@@ -7,14 +7,19 @@ stream was taken; what is done with is a hole. One process has it open.
 import contextlib
 import errno
 import os
+from collections.abc import Mapping
+
+import msgspec
 
 from sandpost.collector import mark
 from sandpost.collector.mark import HEAD, Mark
+from sandpost.kernel import files
 from sandpost.kernel.calls import punch_hole
 from sandpost.model.host import FIFOS
 from sandpost.model.names import is_sandbox_id
 
 _PAGE = 4096
+_REACHED = "reached"
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -133,6 +138,20 @@ def left(folder: str) -> list[tuple[str, int]]:
         if is_sandbox_id(sandbox_id) and stream in FIFOS:
             found.append((sandbox_id, FIFOS.index(stream)))
     return found
+
+
+def read_reached(folder: str) -> dict[str, int]:
+    """Return what `write_reached` noted; nothing if that cannot be read: more is to be looked at then."""
+    try:
+        with open(os.path.join(folder, _REACHED), "rb") as file:
+            return msgspec.msgpack.decode(file.read(), type=dict[str, int])
+    except (OSError, msgspec.MsgspecError):
+        return {}
+
+
+def write_reached(folder: str, reached: Mapping[str, int]) -> None:
+    """Note the offset up to which all of a stream stands in marks. Raises `OSError`."""
+    files.replace(os.path.join(folder, _REACHED), msgspec.msgpack.encode(reached), 0o600)
 
 
 def _write(fd: int, blob: bytes) -> None:
