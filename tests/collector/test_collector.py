@@ -589,7 +589,7 @@ def test_last_words_of_a_sandbox_that_ended_while_no_collector_was_there(tmp_pat
             r.release(one)
             await r.start()
             await r.until(lambda: r.said("acme") == ["first", "unfinished"], 15)
-            await r.until(lambda: os.listdir(r.spool) == [])
+            await r.until(lambda: f"{one.id}.out" not in os.listdir(r.spool))
 
     run(body())
 

@@ -258,6 +258,31 @@ def test_what_is_dropped_over_the_rate_is_told_once_whenever_the_collector_dies(
         assert sum(map(len, kept)) + dropped == sum(lives.numbers)
 
 
+def test_what_waited_for_the_bus_is_not_dropped_for_coming_all_at_once(tmp_path: Path) -> None:
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            lives.bus.capacity = 0
+            for _ in range(20):
+                # Each costs some 160 bytes: in two seconds less than the rate, and more than a burst.
+                lives.say(0, 50, 0)
+                await asyncio.sleep(0.1)
+            lives.bus.capacity = 2 << 20
+            lives.say(1, 1, 0)
+            await asyncio.sleep(0.01)
+            lives.bus.keep(10)
+            await asyncio.sleep(1)
+        await lives.finish()
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus, rate=90_000)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    assert [one["msg"] for one in bus.records() if not one.get("sandbox")] == []
+    assert numbers_of(bus, 0) == list(range(1000))
+
+
 def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path) -> None:
     async def body(lives: Lives) -> None:
         async with lives.life():
