@@ -33,6 +33,19 @@ def test_wait_says_when_it_is_open_again() -> None:
     assert bucket.wait(1000.0) == 0.0  # never more than fits
 
 
+def test_what_is_granted_exceeds_the_capacity_and_goes_as_fast_as_it_came() -> None:
+    bucket = Bucket(100.0, 50.0, 0.0)
+    bucket.grant(3.0)
+    bucket.spend(100.0)
+    assert bucket.is_open(1.0)
+    bucket.spend(151.0)
+    assert bucket.wait(0.0) == 0.01
+    bucket.grant(10.0)
+    assert bucket.is_open(100.0)
+    bucket.spend(50.0)
+    assert not bucket.is_open(100.0)
+
+
 def test_rate_of_nothing_is_endless() -> None:
     bucket = Bucket(0, 0, 0.0)
     bucket.spend(1e12)

@@ -28,7 +28,11 @@ class Bucket:
         if not self.rate:
             return True
         if now > self._at:
-            self._level = min(self.capacity, self._level + (now - self._at) * self.rate)
+            moved = (now - self._at) * self.rate
+            if self._level > self.capacity:
+                self._level = max(self.capacity, self._level - moved)
+            else:
+                self._level = min(self.capacity, self._level + moved)
             self._at = now
         return self._level > 0
 
@@ -36,6 +40,10 @@ class Bucket:
         """Take `amount`, into debt if need be."""
         if self.rate:
             self._level -= amount
+
+    def grant(self, seconds: float) -> None:
+        """Add what the rate lets through in so many seconds, beyond the capacity; unused it goes as fast as it came."""
+        self._level += seconds * self.rate
 
     def wait(self, amount: float) -> float:
         """Return the seconds from the last look until `amount` (at most the capacity) is there."""

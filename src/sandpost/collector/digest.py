@@ -38,9 +38,10 @@ _BATCH = 256 * 1024
 _ROOM = MAX_BATCH
 """Bytes that the bus must have room for: more than `_BATCH` and one more record, 200 KiB at most."""
 _TRIM = 64 * 1024
+_MOST_GRANTED = 60.0
+"""Seconds of a tenant's rate that are made up for after the bus took nothing."""
 _BACKLOG = 10.0
-"""Seconds of a tenant's rate that are not dropped of what a former process left."""
-_PACE = 16 * 1024
+"""The same for what a former process left."""
 _RETRY = 1.0
 _NOTE_EVERY = 1.0
 
@@ -359,8 +360,8 @@ class Digest:
         stream.ahead.extend(made.ranges)
         stream.appended = made.kept
         stream.ready = True
-        stream.stalled_since = None
-        stream.backlog_end = min(spool.length, made.kept + int(tenancy.keep.rate * _BACKLOG))
+        if stream.undone and tenancy.stalled_since is None:
+            tenancy.stalled_since = now - _BACKLOG
         if any(drops.lines for drops in stream.drops):
             self._telling.add(stream)
             self._need_tick()
@@ -438,7 +439,7 @@ class Digest:
         turn_ends = stream.fed + CHUNK
         while stream.fed < spool.length:
             if not self._has_room(stream):
-                self._stall(stream, now)
+                self._stall(stream, tenancy, now)
                 return
             self._unstall(stream, tenancy, now)
             if stream.ahead and stream.fed >= stream.ahead[0].begin:
@@ -447,12 +448,9 @@ class Digest:
                     self._pass_over(stream)
                 continue
             if stream.fed >= turn_ends:
-                self._work_again(stream, 0)
+                self._work_again(stream)
                 return
             is_open = tenancy.keep.is_open(now)
-            if not is_open and stream.fed < stream.backlog_end:
-                self._work_again(stream, tenancy.keep.wait(_PACE))
-                return
             data = spool.read(stream.fed, self._size_at(stream, _SLICE if is_open else CHUNK))
             if not data:
                 # Somebody cut the file.
@@ -488,27 +486,30 @@ class Digest:
             self._partial.add(stream)
             self._need_tick()
 
-    def _work_again(self, stream: Stream, delay: float) -> None:
+    def _work_again(self, stream: Stream) -> None:
         if stream.again is None:
-            stream.again = self._loop.call_later(delay, self._work_now, stream)
+            stream.again = self._loop.call_soon(self._work_now, stream)
 
     def _work_now(self, stream: Stream) -> None:
         stream.again = None
         self.work(stream, time.monotonic())
         self._leave_if_done(stream)
 
-    def _stall(self, stream: Stream, now: float) -> None:
+    def _stall(self, stream: Stream, tenancy: Tenancy, now: float) -> None:
         self._stalled[stream] = None
+        if tenancy.stalled_since is None:
+            tenancy.stalled_since = now
         if stream.stalled_since is None:
             stream.stalled_since = now
 
     def _unstall(self, stream: Stream, tenancy: Tenancy, now: float) -> None:
         if stream.stalled_since is None:
             return
-        # What its rate would have let through meanwhile came too late by no fault of the tenant's.
-        allowed = int((now - stream.stalled_since) * tenancy.keep.rate)
-        stream.backlog_end = max(stream.backlog_end, min(stream.fed + stream.undone, stream.fed + allowed))
         stream.stalled_since = None
+        if tenancy.stalled_since is not None:
+            # What his rate would have let through meanwhile comes too late by no fault of the tenant's.
+            tenancy.keep.grant(min(_MOST_GRANTED, now - tenancy.stalled_since))
+            tenancy.stalled_since = None
         self._stalled.pop(stream, None)
 
     def _keep(self, stream: Stream, tenancy: Tenancy, said: list[Said], begin: int, now: float) -> bool:

@@ -13,7 +13,7 @@ from sandpost.logs.lines import LineCutter
 from sandpost.logs.said import Decoder
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
+    from asyncio import Handle
 
     from sandpost.collector.mark import Range
 
@@ -31,6 +31,8 @@ class Tenancy:
         self.read = Bucket(0, 0, now)
         self.keep = Bucket(0, 0, now)
         self.over_reason = ""
+        self.stalled_since: float | None = None
+        """Since when the bus does not take all."""
         self.lost = Drops()
         """Lines that were lost and are in no stream's count."""
         self.sandboxes: set[str] = set()
@@ -52,7 +54,7 @@ class Stream:
     """One stream of a sandbox: FIFO, spool, and how far records were made of it. Owns what it holds."""
 
     __slots__ = (
-        "again", "ahead", "appended", "backlog_end", "counted", "decoder", "drops", "end_delay", "ended", "fd", "fed",
+        "again", "ahead", "appended", "counted", "decoder", "drops", "end_delay", "ended", "fd", "fed",
         "freed", "number", "partial_since", "raw", "ready", "sandbox", "source", "spool", "stalled_since", "telling",
     )  # fmt: skip
 
@@ -79,9 +81,7 @@ class Stream:
         self.appended = 0
         self.partial_since: float | None = None
         self.stalled_since: float | None = None
-        self.backlog_end = 0
-        """What is before waited for the bus: it is paced, not dropped."""
-        self.again: TimerHandle | None = None
+        self.again: Handle | None = None
         # By reason: lines that are to be told; lines that were told, or are on their way.
         self.drops = (Drops(), Drops())
         self.telling = [0, 0]
