@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sandpost.bus.batches import check
 from sandpost.bus.contract import Batch
-from sandpost.collector import digest
+from sandpost.collector import budget, digest, drain
 from sandpost.collector.drain import Drain
 from sandpost.model.errors import BusError
 
@@ -98,8 +98,11 @@ class Bus:
 
 
 @pytest.fixture(autouse=True)
-def noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lives are of milliseconds here: so is all that is done now and then."""
     monkeypatch.setattr(digest, "_NOTE_EVERY", 0)
+    monkeypatch.setattr(drain, "_TICK", 0.001)
+    monkeypatch.setattr(budget, "TELL_QUIET", 0.0)
 
 
 class Lives:
@@ -109,6 +112,8 @@ class Lives:
         self.folder, self.bus, self.rate, self.spool = folder, bus, rate, spool
         self.pipes = [os.pipe() for _ in range(3)]
         self.numbers = [0, 0, 0]
+        self.unheard = 0
+        """Batches that the bus keeps in the last moment of a life, which never hears of it."""
         self._waiting = [b"", b"", b""]
         for _, write in self.pipes:
             os.set_blocking(write, False)
@@ -134,39 +139,41 @@ class Lives:
     @contextlib.asynccontextmanager
     async def life(self, *, orderly: bool = False) -> Any:
         self.bus.begin_anew()
-        drain = Drain(self.bus, self.folder, rate=self.rate, spool=self.spool, hostname="h", pid=1)
-        running = asyncio.create_task(drain.run())
-        drain.assign(ID, "acme")
-        drain.take(ID, [os.dup(read) for read, _ in self.pipes])
+        made = Drain(self.bus, self.folder, rate=self.rate, spool=self.spool, hostname="h", pid=1)
+        running = asyncio.create_task(made.run())
+        made.assign(ID, "acme")
+        made.take(ID, [os.dup(read) for read, _ in self.pipes])
         try:
-            yield drain
+            yield made
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+            self.bus.keep(self.unheard)
+            self.unheard = 0
             if orderly:
-                await drain.close()
+                await made.close()
             else:
-                for sandbox in [*drain._sandboxes.values(), *drain._leaving.values()]:
+                for sandbox in [*made._sandboxes.values(), *made._leaving.values()]:
                     for stream in sandbox.streams:
-                        drain._forget(stream)
+                        made._forget(stream)
                         stream.close()
                         if stream.spool is not None:
                             stream.spool.close()
                         if stream.again is not None:
                             stream.again.cancel()
-                if drain._tick_timer is not None:
-                    drain._tick_timer.cancel()
+                if made._tick_timer is not None:
+                    made._tick_timer.cancel()
 
     async def finish(self) -> None:
         """A last life, in which all is read and kept."""
-        async with self.life(orderly=True) as drain:
+        async with self.life(orderly=True) as last:
             quiet = 0
             while quiet < 5:
                 told = [self.write(stream) for stream in range(3)]
                 before = len(self.bus.batches)
                 self.bus.keep(1000)
                 await asyncio.sleep(0.002)
-                streams = drain._sandboxes[ID].streams
+                streams = last._sandboxes[ID].streams
                 busy = not all(told) or before != len(self.bus.batches)
                 busy = busy or any(one.undone or not one.ready for one in streams)
                 quiet = 0 if busy else quiet + 1
@@ -181,7 +188,7 @@ steps = st.one_of(
     st.tuples(st.just("say"), st.integers(0, 2), st.integers(1, 300), st.integers(0, 80)),
     st.tuples(st.just("keep"), st.integers(0, 3)),
     st.tuples(st.just("turn")),
-    st.tuples(st.just("die")),
+    st.tuples(st.just("die"), st.integers(0, 3)),
 )
 
 
@@ -195,7 +202,8 @@ async def live(lives: Lives, script: list[tuple[Any, ...]], text: bytes = b"") -
                     lives.say(step[1], step[2], step[3], text)
                 elif step[0] == "keep":
                     lives.bus.keep(step[1])
-                if step[0] == "die":
+                elif step[0] == "die":
+                    lives.unheard = step[1]
                     break
                 await asyncio.sleep(0.001)
     await lives.finish()
@@ -236,6 +244,23 @@ def test_the_same_line_for_ever_is_there_as_often_as_it_was_said(script: list[tu
         finally:
             lives.close()
         assert [one["msg"] for one in bus.records()] == ["same"] * sum(lives.numbers)
+
+
+def test_more_records_than_the_bus_has_room_for_are_made_again_later(tmp_path: Path) -> None:
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            lives.say(0, 8000, 0, b"s")
+            await asyncio.sleep(0.02)
+        await lives.finish()
+
+    bus = Bus(600 << 10)
+    lives = Lives(str(tmp_path), bus)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    assert len(bus.records()) == 8000
+    assert len(bus.batches) > 3
 
 
 @settings(max_examples=40, deadline=None)
@@ -315,7 +340,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
     monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
 
     async def body(lives: Lives) -> None:
-        async with lives.life() as drain:
+        async with lives.life() as alive:
             for _ in range(150):
                 lives.say(0, 300, 0)
                 for _ in range(200):
@@ -324,8 +349,8 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
                     await asyncio.sleep(0.01)
                 else:
                     raise AssertionError("the writer is held up")
-                assert drain.spooled <= 700 << 10
-            assert drain.counts.unwritten
+                assert alive.spooled <= 700 << 10
+            assert alive.counts.unwritten
         # Another one finds what is left, and what was lost.
         await lives.finish()
 
@@ -361,7 +386,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
             lives.say(0, 300, 10)
             await asyncio.sleep(0.01)
         lives.bus.away = True
-        async with lives.life() as drain:
+        async with lives.life() as alive:
             for _ in range(80):
                 lives.say(0, 300, 0)
                 for _ in range(200):
@@ -370,7 +395,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
                     await asyncio.sleep(0.01)
                 else:
                     raise AssertionError("the writer is held up")
-            assert drain.counts.unwritten
+            assert alive.counts.unwritten
         lives.bus.away = False
         await lives.finish()
 

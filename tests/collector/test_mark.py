@@ -31,6 +31,19 @@ def test_ranges_that_touch_are_one() -> None:
     assert mark.ranges == [Range(10, 1000, torn=True)]
 
 
+def test_a_range_before_what_a_former_process_dropped_stands_before_it() -> None:
+    mark = Mark("acme")
+    mark.drop(50, 60, torn=True)
+    mark.drop(80, 90, torn=False)
+    mark.drop(20, 30, torn=False)
+    mark.drop(60, 60, torn=False)
+    assert mark.ranges == [Range(20, 30, torn=False), Range(50, 60, torn=True), Range(80, 90, torn=False)]
+    mark.drop(60, 80, torn=True)
+    assert mark.ranges == [Range(20, 30, torn=False), Range(50, 90, torn=False)]
+    mark.drop(40, 50, torn=False)
+    assert mark.ranges[1] == Range(40, 90, torn=False)
+
+
 def test_with_nothing_on_its_way_all_is_kept_or_dropped() -> None:
     mark = Mark("acme", kept=10)
     mark.drop(10, 30, torn=True)

@@ -92,7 +92,7 @@ def test_what_a_full_file_system_does_not_take_stays_in_the_fifo(tmp_path: Path)
             spool.save()
         spool.close()
     finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
 
 KILLED = """

@@ -94,7 +94,8 @@ class Digest:
         self._streams: dict[str, Stream] = {}
         self._open = False
         self._failing = ""
-        # Up to where all of a stream of the bus stands in marks, noted down now and then: a hint for the next start.
+        # Up to where all of a stream of the bus stands in marks: as a former process noted it, and for the next one.
+        self._since: Mapping[str, int] = {}
         self._reached: dict[str, int] = {}
         self._noting: asyncio.TimerHandle | None = None
         # Unfinished things.
@@ -161,7 +162,7 @@ class Digest:
                 for name in (stream.source, *(f"{stream.source}.{reason}" for reason in REASONS))
             }
             try:
-                found = await self._writer.positions(sources, self._reached)
+                found = await self._writer.positions(sources, self._since)
             except BusError as error:
                 self._fail(str(error))
                 await asyncio.sleep(_RETRY)
@@ -209,6 +210,9 @@ class Digest:
 
     def _note_reached(self) -> None:
         self._noting = None
+        if self._unready:
+            # Their marks do not say yet how far they came.
+            return
         with contextlib.suppress(OSError):
             spools.write_reached(self._folder, self._reached)
 
@@ -256,7 +260,8 @@ class Digest:
         except OSError as error:
             log.warning("spools cannot be read", folder=self._folder, err=error)
             return
-        self._reached = spools.read_reached(self._folder)
+        self._since = spools.read_reached(self._folder)
+        self._reached = dict(self._since)
         for sandbox_id, number in left:
             try:
                 spool = Spool.find(spools.path_of(self._folder, sandbox_id, number))
@@ -355,6 +360,7 @@ class Digest:
             # What was dropped since the start, while nothing could be asked, is in both.
             untold = made.dropped[reason] - made.told[reason] - stream.drops[reason].lines
             stream.drops[reason].add(untold, now)
+        spool.save()
         stream.telling = list(made.told)
         stream.begin(made.kept, torn=made.torn)
         stream.ahead.extend(made.ranges)

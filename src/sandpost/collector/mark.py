@@ -1,5 +1,6 @@
 """What of a stream outlives the collector besides its bytes: how far it came, and what was dropped. Pure."""
 
+import bisect
 import zlib
 from typing import Final
 
@@ -53,11 +54,20 @@ class Mark(msgspec.Struct, array_like=True):
                 self.kept, self.torn = first.end, first.torn
 
     def drop(self, begin: int, end: int, *, torn: bool) -> None:
-        """The bytes from `begin` to before `end` are dropped, the last so far; some before them are not kept yet."""
-        if self.ranges and self.ranges[-1].end == begin:
-            begin = self.ranges.pop().begin
-        if end > begin:
-            self.ranges.append(Range(begin, end, torn))
+        """The bytes from `begin` to before `end` are dropped, which were not; some before them are not kept yet.
+
+        What a former process dropped may be behind them.
+        """
+        if end == begin:
+            return
+        at = bisect.bisect(self.ranges, begin, key=lambda one: one.begin)
+        if at and self.ranges[at - 1].end == begin:
+            at -= 1
+            begin = self.ranges.pop(at).begin
+        if at < len(self.ranges) and self.ranges[at].begin == end:
+            behind = self.ranges.pop(at)
+            end, torn = behind.end, behind.torn
+        self.ranges.insert(at, Range(begin, end, torn))
 
     @property
     def full(self) -> bool:

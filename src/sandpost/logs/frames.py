@@ -74,7 +74,7 @@ class FrameCutter:
                 at = self._lose(at, said)
                 continue
             head = (level, req_id, flags & NOTICE)
-            self._join(head, buffer[text_at:end], self._at + at, self._at + end, said)
+            self._join(head, buffer[text_at:end], self._at + end, said)
             if not flags & MORE or len(self._parts) >= MAX_FRAME:
                 self._end_record(said)
             at = end
@@ -112,11 +112,11 @@ class FrameCutter:
         self._end_record(said)
         return at + 1
 
-    def _join(self, head: tuple[int, bytes, int], text: bytes, begin: int, end: int, said: list[Said]) -> None:
+    def _join(self, head: tuple[int, bytes, int], text: bytes, end: int, said: list[Said]) -> None:
         if self._joining is not None and (self._joining != head or self._size + len(text) > MAX_TEXT):
             self._end_record(said)
         if self._joining is None:
-            self._joining, self.end = head, begin
+            self._joining = head
         self._parts.append(text)
         self._size += len(text)
         self._joined = end
