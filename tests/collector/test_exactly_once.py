@@ -333,6 +333,30 @@ def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path) -> None:
     assert numbers_of(bus, 0) == list(range(203))
 
 
+def test_what_is_kept_while_the_bus_cannot_be_asked_hides_nothing_from_the_next_start(tmp_path: Path) -> None:
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            lives.say(0, 30, 0)
+            await asyncio.sleep(0.01)
+            lives.unheard = 1
+        lives.bus.away = True
+        async with lives.life():
+            lives.say(1, 30, 0)
+            await asyncio.sleep(0.01)
+            lives.bus.keep(10)
+            await asyncio.sleep(0.01)
+        lives.bus.away = False
+        await lives.finish()
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    try:
+        asyncio.run(body(lives))
+    finally:
+        lives.close()
+    assert [numbers_of(bus, stream) for stream in (0, 1)] == [list(range(30))] * 2
+
+
 def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
