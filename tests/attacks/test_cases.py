@@ -21,8 +21,8 @@ from sandpost.selftest.host import Look
 from sandpost.selftest.runner import STALL, Runner
 from support import gvisor
 from support.lab import lab
-from support.machine import EMULATED
 from support.logs import records_of
+from support.machine import EMULATED
 from support.platform import Platform, platform
 
 CASES = catalogue()

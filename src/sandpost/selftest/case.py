@@ -146,7 +146,7 @@ class HostLook(Protocol):
         """Return a file of the host's, empty if there is none."""
 
     def mentions(self, text: str) -> list[str]:
-        """Return the names of the files of logs, tenants' and the platform's, in which `text` stands."""
+        """Return the streams of the log bus in which `text` stands."""
 
     def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
         """Return the host users that a sandbox's processes run as, and which other sandboxes run as one of them."""

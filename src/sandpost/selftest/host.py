@@ -60,9 +60,10 @@ class Look:
             return b""
 
     def mentions(self, text: str) -> list[str]:
-        """Return the names of the files of logs, tenants' and the platform's, in which `text` stands."""
-        files = [path for path in Path(self._host.logs_dir).iterdir() if path.is_file()]
-        return sorted(path.name for path in files if text.encode() in path.read_bytes())
+        """Return the streams of the log bus in which `text` stands."""
+        top = Path(self._host.logs_dir)
+        files = [path for path in top.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+        return sorted({path.relative_to(top).parts[0] for path in files})
 
     def users(self, sandbox_id: str) -> tuple[set[int], list[str]]:
         """Return the host users that a sandbox's processes run as, and which other sandboxes run as one of them."""
