@@ -56,7 +56,7 @@ WALLS = {
         "inodes", ("walls/pressure.py", "inodes_full=tmp.f_ffree == 0", "inodes_full=False")
     ),
     "that a limit of open files is told": _wall(
-        "descriptors", ("walls/pressure.py", "files_full=files_full", "files_full=False")
+        "descriptors", ("walls/pressure.py", "refused=refused, files_full=files_full)\n\n\ndef", "refused=refused, files_full=False)\n\n\ndef")
     ),
     "the quota of CPU time": _wall(
         "worker_threads",
