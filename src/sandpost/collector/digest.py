@@ -41,7 +41,9 @@ _TRIM = 64 * 1024
 _MOST_GRANTED = 60.0
 """Seconds of a tenant's rate that are made up for after the bus took nothing."""
 _BACKLOG = 10.0
-"""The same for what a former process left."""
+"""The same at most for what a former process left."""
+_COST = 8
+"""What a byte of it may cost as a record: lines of some 20 bytes."""
 _RETRY = 1.0
 _NOTE_EVERY = 1.0
 
@@ -366,8 +368,8 @@ class Digest:
         stream.ahead.extend(made.ranges)
         stream.appended = made.kept
         stream.ready = True
-        if stream.undone and tenancy.stalled_since is None:
-            tenancy.stalled_since = now - _BACKLOG
+        if stream.undone and tenancy.keep.rate and tenancy.stalled_since is None:
+            tenancy.stalled_since = now - min(_BACKLOG, _COST * stream.undone / tenancy.keep.rate)
         if any(drops.lines for drops in stream.drops):
             self._telling.add(stream)
             self._need_tick()
