@@ -364,12 +364,14 @@ class Digest:
             stream.drops[reason].add(untold, now)
         spool.save()
         stream.telling = list(made.told)
+        # What came since the start is as fresh as ever.
+        left = stream.fed - made.kept - sum(one.end - one.begin for one in made.ranges)
         stream.begin(made.kept, torn=made.torn)
         stream.ahead.extend(made.ranges)
         stream.appended = made.kept
         stream.ready = True
-        if stream.undone and tenancy.keep.rate and tenancy.stalled_since is None:
-            tenancy.stalled_since = now - min(_BACKLOG, _COST * stream.undone / tenancy.keep.rate)
+        if left > 0 and tenancy.keep.rate and tenancy.stalled_since is None:
+            tenancy.stalled_since = now - min(_BACKLOG, _COST * left / tenancy.keep.rate)
         if any(drops.lines for drops in stream.drops):
             self._telling.add(stream)
             self._need_tick()
