@@ -134,14 +134,6 @@ def test_a_wrong_method_is_told_with_the_right_ones(api: Installation, method: s
     assert answer.json()["reason"] == "method_not_allowed"
 
 
-def test_log_streams_say_when_they_come(api: Installation) -> None:
-    for path in ("/logs/system", "/logs/tenant/acme"):
-        answer = api.call("GET", path)
-        assert (answer.status_code, answer.json()["reason"]) == (404, "not_found")
-        assert "later release" in answer.json()["message"]
-        assert api.call("GET", path, headers={"x-forwarded-for": "1"}).status_code == 403
-
-
 def test_it_runs_as_its_own_user_and_its_socket_is_the_groups(api: Installation) -> None:
     assert api.api is not None
     status = Path(f"/proc/{api.api.pid}/status").read_text()

@@ -1,6 +1,7 @@
 """The OpenAPI document is true: every documented route is called, and what it answers is what the document says."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -35,9 +36,14 @@ def checked(document: dict[str, Any], method: str, pattern: str, answer: Any) ->
     if content is None:
         assert answer.content == b""
         return None
-    assert answer.headers["content-type"] == "application/json"
-    schema = content["application/json"]["schema"]
+    media_type = answer.headers["content-type"]
+    assert media_type in content
+    schema = content[media_type]["schema"]
     components = document["components"]["schemas"]
+    if media_type != "application/json":
+        for line in answer.text.splitlines():
+            check(json.loads(line), schema, components)
+        return answer.text
     check(answer.json(), schema, components)
     return answer.json()
 
@@ -52,7 +58,7 @@ def test_every_documented_route_answers_as_documented(api: Installation, control
         if body is not None:
             schema = operation["requestBody"]["content"]["application/json"]["schema"]
             check(body, schema, document["components"]["schemas"])
-        answer = api.call(method, pattern.format(**names), body)
+        answer = api.call(method, pattern.format(**names) + ENDS * pattern.count("/logs/"), body)
         assert answer.status_code == expect, answer.text
         seen.add((method, pattern))
         return checked(document, method, pattern, answer)
@@ -80,6 +86,9 @@ def test_every_documented_route_answers_as_documented(api: Installation, control
     assert len(call("GET", tenant + "/sandboxes", tenant="doc")["sandboxes"]) == 1
     assert len(call("GET", "/api/sandboxes")["sandboxes"]) == 2
     call("GET", "/api/status")
+    for pattern in ("/logs/tenant/{tenant}", "/api/logs/tenant/{tenant}"):
+        assert '"end":"timeout"' in call("GET", pattern, tenant="doc")
+    call("GET", "/logs/system")
     call("DELETE", tenant, None, 204, tenant="doc")
 
     documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -94,7 +103,7 @@ def test_errors_are_as_documented_on_every_route(api: Installation, route: Any) 
     answers = [
         api.call(route.method, good, key="sp_wrong_key"),
         api.call(route.method, good + "?what=1"),
-        api.call(route.method, good),
+        api.call(route.method, good + ENDS * bool(route.streams)),
     ]
     if "{tenant}" in route.path:
         answers.append(api.call(route.method, route.path.format(tenant="Bad", id="none")))
@@ -111,6 +120,8 @@ def test_errors_are_as_documented_on_every_route(api: Installation, route: Any) 
     api.call("DELETE", "/api/tenants/nobody")
 
 
+ENDS = "?timeout=1"
+"""Of a stream, which would have no end without."""
 FRONT = {408, 431, 502, 503}
 """What a proxy may answer instead of the api, whatever the route."""
 
@@ -138,14 +149,20 @@ class Inside:
             await self.ask(route.method, path + "?what=1", body),
             await self.ask(route.method, path, body, key="sp_wrong_key"),
             await self.ask("PATCH", path, body),
-            await self.ask(route.method, route.path.format(tenant="nobody", id="none"), body),
+            await self.ask(
+                route.method, route.path.format(tenant="nobody", id="none") + ENDS * bool(route.streams), body
+            ),
         ]
+        if route.streams:
+            with patch.context() as context:
+                context.setattr("sandpost.api.logs.streams.MAX_OF_ONE", 0)
+                answers.append(await self.ask(route.method, path))
         if route.takes is not None:
             answers.append(await self.ask(route.method, path, _stalling()))
             answers.append(await self.ask(route.method, path, b" " * (1 << 20) + b" "))
         with patch.context() as context:
             context.setattr("sandpost.api.keys.new_key", lambda: ("operator", "sp_operator_secret"))
-            answers.append(await self.ask(route.method, path, body))
+            answers.append(await self.ask(route.method, path + ENDS * bool(route.streams), body))
         for error in (StoreFull("there is no room"), RuntimeError("a bug")):
             with patch.context() as context:
                 context.setattr(self.service, "store", _failing(error))

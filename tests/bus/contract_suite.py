@@ -494,6 +494,26 @@ def test_a_thousand_follow_one_stream(bus: Bus) -> None:
     run(body())
 
 
+def test_the_end_of_a_stream_is_behind_what_is_kept_and_not_behind_what_comes(bus: Bus) -> None:
+    async def body() -> None:
+        stream, writer, reader = bus.stream(), bus.writer(), bus.reader()
+        await writer.open()
+        for numbers in ([0], [1, 2, 3], range(4, 400)):
+            end = await reader.end(stream)
+            await keep(writer, batch(stream, list(numbers)))
+            items = await read(reader, stream, Start(offset=end), len(numbers))
+            assert [number_of(item) for item in items] == list(numbers)
+            last = items[-1]
+            assert isinstance(last, Record)
+            assert await reader.end(stream) > last.offset
+        with pytest.raises(InvalidName):
+            await reader.end("../x")
+        await reader.close()
+        await writer.close()
+
+    run(body())
+
+
 # --- ends ---------------------------------------------------------------------------------------------------
 
 

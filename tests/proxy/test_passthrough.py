@@ -79,6 +79,38 @@ def test_a_stream_of_records_passes_as_it_comes_until_the_client_goes() -> None:
     run(check())
 
 
+def test_the_reader_of_a_stream_may_rest_for_longer_than_that_of_another_answer() -> None:
+    async def check() -> None:
+        size = 32 << 20
+
+        def script(kind: bytes) -> Script:
+            async def answer_much(peer: Peer, _head: Request) -> None:
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ncontent-length: %d\r\n\r\n" % size
+                await peer.write(head)
+                for _ in range(size >> 16):
+                    await peer.write(bytes(1 << 16))
+                await peer.reader.read()
+
+            return answer_much
+
+        for kind, complete in ((b"application/json", False), (b"application/x-ndjson", True)):
+            async with Rig(body_timeout=0.5) as rig, api(rig, script(kind), []):
+                connection = await rig.connect()
+                await connection.send(b"GET /logs/system HTTP/1.1\r\nHost: a\r\n\r\n")
+                connection.reader._transport.pause_reading()  # type: ignore[attr-defined]
+                # Twice as long, and the worker's look at the time besides.
+                await asyncio.sleep(2.5)
+                connection.reader._transport.resume_reading()  # type: ignore[attr-defined]
+                got = 0
+                with contextlib.suppress(OSError):
+                    await connection.head()
+                    while got < size and (data := await connection.reader.read(1 << 20)):
+                        got += len(data)
+                assert (got == size) is complete
+
+    run(check())
+
+
 def test_without_the_api_its_routes_name_it_and_calls_go_on() -> None:
     async def check() -> None:
         async with Sandbox(says(answer())) as sandbox, Rig() as rig:

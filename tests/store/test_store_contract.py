@@ -197,6 +197,25 @@ def test_a_key_needs_its_tenant(writer: Writer) -> None:
     assert writer.keys() == []
 
 
+def test_the_revision_grows_with_every_change_of_tenants_and_keys(
+    driver: Driver, writer: Writer, store_path: str
+) -> None:
+    other = driver.writer(store_path)
+    steps: list[Callable[[], object]] = [
+        lambda: writer.put_tenant(TenantRecord(name="acme")),
+        lambda: other.add_key(key("one", "acme")),
+        lambda: other.revoke_key("one"),
+        lambda: writer.add_key(key("two", "acme")),
+        lambda: other.remove_tenant("acme"),
+    ]
+    for step in steps:
+        before = writer.revision()
+        assert writer.revision() == before
+        step()
+        assert writer.revision() > before
+    other.close()
+
+
 def test_keys_are_listed_for_one_tenant_or_all(writer: Writer) -> None:
     writer.put_tenant(TenantRecord(name="acme"))
     writer.add_key(key("op"))

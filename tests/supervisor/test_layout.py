@@ -55,7 +55,7 @@ def test_each_folder_is_its_parts_own(top: Path) -> None:
         host.path("api"): (0o750, users.api, users.gid),
         host.state("store"): (0o750, users.api, users.gid),
         host.code_dir: (0o700, users.proxy, users.gid),
-        host.logs_dir: (0o700, users.collector, users.gid),
+        host.logs_dir: (0o750, users.collector, users.gid),
     }
     assert {path: owner(path) for path in wanted} == wanted
     # Also where somebody changed it.

@@ -15,6 +15,8 @@ from starlette.routing import Route as Path
 from sandpost.api import keys, live, requests, tenants
 from sandpost.api.callers import Caller, digest_of, identify, sent_key
 from sandpost.api.counts import Counts
+from sandpost.api.logs import routes as logs
+from sandpost.api.logs.streams import MAX_STREAMS
 from sandpost.api.openapi import document
 from sandpost.api.route import Asked, Route
 from sandpost.api.service import Service
@@ -31,7 +33,7 @@ from sandpost.model.names import tenant_name
 
 log = get_logger()
 
-ROUTES: tuple[Route, ...] = (*tenants.ROUTES, *keys.ROUTES, *live.ROUTES)
+ROUTES: tuple[Route, ...] = (*tenants.ROUTES, *keys.ROUTES, *live.ROUTES, *logs.ROUTES)
 REQ_ID = "x-sandpost-req"
 """Header in which a proxy gives the call's id, and in which every answer carries it."""
 PEER_UID = "peer_uid"
@@ -51,16 +53,20 @@ class Application:
     def __init__(self, service: Service, counts: Counts) -> None:
         self._service = service
         self._counts = counts
-        self._at_once = 0
+        self._managing = _Gate(MAX_AT_ONCE, "management requests")
+        # All who read may come again at once, behind a restart; most of them do not try twice.
+        self._opening = _Gate(MAX_STREAMS, "requests for streams")
         self._openapi = msgspec.json.encode(document(ROUTES))
         by_path: dict[str, dict[str, Route]] = {}
         for route in ROUTES:
             by_path.setdefault(route.path, {})[route.method] = route
-        paths = [Path(path, self._endpoint(path, self._managed(methods))) for path, methods in by_path.items()]
-        paths.append(Path("/api/openapi.json", self._endpoint("/api/openapi.json", self._describe)))
-        paths += [
-            Path(path, self._endpoint(path, self._no_logs_yet)) for path in ("/logs/system", "/logs/tenant/{tenant}")
+        paths = [
+            Path(
+                path, self._endpoint(path, self._managed(methods), streams=any(one.streams for one in methods.values()))
+            )
+            for path, methods in by_path.items()
         ]
+        paths.append(Path("/api/openapi.json", self._endpoint("/api/openapi.json", self._describe)))
         # Last: whatever is left, so that Starlette has no answer of its own to give.
         paths.append(Path("/{rest:path}", self._endpoint("other", self._nothing_here)))
         for path in paths:
@@ -69,14 +75,18 @@ class Application:
         self.asgi = Starlette(routes=paths)
         self.asgi.router.redirect_slashes = False
 
-    def _endpoint(self, path: str, handle: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(
+        self, path: str, handle: Handler, *, streams: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
+        gate = self._opening if streams else self._managing
+
         async def endpoint(request: Request) -> Response:
             began = time.perf_counter()
             given = request.headers.get(REQ_ID, "")
             req_id = given if _REQ_ID.fullmatch(given) else secrets.token_hex(8)
-            self._at_once += 1
             try:
-                response = await (handle if self._at_once <= MAX_AT_ONCE else _too_many)(request)
+                with gate:
+                    response = await handle(request)
             except SandpostError as error:
                 response = _refuse(error, req_id)
             except ClientDisconnect:
@@ -86,8 +96,6 @@ class Application:
                 response = _refuse(
                     SandpostError("the api failed at this request: its log says why under this req_id"), req_id
                 )
-            finally:
-                self._at_once -= 1
             response.headers[REQ_ID] = req_id
             response.headers["cache-control"] = "no-store"
             method = request.method if request.method in _METHODS else "OTHER"
@@ -98,7 +106,7 @@ class Application:
 
     def _managed(self, methods: dict[str, Route]) -> Handler:
         async def handle(request: Request) -> Response:
-            caller = await self._caller(request)
+            caller, digest = await self._caller(request)
             route = methods.get("GET" if request.method == "HEAD" else request.method)
             if route is None:
                 raise _wrong_method(request, methods)
@@ -107,24 +115,37 @@ class Application:
                 caller.may_see(tenant_name(path["tenant"]))
             if not route.tenant_may:
                 caller.must_be_operator()
-            query = requests.query(request.scope["query_string"], route.query)
+            raw_query = request.scope["query_string"]
+            query = {} if route.streams else requests.query(raw_query, route.query)
             body = None
             if route.takes is not None:
                 body = requests.body(await self._read(request), route.takes)
-            answer = await route.work(self._service, Asked(caller=caller, path=path, query=query, body=body))
+            asked = Asked(
+                caller=caller,
+                path=path,
+                query=query,
+                body=body,
+                raw_query=raw_query,
+                headers=request.headers,
+                digest=digest,
+            )
+            answer = await route.work(self._service, asked)
+            if answer.stream is not None:
+                return answer.stream
             if answer.body is None:
                 return Response(status_code=answer.status)
             return Response(msgspec.json.encode(answer.body), answer.status, media_type=_JSON)
 
         return handle
 
-    async def _caller(self, request: Request) -> Caller:
+    async def _caller(self, request: Request) -> tuple[Caller, bytes | None]:
+        """Return who asks, and the digest of the key that says so."""
         sent = sent_key(request.headers.get("authorization"), request.scope["query_string"])
-        known = None
+        known = digest = None
         if sent is not None:
             digest = digest_of(sent)
             known = await self._service.store(lambda writer: writer.key(digest))
-        return identify(sent, known, is_local_root=self._is_local_root(request))
+        return identify(sent, known, is_local_root=self._is_local_root(request)), digest
 
     def _is_local_root(self, request: Request) -> bool:
         """Whether root itself connected. What comes through a proxy never counts, whoever the proxy runs as."""
@@ -154,24 +175,25 @@ class Application:
             raise _wrong_method(request, {"GET": None})
         return Response(self._openapi, media_type=_JSON)
 
-    async def _no_logs_yet(self, request: Request) -> Response:
-        caller = await self._caller(request)
-        tenant = request.path_params.get("tenant")
-        if tenant is None:
-            caller.must_be_operator()
-        else:
-            caller.may_see(tenant_name(tenant))
-        raise NotFound(
-            "log streams come with a later release: until then the host keeps a tenant's records under `logs` in its "
-            "state folder"
-        )
-
     async def _nothing_here(self, _request: Request) -> Response:
         raise NotFound("there is nothing at this path: /api/openapi.json lists the management routes")
 
 
-async def _too_many(_request: Request) -> Response:
-    raise Unavailable(f"over {MAX_AT_ONCE} management requests at once: try again", retry_after=1)
+class _Gate:
+    """Counts requests that are worked on; one beyond `most` is refused."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        if self._inside >= self._most:
+            raise Unavailable(f"over {self._most} {self._what} at once: try again", retry_after=1)
+        self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
 
 
 def _wrong_method(request: Request, methods: Mapping[str, object]) -> MethodNotAllowed:

@@ -3,10 +3,14 @@
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from sandpost.model.figures import Figures, Histogram, counter, gauge
 
 _BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
 class Counts:
@@ -21,8 +25,8 @@ class Counts:
         self.requests[method, route, status] += 1
         self._seconds.add(seconds)
 
-    def figures(self, *, controller_connected: bool) -> Figures:
-        """Return everything as samples."""
+    def figures(self, *, controller_connected: bool, streams: int = 0, ends: Mapping[str, int] = _NONE) -> Figures:
+        """Return everything as samples; `streams` of logs are open, others ended (`ends`, by why)."""
         samples = [
             counter(
                 "sandpost_api_requests_total", "Answers to management requests.", count,
@@ -34,6 +38,11 @@ class Counts:
             self._seconds.sample(
                 "sandpost_api_request_seconds", "From a management request's head to the end of its answer."
             ),
+            gauge("sandpost_api_log_streams", "Streams of logs that are open.", streams),
             gauge("sandpost_api_controller_connected", "Whether the api reaches the controller.", controller_connected),
+        ]
+        samples += [
+            counter("sandpost_api_log_stream_ends_total", "Streams of logs that ended, by why.", count, end=word)
+            for word, count in sorted(ends.items())
         ]
         return Figures(part="api", index=0, pid=os.getpid(), at=time.time(), samples=samples)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from sandpost.api.app import Application
 from sandpost.api.counts import Counts
 from sandpost.api.listener import serve as serve_metrics
+from sandpost.api.logs.frames import End
 from sandpost.api.server import Server
 from sandpost.api.service import Service
 from sandpost.ipc.channel import Channel, Connector
@@ -104,6 +105,7 @@ class Api:
             supervisor.send(Ready())
             log.info("api ready", socket=host.api_socket)
             await asyncio.wait((management, ending), return_when=asyncio.FIRST_COMPLETED)
+            service.streams.end(End.RESTART)
             server.end(self._drain)
             await management
         finally:
@@ -122,7 +124,10 @@ class Api:
             return
 
         def own() -> Figures:
-            return self._counts.figures(controller_connected=service.controller.connected)
+            streams = service.streams
+            return self._counts.figures(
+                controller_connected=service.controller.connected, streams=streams.count, ends=streams.ends
+            )
 
         try:
             await serve_metrics(address, self._host.metrics_dir, own)

@@ -75,7 +75,9 @@ def _operation(route: Route, references: dict[type[msgspec.Struct], Any]) -> dic
     for status, kind in route.gives.items():
         response: dict[str, Any] = {"description": HTTPStatus(status).phrase}
         if kind is not None:
-            response["content"] = {"application/json": {"schema": references[kind]}}
+            response["content"] = {
+                media_type: {"schema": references[kind]} for media_type in route.streams or ("application/json",)
+            }
         operation["responses"][str(status)] = response
     for status in sorted({*_ANY_ROUTE, *(_WITH_BODY if route.takes else ()), *route.errors}):
         operation["responses"][str(status)] = {

@@ -68,23 +68,27 @@ def page(parameters: Mapping[str, str]) -> tuple[str, int]:
 
 def since(text: str, now: float | None = None) -> int:
     """Return the hour (since the epoch) that `since` means: `24h`, `7d`, `2026-05-01`, ISO 8601, or epoch seconds."""
-    now = time.time() if now is None else now
+    return int(moment(text, time.time() if now is None else now)) // 3600
+
+
+def moment(text: str, now: float) -> float:
+    """Return the time (seconds since the epoch, 0 or more) that `24h`, `10m` (ago), a date or a time means."""
     if _EPOCH.fullmatch(text):
-        return int(text) // 3600
+        return int(text)
     try:
-        return max(0, int(now - parse_duration(text)) // 3600)
+        return max(0.0, now - parse_duration(text))
     except (ConfigError, OverflowError):
         pass
     try:
-        moment = dt.datetime.fromisoformat(text)
+        when = dt.datetime.fromisoformat(text)
     except ValueError:
         raise InvalidValue(
             f"`{text[:80]}` is no time to begin at: write `24h` or `7d` (ago), `2026-05-01`, "
             "`2026-05-01T12:00:00Z` or seconds since the epoch"
         ) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return max(0, int(moment.timestamp()) // 3600)
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=dt.UTC)
+    return max(0.0, when.timestamp())
 
 
 def changed(record: TenantRecord, change: TenantChange, defaults: Limits) -> TenantRecord:

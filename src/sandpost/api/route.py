@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from starlette.responses import Response
 
 from sandpost.api.callers import Caller
 from sandpost.api.service import Service
@@ -19,14 +20,20 @@ class Asked:
     query: Mapping[str, str]
     body: Any
     """Of the route's `takes` type; None if it takes nothing."""
+    raw_query: bytes = b""
+    """As it came, for routes that stream: those read it themselves."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    digest: bytes | None = None
+    """Of the key; None for root on this machine's socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a route gives back; `body` None: nothing."""
+    """What a route gives back: `body`, or `stream`, or nothing."""
 
     status: int
     body: msgspec.Struct | None = None
+    stream: Response | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +53,8 @@ class Route:
     """Query parameters, each with what it means."""
     tenant_may: bool = False
     """Whether a tenant's key is good for it, where it concerns that tenant."""
+    streams: tuple[str, ...] = ()
+    """Media types of an answer that is a stream of the bodies in `gives`; it reads its query itself."""
     errors: tuple[int, ...] = ()
     """Statuses of errors besides those that any route has, or any that takes a body (`openapi`)."""
 

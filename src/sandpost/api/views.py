@@ -272,3 +272,28 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     setting: str | UnsetType = UNSET
     allow: list[str] | UnsetType = UNSET
     component: str | UnsetType = UNSET
+
+
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of a stream, in bunyan's form; there may be further fields. docs/logs.md has each.
+
+    `offset` grows strictly within a stream; what the platform says of the stream itself may be without. `end` is why a
+    stream ends, in its last record; `missing` how many records are not there any more (at most), `next` from where it
+    goes on instead of from the offset that was asked for.
+    """
+
+    name: str
+    hostname: str
+    pid: int
+    level: int
+    time: str
+    msg: str
+    v: int
+    offset: int | UnsetType = UNSET
+    container: str | UnsetType = UNSET
+    req_id: str | UnsetType = UNSET
+    sandbox: bool | UnsetType = UNSET
+    sandbox_id: str | UnsetType = UNSET
+    end: str | UnsetType = UNSET
+    missing: int | UnsetType = UNSET
+    next: int | UnsetType = UNSET

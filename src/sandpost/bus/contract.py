@@ -160,5 +160,11 @@ class Reader(Protocol):
         for longer than the driver's patience. Ends when it is closed (`aclose`), and by itself when the reader is.
         """
 
+    async def end(self, stream: str) -> int:
+        """Return an offset behind all records that are kept of a stream, and not behind any to come: with `local` that
+        of the next one, 0 if there never was any; with `kafka` that of the next one of its partition. Raises
+        `InvalidName`, `BusError`.
+        """
+
     async def close(self) -> None:
         """End all that follow, each when it would next wait or read."""

@@ -96,6 +96,15 @@ class KafkaReader:
         """See `contract.Reader.follow`. The brokers may be away for `patience` seconds at a time."""
         return self._follow(stream_name(stream), start)
 
+    async def end(self, stream: str) -> int:
+        """See `contract.Reader.end`."""
+        number = partition_of(stream_name(stream), self._settings.partitions)
+
+        async def ask() -> int:
+            return await self._link.bound(self._settings.topic, number, LATEST) or 0
+
+        return offset_of(await self._patiently(ask))
+
     async def _follow(self, stream: str, start: Start) -> AsyncGenerator[Sequence[Record | Missing], None]:
         if self._closed:
             return

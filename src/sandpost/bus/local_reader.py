@@ -38,6 +38,16 @@ class LocalReader:
     def follow(self, stream: str, start: Start) -> AsyncGenerator[Sequence[Record | Missing], None]:
         return self._follow(stream, stream_at(self._folder, stream), start)
 
+    async def end(self, stream: str) -> int:
+        """See `contract.Reader.end`."""
+        at = stream_at(self._folder, stream)
+        try:
+            await asyncio.to_thread(os.stat, self._folder)
+            _, place = await asyncio.to_thread(begin, at, Start())
+        except OSError as error:
+            raise BusError(_words(self._folder, error)) from error
+        return 0 if place is None else place.offset
+
     async def close(self) -> None:
         self._closed = True
         for followed in list(self._followed.values()):

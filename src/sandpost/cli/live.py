@@ -115,7 +115,7 @@ def ps(options: Options, tenant: str | None) -> None:
 def usage(options: Options, tenant: str, since: str) -> None:
     """Show what a tenant used, by hour, in local time."""
     with management(options) as client:
-        seen = client.usage(tenant, _in_local_time(since))
+        seen = client.usage(tenant, in_local_time(since))
     if options.json:
         show.as_json(seen)
         return
@@ -128,7 +128,7 @@ def usage(options: Options, tenant: str, since: str) -> None:
     )
 
 
-def _in_local_time(since: str) -> str:
+def in_local_time(since: str) -> str:
     """Return `since` with this machine's zone if it is a date or time without one: the api would take it as UTC."""
     if since.isdecimal():
         # Seconds since the epoch, not a date in its short form.

@@ -24,6 +24,7 @@ from sandpost.api.views import (
     UsageView,
 )
 from sandpost.client.errors import Refused, Unreachable
+from sandpost.client.following import SILENCE, Following
 from sandpost.model.errors import ConfigError, InvalidName
 from sandpost.model.names import tenant_name
 
@@ -145,6 +146,34 @@ class Client:
             yield response
         except httpx.TransportError as error:
             raise Unreachable(f"{self._where} broke the answer off: {error}") from error
+        finally:
+            response.close()
+
+    def logs(self, tenant: str | None, parameters: Mapping[str, str]) -> "Following":
+        """Return the records of a tenant (None: of the platform itself) that `parameters` of docs/logs.md ask for.
+
+        It connects again by itself, without gap or double; see `Following`.
+        """
+        path = "/logs/system" if tenant is None else f"/logs/tenant/{quote(tenant_name(tenant), safe='')}"
+        return Following(lambda query: self._events(path, query), parameters)
+
+    @contextlib.contextmanager
+    def _events(self, path: str, query: Mapping[str, str]) -> Iterator[httpx.Response]:
+        request = self._http.build_request(
+            "GET",
+            path,
+            params=query,
+            headers={"accept": "text/event-stream"},
+            timeout=httpx.Timeout(TIMEOUT, read=SILENCE),
+        )
+        response = self._try(request, stream=True)
+        try:
+            if not response.is_success:
+                response.read()
+                self._check(response)
+            yield response
+        except httpx.TransportError as error:
+            raise Unreachable(f"{self._where} broke the stream off: {error}") from error
         finally:
             response.close()
 

@@ -33,6 +33,13 @@ _PATIENCE = 1.0
 _ASK_AGAIN = 10.0
 _TCP_CLOSE = 7
 _RESET = struct.pack("ii", 1, 0)
+_KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
+)
+"""Seconds of silence, and how often a reader that says nothing is asked before it counts as gone."""
 NEVER = float("inf")
 
 
@@ -58,7 +65,7 @@ class Client(asyncio.Protocol):
     __slots__ = (
         "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_kept", "_lingering", "_paused_at", "_seen",
         "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
-        "peer", "reading", "secure", "transport", "worker",
+        "patience", "peer", "reading", "secure", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker") -> None:
@@ -83,6 +90,8 @@ class Client(asyncio.Protocol):
         # Of the exchange under way.
         self.handler: Handler | None = None
         self.keep_alive = True
+        self.patience = worker.host.body_timeout
+        """Seconds that it may take nothing of its answer."""
         self._stalled_at = 0.0
         self._stalled_size = 0
         self._forwarded = b""
@@ -309,6 +318,17 @@ class Client(asyncio.Protocol):
             self.last_data = self.worker.now()
             self.transport.resume_reading()
 
+    def expect_stream(self, patience: float) -> None:
+        """Prepare for an answer without an end: its reader may rest for `patience` seconds, and one that has vanished
+        without a word is noticed also while there is nothing to be sent.
+        """
+        self.patience = patience
+        sock = None if self.transport is None else self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                for level, option, value in _KEEP_ALIVE:
+                    sock.setsockopt(level, option, value)
+
     def stays(self) -> bool:
         """Whether the connection goes on after the exchange under way."""
         return self.keep_alive
@@ -316,6 +336,7 @@ class Client(asyncio.Protocol):
     def answered(self, *, read_to_end: bool) -> None:
         """The exchange is over and all of its answer has been written."""
         self.handler = None
+        self.patience = self.worker.host.body_timeout
         if self.closed:
             return
         if not self.keep_alive or not read_to_end or (self._eof_at and not self._kept):
@@ -464,7 +485,7 @@ class Client(asyncio.Protocol):
             size = self.transport.get_write_buffer_size()
             if size != self._stalled_size:
                 self._stalled_size, self._stalled_at = size, now
-            elif now - self._stalled_at > self.worker.host.body_timeout:
+            elif now - self._stalled_at > self.patience:
                 self.abort()
                 return
         if self.handler is not None and (

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _HEAD_WITHIN = 60.0
 """Seconds that the api has to begin its answer; after that a stream of records may take as long as it likes."""
+_STREAMS = (b"application/x-ndjson", b"text/event-stream")
+_REST = 3600.0
+"""Seconds that the reader of a stream may take nothing: what it misses meanwhile lies with the bus, not here."""
 
 
 class Passage(Exchange):
@@ -60,6 +63,8 @@ class Passage(Exchange):
     def on_head(self, head: ResponseHead, rest: bytes) -> None:
         """Pass it on."""
         self.due = NEVER
+        if any(name == b"content-type" and value.startswith(_STREAMS) for name, value in head.headers):
+            self.client.expect_stream(_REST)
         extra = []
         names = {name for name, _ in head.headers}
         if b"x-wt-response-source" not in names:

@@ -78,6 +78,9 @@ class Writer(Protocol):
     def key(self, digest: bytes) -> Key | None:
         """Return the live key with this digest."""
 
+    def revision(self) -> int:
+        """Return a number that has grown if tenants or keys were changed since, by whomever."""
+
     def add_usage(self, batch: str, items: list[UsageItem]) -> None:
         """Add a batch of usage; a batch seen within the last day changes nothing."""
 

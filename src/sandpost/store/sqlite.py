@@ -145,6 +145,12 @@ class SqliteWriter:
             row = db.execute(_KEYS + " WHERE digest = ?", (digest,)).fetchone()
         return None if row is None else _key(row)
 
+    def revision(self) -> int:
+        """Return a number that has grown if tenants or keys were changed since, by whomever."""
+        with self._reading() as db:
+            revision: int = db.execute("SELECT rev FROM state").fetchone()[0]
+        return revision
+
     def add_usage(self, batch: str, items: list[UsageItem]) -> None:
         """Add a batch of usage; a batch seen within the last day changes nothing."""
         now = time.time()

@@ -65,7 +65,7 @@ def make_folders(host: Host) -> None:
         for path, mode, owner in (
             (host.state("store"), 0o750, users.api),
             (host.code_dir, 0o700, users.proxy),
-            (host.logs_dir, 0o700, users.collector),
+            (host.logs_dir, 0o750, users.collector),
         ):
             _hand_over(path, owner, users.gid)
             folder(path, mode, owner, users.gid)

@@ -87,7 +87,14 @@ STOPPED_BY: dict[str, set[str]] = {
 _INTERNET = ("connect to a sandbox", "connect to another port", "bind a port", "bind the port of figures")
 _WORK: dict[Part, tuple[str, ...]] = {
     "proxy": ("read the store", "read kept programs", "keep a program", "connect to a sandbox"),
-    "api": ("read the store", "change the store", "make files beside the store", "bind the port of figures"),
+    "api": (
+        "read the store",
+        "change the store",
+        "make files beside the store",
+        "bind the port of figures",
+        "read tenants' logs",
+        "watch files",
+    ),
     "collector": ("read tenants' logs", "write tenants' logs", "move bytes in the kernel"),
     "egress": ("connect to a sandbox", "connect to another port", "send datagrams"),
 }

@@ -31,11 +31,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def steps_of(machine: str = MACHINE, pid: int = PID) -> list[Step]:
-    """The widest of our filters: a part that serves and makes all kinds of sockets."""
+    """The widest of our filters: a part that serves, watches files and makes all kinds of sockets."""
     return render(
         machine,
         numbers(machine),
-        groups=calls.groups(machine, serves=True),
+        groups=calls.groups(machine, serves=True, watches=True),
         checked=calls.checked((*calls.UNIX, *calls.TCP, *calls.TCP6, *calls.UDP), pid),
         absent=table.ABSENT,
         newest=table.NEWEST,
@@ -81,7 +81,7 @@ def test_the_kernel_would_take_the_program(machine: str) -> None:
 
 def test_every_call_gets_what_the_table_says() -> None:
     steps, known = steps_of(), numbers(MACHINE)
-    allowed = {known[name] for group in calls.groups(MACHINE, serves=True) for name in group.calls}
+    allowed = {known[name] for group in calls.groups(MACHINE, serves=True, watches=True) for name in group.calls}
     checked = {known[one.call] for one in calls.checked((), PID)}
     absent = {known[name] for name in table.ABSENT}
     for number in set(range(600)) - checked:
@@ -171,7 +171,7 @@ def test_numbers_are_the_kernels(machine: str) -> None:
 @pytest.mark.parametrize("machine", MACHINES)
 def test_every_name_has_a_number_and_stands_once(machine: str) -> None:
     known = numbers(machine)
-    allowed = [name for group in calls.groups(machine, serves=True, splices=True) for name in group.calls]
+    allowed = [name for group in calls.groups(machine, serves=True, splices=True, watches=True) for name in group.calls]
     named = [*allowed, *(one.call for one in calls.checked((), PID)), *table.ABSENT, table.NEWEST]
     assert len(named) == len(set(named)) == len(known) == len(set(known.values()))
     assert set(named) == set(known)
@@ -200,7 +200,7 @@ def in_child(work: Callable[[], None], *, filtered: bool = True) -> int:
 def test_every_call_that_is_not_in_the_table_is_refused_by_the_kernel() -> None:
     known = numbers(MACHINE)
     named = {known[one.call] for one in calls.checked((), PID)}
-    named |= {known[name] for group in calls.groups(MACHINE, serves=True) for name in group.calls}
+    named |= {known[name] for group in calls.groups(MACHINE, serves=True, watches=True) for name in group.calls}
 
     def work() -> None:
         # Pointers that lead nowhere: what slipped through would fail by them.

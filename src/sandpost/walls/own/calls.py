@@ -77,6 +77,9 @@ SERVING = Group("sockets that others connect to", calls("bind listen accept acce
 SPLICING = Group("bytes from FIFOs to files", calls("splice"))
 """For the part that takes what sandboxes print."""
 
+WATCHING = Group("being told of changes to files", calls("inotify_init1 inotify_add_watch inotify_rm_watch"))
+"""For parts that follow what others write."""
+
 LEGACY = Group(
     "older names of calls above, which x86_64 still has and libc still uses",
     calls(
@@ -150,12 +153,14 @@ UDP6 = _inet(_AF_INET6, _DGRAM, _UDP)
 """Sockets that a part may make. Protocols too are named: another one makes the kernel load its module (SCTP, MPTCP)."""
 
 
-def groups(machine: str, *, serves: bool, splices: bool = False) -> tuple[Group, ...]:
+def groups(machine: str, *, serves: bool, splices: bool = False, watches: bool = False) -> tuple[Group, ...]:
     """Return the groups of calls that are allowed whatever their arguments.
 
-    `serves`: others connect to the part; `splices`: it moves bytes from FIFOs to files.
+    `serves`: others connect to the part; `splices`: it moves bytes from FIFOs to files; `watches`: it follows what
+    others write.
     """
-    found = (*GROUPS, *((SERVING,) if serves else ()), *((SPLICING,) if splices else ()))
+    wanted = ((serves, SERVING), (splices, SPLICING), (watches, WATCHING))
+    found = (*GROUPS, *(group for wish, group in wanted if wish))
     return (*found, LEGACY) if machine == "x86_64" else found
 
 

@@ -46,7 +46,7 @@ def program(wanted: Needs, machine: str, pid: int) -> bytes:
     steps = render(
         machine,
         numbers(machine),
-        groups=calls.groups(machine, serves=wanted.serves, splices=wanted.splices),
+        groups=calls.groups(machine, serves=wanted.serves, splices=wanted.splices, watches=wanted.watches),
         checked=calls.checked(wanted.sockets, pid),
         absent=table.ABSENT,
         newest=table.NEWEST,

@@ -42,6 +42,8 @@ class Needs:
     """Whether others connect to it."""
     splices: bool = False
     """Whether it moves bytes from FIFOs to files."""
+    watches: bool = False
+    """Whether the kernel is to tell it of changes to files that it may read."""
     connect: tuple[int, ...] | None
     """TCP ports, on any address, that it connects to; None: any."""
     bind: tuple[int, ...] | None
@@ -70,10 +72,12 @@ def _proxy(host: Host, system: tuple[str, ...]) -> Needs:
 
 def _api(host: Host, system: tuple[str, ...]) -> Needs:
     return Needs(
-        read=(*system, host.run_dir),
+        # The bus is the collector's to write.
+        read=(*system, host.run_dir, host.logs_dir),
         write=(host.state("store"), host.metrics_dir, host.path("api")),
         sockets=(*UNIX, *TCP, *TCP6),
         serves=True,
+        watches=True,
         connect=(),
         bind=(int(host.metrics_listen.rpartition(":")[2]),) if host.metrics_listen else (),
         tasks=_THREADS * _AT_ONCE,

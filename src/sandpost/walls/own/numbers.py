@@ -19,17 +19,19 @@ _X86_64 = """
     sched_get_priority_max=146 sched_get_priority_min=147 prctl=157 gettid=186 time=201 futex=202
     sched_getaffinity=204 epoll_create=213 getdents64=217 set_tid_address=218 restart_syscall=219 fadvise64=221
     clock_gettime=228 clock_getres=229 clock_nanosleep=230 exit_group=231 epoll_wait=232 epoll_ctl=233 tgkill=234
-    utimes=235 openat=257 mkdirat=258 fchownat=260 futimesat=261 newfstatat=262 unlinkat=263 renameat=264
-    readlinkat=267 fchmodat=268 faccessat=269 pselect6=270 ppoll=271 set_robust_list=273 get_robust_list=274 splice=275
+    utimes=235 inotify_add_watch=254 inotify_rm_watch=255 openat=257 mkdirat=258 fchownat=260 futimesat=261
+    newfstatat=262 unlinkat=263 renameat=264 readlinkat=267 fchmodat=268 faccessat=269 pselect6=270 ppoll=271
+    set_robust_list=273 get_robust_list=274 splice=275
     utimensat=280 epoll_pwait=281 timerfd_create=283 eventfd=284 fallocate=285 timerfd_settime=286
-    timerfd_gettime=287 accept4=288 eventfd2=290 epoll_create1=291 dup3=292 pipe2=293 preadv=295 pwritev=296
-    recvmmsg=299 prlimit64=302 sendmmsg=307 getcpu=309 renameat2=316 getrandom=318 membarrier=324 preadv2=327
-    pwritev2=328 statx=332 rseq=334 clone3=435 close_range=436 openat2=437 faccessat2=439 epoll_pwait2=441
+    timerfd_gettime=287 accept4=288 eventfd2=290 epoll_create1=291 dup3=292 pipe2=293 inotify_init1=294 preadv=295
+    pwritev=296 recvmmsg=299 prlimit64=302 sendmmsg=307 getcpu=309 renameat2=316 getrandom=318 membarrier=324
+    preadv2=327 pwritev2=328 statx=332 rseq=334 clone3=435 close_range=436 openat2=437 faccessat2=439 epoll_pwait2=441
     set_mempolicy_home_node=450
 """
 
 _AARCH64 = """
-    getcwd=17 eventfd2=19 epoll_create1=20 epoll_ctl=21 epoll_pwait=22 dup=23 dup3=24 fcntl=25 ioctl=29 flock=32
+    getcwd=17 eventfd2=19 epoll_create1=20 epoll_ctl=21 epoll_pwait=22 dup=23 dup3=24 fcntl=25 inotify_init1=26
+    inotify_add_watch=27 inotify_rm_watch=28 ioctl=29 flock=32
     mkdirat=34 unlinkat=35 renameat=38 statfs=43 fstatfs=44 ftruncate=46 fallocate=47 faccessat=48 fchmod=52
     fchmodat=53 fchownat=54 fchown=55 openat=56 close=57 pipe2=59 getdents64=61 lseek=62 read=63 write=64 readv=65
     writev=66 pread64=67 pwrite64=68 preadv=69 pwritev=70 pselect6=72 ppoll=73 splice=76 readlinkat=78 newfstatat=79
