@@ -111,6 +111,29 @@ def test_the_reader_of_a_stream_may_rest_for_longer_than_that_of_another_answer(
     run(check())
 
 
+def test_a_worker_that_stops_waits_for_calls_and_not_for_streams() -> None:
+    async def check() -> None:
+        async def stream(peer: Peer, head: Request) -> None:
+            kind = b"application/x-ndjson" if b"/logs/" in head.line else b"application/json"
+            await peer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: " + kind + b"\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{}\n\r\n"
+            )
+            await peer.reader.read()
+
+        async with Rig() as rig, api(rig, stream, []):
+            streaming, other = await rig.connect(), await rig.connect()
+            await streaming.send(b"GET /logs/tenant/acme HTTP/1.1\r\nHost: a\r\n\r\n")
+            await other.send(b"GET /api/status HTTP/1.1\r\nHost: a\r\n\r\n")
+            for connection in (streaming, other):
+                await connection.reader.readuntil(b"{}\n\r\n")
+            rig.worker.retire(6)
+            assert await streaming.ended()
+            assert len(rig.worker.exchanges) == 1
+            assert not other.reader.at_eof()
+
+    run(check())
+
+
 def test_without_the_api_its_routes_name_it_and_calls_go_on() -> None:
     async def check() -> None:
         async with Sandbox(says(answer())) as sandbox, Rig() as rig:

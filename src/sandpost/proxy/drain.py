@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sandpost.logs.setup import get_logger
 from sandpost.proxy.handover import BATCH, Giver, socket_path
+from sandpost.proxy.passthrough import Passage
 
 if TYPE_CHECKING:
     from sandpost.proxy.client import Client
@@ -16,7 +17,8 @@ log = get_logger()
 
 _TURN = 0.05
 _ALONE_GRACE = 1.0
-"""Seconds that an idle connection is kept when no worker takes it, for a request that may be on its way."""
+"""Seconds that an idle connection is kept when no worker takes it, for a request that may be on its way; then streams
+without an end are cut, which would keep a worker for the whole time."""
 
 
 class Drain:
@@ -45,6 +47,10 @@ class Drain:
                 for client in list(worker.clients):
                     if client.is_idle():
                         client.close()
+            if self._loop.time() >= alone_until:
+                # Who reads a stream comes again, to a worker that stays.
+                for stream in [one for one in worker.exchanges if isinstance(one, Passage) and one.endless]:
+                    stream.cut()
             await asyncio.sleep(_TURN if self._giver is None else 0.002)
         self._take_back()
         if self._giver is not None:

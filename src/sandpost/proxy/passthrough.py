@@ -22,13 +22,17 @@ _REST = 3600.0
 
 
 class Passage(Exchange):
-    """One such request. Each has a connection of its own, so that none meets one that the api is closing."""
+    """One such request. Each has a connection of its own, so that none meets one that the api is closing.
 
-    __slots__ = ("_counted",)
+    `endless`: it is a stream, whose end nobody waits for.
+    """
+
+    __slots__ = ("_counted", "endless")
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan) -> None:
         super().__init__(worker, client, plan)
         self._counted = False
+        self.endless = False
 
     def start(self) -> None:
         """Begin."""
@@ -64,6 +68,7 @@ class Passage(Exchange):
         """Pass it on."""
         self.due = NEVER
         if any(name == b"content-type" and value.startswith(_STREAMS) for name, value in head.headers):
+            self.endless = True
             self.client.expect_stream(_REST)
         extra = []
         names = {name for name, _ in head.headers}
