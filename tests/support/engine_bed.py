@@ -25,6 +25,7 @@ from sandpost.model.names import new_sandbox_id
 from sandpost.supervisor import layout
 from sandpost.walls.cgroups import mounts
 from support.gvisor import RUNSC
+from support.machine import EMULATED
 
 IMAGES = "/var/lib/sandpost/image"
 RUN_ROOT = "/run/sandpost"
@@ -130,7 +131,7 @@ class Sandbox:
 
     def connect(self, patience: float = 10.0) -> http.client.HTTPConnection:
         """Connect as soon as the runtime listens."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + (60 if EMULATED else 10)
         while True:
             connection = http.client.HTTPConnection(self.address(), SANDBOX_PORT, timeout=patience)
             try:
