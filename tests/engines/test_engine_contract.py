@@ -284,6 +284,40 @@ def test_a_full_parent_is_told_apart(bed: Bed) -> None:
     asyncio.run(body())
 
 
+def test_buffers_of_sockets_count_for_the_tenant_and_for_all(bed: Bed) -> None:
+    async def body() -> None:
+        box = await bed.make(limits=Limits(memory=128 * MiB))
+        unread = """const net = require('net'), piece = Buffer.alloc(1 << 20);
+            const server = net.createServer({pauseOnConnect: true}, (socket) => (globalThis.held ??= []).push(socket));
+            await new Promise((done) => server.listen(8001, '127.0.0.1', done));
+            for (let n = 0; n < 20; n++) {
+              const socket = net.connect(8001, '127.0.0.1');
+              socket.on('connect', () => socket.write(piece));
+              (globalThis.held ??= []).push(socket);
+            }
+            await new Promise((done) => setTimeout(done, 500));"""
+        box.call(unread)
+        # gVisor's kernel has buffers of its own, which are the sentry's memory.
+        if is_runc(bed):
+            used, most = sockets_of_all(bed)
+            assert used >= 4 * MiB
+            pages = int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[1])
+            assert most <= pages * os.sysconf("SC_PAGE_SIZE") // 2 or bed.host.cgroups == 2
+
+    asyncio.run(body())
+
+
+def sockets_of_all(bed: Bed) -> tuple[int, int]:
+    """Return the bytes of sockets' buffers that are charged to all sandboxes together, and how many may be."""
+    if bed.host.cgroups == 2:
+        group = Path("/sys/fs/cgroup", bed.host.cgroup_parent)
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(stat["sock"]), bed.engine.memory()[1]
+    group = Path("/sys/fs/cgroup/memory", bed.host.cgroup_parent)
+    used, most = (int((group / f"memory.kmem.tcp.{name}_in_bytes").read_text()) for name in ("usage", "limit"))
+    return used, most
+
+
 def test_a_kill_before_the_watch_is_told_too(bed: Bed) -> None:
     async def body() -> None:
         box = await bed.make(limits=Limits(memory=64 * MiB))

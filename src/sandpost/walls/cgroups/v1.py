@@ -63,6 +63,12 @@ class GroupsV1:
         with contextlib.suppress(FileNotFoundError):
             if files.number(self._above("memory.use_hierarchy")) == 0:
                 files.write(self._above("memory.use_hierarchy"), 1)
+        try:
+            self._limit_sockets("", _sockets_of_all())
+        except OSError as error:
+            # Sandboxes that run may have more just now, by an earlier limit: that stays.
+            if error.errno != errno.EBUSY:
+                raise EngineError(f"cannot limit sockets of {self._parent}: {error}") from error
         if self._parent_events is None:
             self._parent_events = _event(self._above("memory.oom_control"), "")
 
@@ -238,7 +244,10 @@ class GroupsV1:
         files.write(both, memory)
 
     def _limit_sockets(self, group: str, memory: int) -> None:
-        """Buffers of sockets are no part of memory in version 1: they have a count of their own, once it is limited."""
+        """Buffers of sockets are no part of memory in version 1: they have a count of their own, once it is limited.
+
+        Raises `OSError`, EBUSY if there are more.
+        """
         # A kernel without CONFIG_INET has no such file.
         with contextlib.suppress(FileNotFoundError):
             files.write(self._file("memory", group, "memory.kmem.tcp.limit_in_bytes"), memory)
@@ -282,3 +291,12 @@ def _event(path: str, arguments: str) -> int:
         os.close(event)
         raise
     return event
+
+
+def _sockets_of_all() -> int:
+    """Return the bytes that sockets' buffers of all sandboxes may have.
+
+    Half of what the kernel's TCP, which is everybody's, may have before it gets sparing with it (tcp(7), tcp_mem).
+    """
+    with open("/proc/sys/net/ipv4/tcp_mem", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2
