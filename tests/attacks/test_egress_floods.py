@@ -11,9 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-import dns.flags
-import dns.message
-import dns.rrset
 import pytest
 
 from sandpost.egress.budget import LONG_NAMES, LONG_RATE
@@ -21,6 +18,7 @@ from sandpost.selftest.neighbour import Neighbour
 from sandpost.selftest.runner import harmed
 from support.lab import OTHER_PUBLIC, PUBLIC, Lab, lab
 from support.platform import Platform, platform
+from support.zone import answer_names
 
 pytestmark = pytest.mark.long
 
@@ -60,26 +58,12 @@ GATE = f"""return async (context) => {{
 }};"""
 
 
-def answer_names(sock: socket.socket) -> None:
-    """The internet's resolver: every name is there."""
-    while True:
-        try:
-            data, peer = sock.recvfrom(4096)
-        except OSError:
-            return
-        query = dns.message.from_wire(data)
-        answer = dns.message.make_response(query)
-        answer.flags |= dns.flags.RA
-        answer.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", PUBLIC))
-        sock.sendto(answer.to_wire(), peer)
-
-
 @pytest.fixture(scope="module")
 def laboratory() -> Iterator[Lab]:
     with lab() as made:
         sock = made.internet.run(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         sock.bind((OTHER_PUBLIC, DNS_PORT))
-        threading.Thread(target=answer_names, args=(sock,), daemon=True).start()
+        threading.Thread(target=answer_names, args=(sock, lambda _: PUBLIC), daemon=True).start()
         yield made
         sock.close()
 

@@ -6,7 +6,7 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +178,13 @@ class Lives:
                 busy = busy or any(one.undone or not one.ready for one in streams)
                 quiet = 0 if busy else quiet + 1
 
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Live through `work`."""
+        try:
+            asyncio.run(work)
+        finally:
+            self.close()
+
     def close(self) -> None:
         for pair in self.pipes:
             for fd in pair:
@@ -225,10 +232,7 @@ def test_every_line_is_there_once_whenever_the_collector_dies(script: list[tuple
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         bus = Bus(capacity)
         lives = Lives(folder, bus)
-        try:
-            asyncio.run(live(lives, script))
-        finally:
-            lives.close()
+        lives.run(live(lives, script))
         for stream in range(3):
             assert numbers_of(bus, stream) == list(range(lives.numbers[stream]))
 
@@ -239,10 +243,7 @@ def test_the_same_line_for_ever_is_there_as_often_as_it_was_said(script: list[tu
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         bus = Bus()
         lives = Lives(folder, bus)
-        try:
-            asyncio.run(live(lives, script, b"same"))
-        finally:
-            lives.close()
+        lives.run(live(lives, script, b"same"))
         assert [one["msg"] for one in bus.records()] == ["same"] * sum(lives.numbers)
 
 
@@ -255,10 +256,7 @@ def test_more_records_than_the_bus_has_room_for_are_made_again_later(tmp_path: P
 
     bus = Bus(600 << 10)
     lives = Lives(str(tmp_path), bus)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     assert len(bus.records()) == 8000
     assert len(bus.batches) > 3
 
@@ -271,10 +269,7 @@ def test_what_is_dropped_over_the_rate_is_told_once_whenever_the_collector_dies(
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         bus = Bus()
         lives = Lives(folder, bus, rate=rate)
-        try:
-            asyncio.run(live(lives, script))
-        finally:
-            lives.close()
+        lives.run(live(lives, script))
         told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
         dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
         kept = [numbers_of(bus, stream) for stream in range(3)]
@@ -300,10 +295,7 @@ def test_what_waited_for_the_bus_is_not_dropped_for_coming_all_at_once(tmp_path:
 
     bus = Bus()
     lives = Lives(str(tmp_path), bus, rate=90_000)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     assert [one["msg"] for one in bus.records() if not one.get("sandbox")] == []
     assert numbers_of(bus, 0) == list(range(1000))
 
@@ -326,10 +318,7 @@ def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path) -> None:
 
     bus = Bus()
     lives = Lives(str(tmp_path), bus)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     assert numbers_of(bus, 0) == list(range(203))
 
 
@@ -350,10 +339,7 @@ def test_what_is_kept_while_the_bus_cannot_be_asked_hides_nothing_from_the_next_
 
     bus = Bus()
     lives = Lives(str(tmp_path), bus)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     assert [numbers_of(bus, stream) for stream in (0, 1)] == [list(range(30))] * 2
 
 
@@ -380,10 +366,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
 
     bus = Bus(600 << 10)
     lives = Lives(str(tmp_path), bus)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
     assert all(text.endswith("s: the log could not be written") for text in told)
     lost = sum(int(text.split()[0].replace(",", "")) for text in told)
@@ -425,10 +408,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
 
     bus = Bus()
     lives = Lives(str(tmp_path), bus)
-    try:
-        asyncio.run(body(lives))
-    finally:
-        lives.close()
+    lives.run(body(lives))
     found = [one["msg"].split()[0] for one in bus.records() if one.get("sandbox")]
     told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
     lost = sum(int(text.split()[0].replace(",", "")) for text in told)

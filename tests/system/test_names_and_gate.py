@@ -10,15 +10,12 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import dns.flags
-import dns.message
-import dns.rcode
-import dns.rrset
 import pytest
 
 from support.lab import HOST, OTHER_PUBLIC, PUBLIC, Lab, lab
 from support.logs import until_said
 from support.platform import Platform, platform
+from support.zone import answer_names
 
 DNS_PORT, HTTP_PORT = 5354, 8080
 ZONE = {
@@ -33,25 +30,6 @@ FETCH = """return async (ctx) => {
     return { status: answer.status, body: await answer.text() };
   } catch (error) { return { error: error.cause?.code ?? error.message } }
 };"""
-
-
-def answer_names(sock: socket.socket) -> None:
-    """The internet's resolver: what the zone says."""
-    while True:
-        try:
-            data, peer = sock.recvfrom(4096)
-        except OSError:
-            return
-        query = dns.message.from_wire(data)
-        answer = dns.message.make_response(query)
-        answer.flags |= dns.flags.RA
-        question = query.question[0]
-        address = ZONE.get(question.name.to_text().lower())
-        if address is None:
-            answer.set_rcode(dns.rcode.NXDOMAIN)
-        elif question.rdtype == dns.rdatatype.A:
-            answer.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", address))
-        sock.sendto(answer.to_wire(), peer)
 
 
 class Site(http.server.BaseHTTPRequestHandler):
@@ -75,7 +53,7 @@ def laboratory() -> Iterator[Lab]:
         sock.bind((OTHER_PUBLIC, DNS_PORT))
         site = made.internet.run(lambda: http.server.ThreadingHTTPServer((PUBLIC, HTTP_PORT), Site))
         threads = [
-            threading.Thread(target=answer_names, args=(sock,), daemon=True),
+            threading.Thread(target=answer_names, args=(sock, ZONE.get), daemon=True),
             threading.Thread(target=site.serve_forever, daemon=True),
         ]
         for thread in threads:
