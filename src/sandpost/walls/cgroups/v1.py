@@ -29,6 +29,9 @@ _CHECKS = (0.0, 0.002, 0.01, 0.05, 0.25, 1.0)
 """The kernel tells before it kills: seconds after which its count of kills is read."""
 _ONE_CHARGE = 256 * 1024
 """Bytes that a limit may be missed by when the kernel kills for it: no larger allocation ends in a kill."""
+_SOCKETS_OF_ALL = 32
+"""Of the machine's memory all sandboxes' sockets have this part for their buffers. From twice that on the kernel's TCP,
+which is everybody's, gets sparing with it, if nobody set it otherwise (tcp(7), tcp_mem)."""
 _SAME_EVENT = 0.05
 """Seconds within which what the parent and a sandbox are told is one event: the first sandbox takes the parent's."""
 
@@ -64,7 +67,7 @@ class GroupsV1:
             if files.number(self._above("memory.use_hierarchy")) == 0:
                 files.write(self._above("memory.use_hierarchy"), 1)
         try:
-            self._limit_sockets("", _sockets_of_all())
+            self._limit_sockets("", os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // _SOCKETS_OF_ALL)
         except OSError as error:
             # Sandboxes that run may have more just now, by an earlier limit: that stays.
             if error.errno != errno.EBUSY:
@@ -291,12 +294,3 @@ def _event(path: str, arguments: str) -> int:
         os.close(event)
         raise
     return event
-
-
-def _sockets_of_all() -> int:
-    """Return the bytes that sockets' buffers of all sandboxes may have.
-
-    Half of what the kernel's TCP, which is everybody's, may have before it gets sparing with it (tcp(7), tcp_mem).
-    """
-    with open("/proc/sys/net/ipv4/tcp_mem", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 2
