@@ -11,10 +11,13 @@ PROGRAM = """
 const fs = require('fs');
 const { spawn } = require('child_process');
 // Who cannot fork ends, and its children are waited for by the first process.
+let met = false;
 for (let n = 0; n < 4; n++)
   spawn('/bin/sh', ['-c', 'n=0; while [ $n -lt 30 ]; do /bin/true & n=$((n+1)); done; exec sleep 30'],
-    { stdio: 'ignore', detached: true }).on('error', () => {}).unref();
-await new Promise((done) => setTimeout(done, 1500));
+    { stdio: 'ignore', detached: true }).on('error', () => { met = true }).on('exit', () => { met = true }).unref();
+const pause = (time) => new Promise((done) => setTimeout(done, time));
+for (const end = Date.now() + 6000; !met && Date.now() < end;) await pause(50);
+await pause(500);
 const states = fs.readdirSync('/proc').filter((name) => /^[0-9]+$/.test(name)).map((pid) => {
   try { return fs.readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)[0] } catch { return '' }
 });
