@@ -7,13 +7,13 @@ Must: each is held to its limit, and told in the tenant's log; a neighbour who i
 import json
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from sandpost.selftest.neighbour import Neighbour
 from sandpost.selftest.runner import harmed
-from support.lab import PUBLIC, Lab, lab, until
+from support.lab import PUBLIC, Lab, lab
+from support.logs import until_said
 from support.platform import Platform, platform
 
 pytestmark = pytest.mark.long
@@ -102,11 +102,6 @@ def attempt(running: Platform, tenant: str, program: str) -> dict[str, int]:
     return found
 
 
-def told(running: Platform, tenant: str, words: str) -> bool:
-    records = Path(running.state_dir, "logs", f"{tenant}.log")
-    return until(lambda: records.exists() and words in records.read_text(), 15)
-
-
 def entries(laboratory: Lab, running: Platform, tenant: str) -> int:
     """How many entries a tenant's sandbox has in the table of connections that the whole host shares."""
     [slot] = [record["slot"] for record in running.records() if record["tenant"] == tenant]
@@ -121,7 +116,7 @@ def test_ten_thousand_connections_are_held_to_their_limit(laboratory: Lab, runni
     found = beside(running, lambda: attempt(running, "many", MANY))
     assert found == {"open": CONNECTIONS, "refused": TRIES - CONNECTIONS}
     assert 0 < entries(laboratory, running, "many") <= CONNECTIONS
-    assert told(running, "many", "limits.connections")
+    until_said(running.host.logs_dir, "many", "limits.connections", 15)
 
 
 def test_churn_is_held_to_its_rate(laboratory: Lab, running: Platform) -> None:
@@ -131,7 +126,7 @@ def test_churn_is_held_to_its_rate(laboratory: Lab, running: Platform) -> None:
     assert found["refused"] > found["made"]
     # What has ended is forgotten within seconds.
     assert entries(laboratory, running, "churning") <= found["made"]
-    assert told(running, "churning", "limits.connection_rate")
+    until_said(running.host.logs_dir, "churning", "limits.connection_rate", 15)
 
 
 def test_bandwidth_is_held_both_ways_at_once(running: Platform) -> None:
@@ -141,4 +136,4 @@ def test_bandwidth_is_held_both_ways_at_once(running: Platform) -> None:
     for way in ("took", "gave"):
         assert found[way] < BANDWIDTH * (SECONDS + 1) * 1.45, way
     assert found["took"] > BANDWIDTH
-    assert told(running, "greedy", "limits.bandwidth_in")
+    until_said(running.host.logs_dir, "greedy", "limits.bandwidth_in", 15)

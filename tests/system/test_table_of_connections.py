@@ -4,12 +4,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from support import tracked
 from support.lab import PUBLIC, Lab, lab
+from support.logs import until_said
 from support.platform import Platform, platform
 
 COUNT = "let n = 0; return (cb) => cb(null, ++n)"
@@ -52,11 +52,6 @@ def until(met: Callable[[], bool], what: str, within: float = 15) -> None:
         time.sleep(0.05)
 
 
-def log(running: Platform, tenant: str) -> list[str]:
-    path = Path(running.state_dir, "logs", f"{tenant}.log")
-    return [json.loads(line)["msg"] for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def pace(made: Lab, running: Platform) -> int:
     """How many connections tenants may begin a second, as the kernel has it."""
     found = json.loads(made.host.command("nft", "-j", "list", "set", "inet", running.host.nft_table, "pace"))
@@ -79,9 +74,8 @@ def test_calls_of_all_go_on_when_it_is_full_and_what_tenants_begin_is_refused_an
     count, room = tracked.room(made.host)
     assert count >= room
     assert running.call("settled", CONNECT).json == "ECONNREFUSED"
-    until(
-        lambda: "1 connection refused: this machine tracks as many connections as it can" in log(running, "settled"),
-        "the tenant to be told",
+    until_said(
+        running.host.logs_dir, "settled", "1 connection refused: this machine tracks as many connections as it can", 15
     )
     tracked.empty(made.host)
     until(lambda: "the kernel's table of connections has room again" in running.output(), "the operator to be told")
@@ -114,5 +108,5 @@ def test_a_tenant_without_limits_leaves_a_tenth_to_others(made: Lab, running: Pl
         over.set()
         looking.join()
     assert room * 0.87 < most <= room * 0.9 + 2 * room / 64
-    until(lambda: any("this machine tracks as many" in one for one in log(running, "greedy")), "the tenant to be told")
+    until_said(running.host.logs_dir, "greedy", "this machine tracks as many", 15)
     assert running.call("neighbour", CONNECT).json in {"yes", "ECONNREFUSED"}
