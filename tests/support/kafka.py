@@ -88,7 +88,9 @@ class Broker:
         """Start it, again after `kill` or `stop`; its data is what it was."""
         assert self.process is None
         log = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", f"-Dorg.slf4j.simpleLogger.logFile={self.folder}/log")
-        command = ["setpriv", "--pdeathsig", "KILL", "--", *JAVA, *log]
+        # Its libraries unpack native code there, and leave it when they are killed.
+        scratch = f"-Djava.io.tmpdir={self.folder}"
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *JAVA, scratch, *log]
         command += ["-cp", f"{libraries()}/*", "kafka.Kafka", str(self._properties)]
         with open(self.folder / "out", "ab") as out:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
