@@ -61,6 +61,7 @@ def test_ten_times_more_tenants_than_fit_are_answered_and_a_neighbour_notices_no
         print(
             f"neighbour p99 {seen.p99 * 1000:.1f} ms ({quiet.p99 * 1000:.1f} ms quiet); {refusals} told to come again"
         )
-        assert FIT // 2 < most <= FIT + 4
+        # Beside those that fit: the neighbour, the pool, and who begins or ends and holds nothing at that moment.
+        assert FIT // 2 < most <= FIT + 10
         assert refusals
         assert harmed(seen) == ""
