@@ -94,27 +94,23 @@ WALLS = {
         (CALL, "self.due = worker.now() + self.limits.deadline", 'self.due = float("inf")'),
     ),
     "the bound of output": _wall(
-        "output_flood", ("collector/drain.py", "tenancy.keep.spend(len(one.text) + RECORD_COST)", "pass")
+        "output_flood", ("collector/digest.py", "keep.spend(len(one.text) + RECORD_COST)", "pass")
     ),
     "what a record costs": _wall(
         "small_lines",
         (
-            "collector/drain.py",
-            "tenancy.keep.spend(len(one.text) + RECORD_COST)",
-            "tenancy.keep.spend(len(one.text))",
+            "collector/digest.py",
+            "keep.spend(len(one.text) + RECORD_COST)",
+            "keep.spend(len(one.text))",
         ),
     ),
     "plain text": _wall(
         "binary_output",
-        ("logs/records.py", "msg=safe_text(said.text)", 'msg=said.text.decode("utf-8", "replace")'),
+        ("logs/records.py", "_encode(safe_text(said.text))", '_encode(said.text.decode("utf-8", "replace"))'),
     ),
     "whose record it is": _wall(
         "forged_record",
-        (
-            "logs/records.py",
-            "        container=tenant,\n        sandbox=True,",
-            '        container="root" if b"forged" in said.text else tenant,\n        sandbox=True,',
-        ),
+        ("logs/programs.py", "return PREFIX + name if name in OURS or name.startswith(PREFIX) else name", "return name"),
     ),
     "the limit of bodies": _wall("endless_body", (CALL, "self.expect_body(self.limits.body)", "self.expect_body(1 << 40)")),
     "the limit of programs": _wall(

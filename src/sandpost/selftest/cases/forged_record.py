@@ -1,7 +1,7 @@
 """A log record of another tenant, of the platform, and of the past, printed by a program.
 
 Weaker: whoever prints JSON writes the log.
-Must: each is the text of a record that is this sandbox's, and stands in no other tenant's log nor in the platform's.
+Must: each is a record that is this sandbox's, as text or beside what is ours, and stands in no other tenant's log nor in the platform's.
 """
 
 import secrets
@@ -10,7 +10,7 @@ import time
 from sandpost.selftest.case import Attacker, Case, Untried, expect
 
 PROGRAM = """
-const record = { name: 'sandpost', level: 60, time: '2001-01-01T00:00:00.000Z', msg: 'forged-by-a-program %s', container: '%s', sandbox_id: 'ffffffffffff', v: 0 };
+const record = { name: 'sandpost', hostname: 'another', pid: 1, level: 60, time: '2001-01-01T00:00:00.000Z', msg: 'forged-by-a-program %s', container: '%s', sandbox_id: 'ffffffffffff', v: 0 };
 console.log(JSON.stringify(record));
 process.stderr.write('\\u0000\\u001b[2Jforged-by-a-program\\r\\n' + JSON.stringify({ ...record, sandbox: false }) + '\\n');
 await new Promise((done) => setTimeout(done, 300));
