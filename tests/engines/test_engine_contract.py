@@ -22,6 +22,7 @@ from sandpost.model.host import SANDBOX_PORT
 from sandpost.model.limits import Limits
 from sandpost.walls.pressure import Pressure
 from support.engine_bed import ENGINES, Bed, MiB, Sandbox, processes_of, until
+from support.machine import EMULATED
 
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -354,10 +355,11 @@ def test_cpu_is_held_to_its_quota_and_counted(bed: Bed) -> None:
     async def body() -> None:
         box = await bed.make(limits=Limits(cpu=0.25))
         box.call("return 1")
-        before = consumption(bed, box).cpu_seconds
-        took = box.call("const end = Date.now() + 2000; while (Date.now() < end); return 1") and 2.0
-        used = consumption(bed, box).cpu_seconds - before
-        assert 0.1 < used < 0.25 * took + 0.2
+        before, began = consumption(bed, box).cpu_seconds, time.monotonic()
+        box.call("const end = Date.now() + 2000; while (Date.now() < end); return 1")
+        used, took = consumption(bed, box).cpu_seconds - before, time.monotonic() - began
+        # What is seen of it is late by a period of both processors at most, and by more where they are emulated.
+        assert 0.1 < used < 0.25 * took + (0.6 if EMULATED else 0.2)
 
     asyncio.run(body())
 

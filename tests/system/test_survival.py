@@ -228,7 +228,7 @@ def test_a_stop_leaves_nothing_and_a_second_start_is_quick() -> None:
         mine.start()
         ready = time.monotonic() - began
         assert mine.call("acme", COUNT).json == 1
-    assert ready < 10, "ready within 2 s is the goal; this bound only finds a start that builds everything anew"
+    assert ready < 30, "ready within 2 s is the goal; this bound only finds a start that builds everything anew"
 
 
 def test_two_installations_do_not_meet(running: Platform) -> None:
