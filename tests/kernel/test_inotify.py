@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -92,3 +93,33 @@ def test_after_more_events_than_the_kernel_keeps_all_are_to_look_again(tmp_path:
         assert (busy.ends, quiet.ends, plain.changes) == (1, 1, 1)
 
     run(body)
+
+
+def test_it_may_be_closed_from_another_thread_while_things_come(tmp_path: Path) -> None:
+    file = tmp_path / "busy"
+    file.touch()
+    failed: list[str] = []
+
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: failed.append(str(context)))
+        over = threading.Event()
+
+        def write() -> None:
+            while not over.is_set():
+                file.write_bytes(b"x")
+
+        writing = asyncio.create_task(asyncio.to_thread(write))
+        for _ in range(300):
+            watcher = inotify.Watcher(loop)
+            watcher.watch(str(file), lambda: None)
+            await asyncio.sleep(0.001)
+            await asyncio.to_thread(watcher.close)
+        over.set()
+        await writing
+        await asyncio.sleep(0.01)
+
+    before = len(os.listdir("/proc/self/fd"))
+    asyncio.run(body())
+    assert failed == []
+    assert len(os.listdir("/proc/self/fd")) <= before

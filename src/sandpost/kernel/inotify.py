@@ -67,7 +67,14 @@ class Watcher:
         return undo
 
     def close(self) -> None:
-        """End all watches. Idempotent."""
+        """End all watches: from another thread than the loop's as soon as that comes to it. Idempotent."""
+        if self.loop.is_closed() or _running_loop() is self.loop:
+            self._close()
+        else:
+            # Else the descriptor would go while the loop reads it.
+            self.loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
         if self._fd >= 0:
             if not self.loop.is_closed():
                 self.loop.remove_reader(self._fd)
@@ -90,6 +97,12 @@ class Watcher:
         for number, ended in changed.items():
             for calls in list(self._calls.get(number, [])):
                 (calls.on_end if ended else calls.on_change)()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    with contextlib.suppress(RuntimeError):
+        return asyncio.get_running_loop()
+    return None
 
 
 def _check(result: int, what: str) -> int:
