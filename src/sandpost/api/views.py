@@ -274,6 +274,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     component: str | UnsetType = UNSET
 
 
+LOG_END = "x-sandpost-log-end"
+"""Header of a stream of records: an offset behind the last one that was there when it was opened."""
+
+
 class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One record of a stream, in bunyan's form; there may be further fields. docs/logs.md has each.
 

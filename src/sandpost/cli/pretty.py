@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-_LEVELS = {10: "TRACE", 20: "DEBUG", 30: "INFO", 40: "WARN", 50: "ERROR", 60: "FATAL"}
+from sandpost.logs import bunyan
+
+_LEVELS = {number: name.upper() for name, number in bunyan.LEVELS.items()}
 _COLOURS = {10: "2", 20: "36", 30: "32", 40: "33", 50: "31", 60: "1;31"}
 _SHOWN = frozenset({"name", "hostname", "pid", "level", "time", "msg", "v", "container", "req_id", "sandbox", "offset"})
 """Fields that have a place of their own, or say nothing that is not known here."""

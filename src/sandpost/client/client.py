@@ -139,15 +139,10 @@ class Client:
             headers={"content-type": content_type},
             timeout=httpx.Timeout(TIMEOUT, read=None),
         )
-        response = self._try(request, stream=True)
-        try:
+        with self._streamed(request, "answer") as response:
             if response.status_code >= 400:
                 self._judge(response)
             yield response
-        except httpx.TransportError as error:
-            raise Unreachable(f"{self._where} broke the answer off: {error}") from error
-        finally:
-            response.close()
 
     def logs(self, tenant: str | None, parameters: Mapping[str, str]) -> "Following":
         """Return the records of a tenant (None: of the platform itself) that `parameters` of docs/logs.md ask for.
@@ -166,14 +161,20 @@ class Client:
             headers={"accept": "text/event-stream"},
             timeout=httpx.Timeout(TIMEOUT, read=SILENCE),
         )
-        response = self._try(request, stream=True)
-        try:
+        with self._streamed(request, "stream") as response:
             if not response.is_success:
                 response.read()
                 self._check(response)
             yield response
+
+    @contextlib.contextmanager
+    def _streamed(self, request: httpx.Request, what: str) -> Iterator[httpx.Response]:
+        """Send a request; its answer's body (`what`) is not read yet, and is let go at the end."""
+        response = self._try(request, stream=True)
+        try:
+            yield response
         except httpx.TransportError as error:
-            raise Unreachable(f"{self._where} broke the stream off: {error}") from error
+            raise Unreachable(f"{self._where} broke the {what} off: {error}") from error
         finally:
             response.close()
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from sandpost.api.views import LOG_END
 from sandpost.client.errors import ClientError, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
 
 SILENCE = 45.0
 """Seconds without a byte after which a connection is dead: the platform pings every 15 s at most."""
-END = "x-sandpost-log-end"
 MAX_FRAME = 4 << 20
 """Bytes of one event; none of the platform's is near it."""
 _AGAIN = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -93,7 +93,7 @@ class Following:
 
     def _begun(self, response: "httpx.Response") -> None:
         """Note where the stream begins, so that it is the same place if it has to begin again before a record came."""
-        end = response.headers.get(END, "")
+        end = response.headers.get(LOG_END, "")
         if self._next is None and end.isdecimal() and (self._begins_now or end == "0"):
             self._next = int(end)
 

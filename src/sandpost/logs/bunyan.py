@@ -1,6 +1,7 @@
 """The form of every record: bunyan's core fields, its levels and its time. Pure but for reading the clock."""
 
 import time
+from collections.abc import Mapping
 from typing import Final
 
 NAME: Final = "sandpost"
@@ -12,6 +13,10 @@ INFO: Final = 30
 WARN: Final = 40
 ERROR: Final = 50
 FATAL: Final = 60
+LEVELS: Final[Mapping[str, int]] = {
+    "trace": TRACE, "debug": DEBUG, "info": INFO, "warn": WARN, "error": ERROR, "fatal": FATAL,
+}  # fmt: skip
+"""Levels by the names that people give them."""
 
 CORE: Final = frozenset({"name", "hostname", "pid", "level", "time", "msg", "v"})
 """Fields that every record has; nothing else may be called so."""

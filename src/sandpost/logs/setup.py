@@ -34,16 +34,8 @@ else:
 
 from sandpost.logs import bunyan  # noqa: E402
 
-_LEVELS = {
-    "debug": bunyan.DEBUG,
-    "info": bunyan.INFO,
-    "warn": bunyan.WARN,
-    "warning": bunyan.WARN,
-    "error": bunyan.ERROR,
-    "exception": bunyan.ERROR,
-    "critical": bunyan.FATAL,
-    "fatal": bunyan.FATAL,
-}
+_LEVELS = {**bunyan.LEVELS, "warning": bunyan.WARN, "exception": bunyan.ERROR, "critical": bunyan.FATAL}
+"""By the names of a logger's methods."""
 _KEY = re.compile(rb"sp_([0-9a-f]{8})_[A-Za-z0-9]+")
 # The value ends where a query's value or the JSON string does; escapes are eaten whole, so the line stays JSON.
 _QUERY_KEY = re.compile(rb'(?i)(?<![a-z0-9])(key=)(?:[^&\s"\\]|\\.)+')

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import re2
 
+from sandpost.logs import bunyan
 from sandpost.model.errors import InvalidValue
 
 MAX_PATTERN = 1000
@@ -18,7 +19,6 @@ MAX_PATTERN = 1000
 MAX_FIELDS = 16
 MAX_NAME = 200
 MAX_VALUE = 1000
-LEVELS = {"trace": 10, "debug": 20, "info": 30, "warn": 40, "error": 50, "fatal": 60}
 _PATTERN_MEMORY = 256 << 10
 """Bytes for a pattern and what it has learned; a library keeps the last 128."""
 _ABSENT = object()
@@ -100,10 +100,10 @@ class Filter:
 
 def level(text: str) -> int:
     """Return the number of a level by its name or number."""
-    number = LEVELS.get(text)
+    number = bunyan.LEVELS.get(text)
     if number is None:
         if not text.isascii() or not text.isdecimal() or not 1 <= len(text) <= 3:
-            raise InvalidValue(f"`level` must be one of {', '.join(LEVELS)}, or a number of 0 to 999")
+            raise InvalidValue(f"`level` must be one of {', '.join(bunyan.LEVELS)}, or a number of 0 to 999")
         number = int(text)
     return number
 

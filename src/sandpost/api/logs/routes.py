@@ -11,10 +11,7 @@ from sandpost.api.logs.stream import Stream
 from sandpost.api.logs.streams import Streams
 from sandpost.api.route import Answer, Asked, Route
 from sandpost.api.service import Service
-from sandpost.api.views import LogRecord
-
-END = "x-sandpost-log-end"
-"""Header with the offset behind the last record that was there when the stream was opened."""
+from sandpost.api.views import LOG_END, LogRecord
 
 
 class StreamAnswer(Response):
@@ -44,7 +41,7 @@ async def open_stream(service: Service, asked: Asked) -> Answer:
     wanted = read(asked.raw_query, asked.headers, time.time())
     stream = await service.streams.open(asked.path.get("tenant"), wanted, asked.digest)
     # Whatever stands between here and the reader is asked to hold nothing back.
-    headers = {END: str(stream.known), "x-accel-buffering": "no", "vary": "accept, accept-encoding"}
+    headers = {LOG_END: str(stream.known), "x-accel-buffering": "no", "vary": "accept, accept-encoding"}
     if wanted.gzip:
         headers["content-encoding"] = "gzip"
     media_type = wanted.form.value if wanted.form is Form.LINES else f"{wanted.form.value}; charset=utf-8"
