@@ -8,14 +8,14 @@ was dropped is in the mark by then, and is passed over.
 import asyncio
 import contextlib
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from sandpost.bus.contract import MAX_BATCH, Batch, Writer
 from sandpost.collector import spool as spools
 from sandpost.collector.budget import RECORD_COST
+from sandpost.collector.counts import Counts
 from sandpost.collector.mark import LOST, OVER, REASONS
+from sandpost.collector.notices import LEAST_ROOM, LOST_REASON, Notices
 from sandpost.collector.spool import Spool
 from sandpost.collector.streams import Sandbox, Stream, Tenancy
 from sandpost.logs import bunyan, records
@@ -31,8 +31,6 @@ PARTIAL = 1.0
 """Seconds after which an unfinished record is written as it is."""
 PATIENCE = 2.0
 """Seconds for which a full spool waits for a bus that takes nothing; then lines are lost."""
-MAX_NOTES = 1000
-LOST_REASON = "the log could not be written"
 _SLICE = 8 * 1024
 _BATCH = 256 * 1024
 _ROOM = MAX_BATCH
@@ -48,18 +46,6 @@ _RETRY = 1.0
 _NOTE_EVERY = 1.0
 
 log = get_logger()
-
-
-@dataclass(slots=True)
-class Counts:
-    """Totals since the start."""
-
-    bytes_read: int = 0
-    kept: int = 0
-    over_rate: int = 0
-    unwritten: int = 0
-    unassigned: int = 0
-    forged: int = 0
 
 
 class Digest:
@@ -86,10 +72,12 @@ class Digest:
         self.most = most
         """Bytes that all spools may take."""
         self._hostname = hostname
-        self._pid = pid
         self._need_tick, self._on_room, self._on_done = need_tick, on_room, on_done
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
+        self.notices = Notices(
+            writer, counts=self.counts, hostname=hostname, pid=pid, room=self._room, need_tick=need_tick
+        )  # fmt: skip
         self.used = 0
         """Bytes that all spools take."""
         # Streams that have a spool, by their names as sources.
@@ -105,8 +93,6 @@ class Digest:
         self._stalled: dict[Stream, None] = {}
         self._partial: set[Stream] = set()
         self._telling: set[Stream] = set()
-        self._losers: set[Tenancy] = set()
-        self._notes: deque[tuple[Tenancy, bytes, float]] = deque()
 
     # --- the bus --------------------------------------------------------------------------------------------
 
@@ -138,7 +124,7 @@ class Digest:
                 self.work(stream, now)
             self._flush_partial(stream, now)
             self._tell(stream, now, at_once=True)
-        self._send_notes()
+        self.notices.send()
         await self._writer.close()
         with contextlib.suppress(BusError):
             while self._open:
@@ -207,7 +193,7 @@ class Digest:
         self._reached |= reached
         if self._noting is None:
             self._noting = self._loop.call_later(_NOTE_EVERY, self._note_reached)
-        self._send_notes()
+        self.notices.send()
         self._go_on()
 
     def _note_reached(self) -> None:
@@ -242,12 +228,15 @@ class Digest:
                 self.work(stream, now)
         self._on_room()
 
+    def _room(self, tenant: str) -> int:
+        """Return the bytes that the bus takes of a tenant's stream now."""
+        return self._writer.room(tenant) if self._open else 0
+
     def _has_room(self, stream: Stream) -> bool:
         spool = stream.spool
         return (
-            self._open
-            and spool is not None
-            and self._writer.room(spool.mark.tenant) >= _ROOM
+            spool is not None
+            and self._room(spool.mark.tenant) >= _ROOM
             and not spool.mark.full
             # Of a full spool something can be dropped always.
             and stream.fed - spool.mark.kept <= STREAM_MOST // 2
@@ -330,7 +319,7 @@ class Digest:
                 before = stream.fed
                 self._lose(stream, now)
             if tenancy is not None:
-                self.lose(tenancy, sum(drops.lines for drops in stream.drops), now, counted=True)
+                self.notices.lose(tenancy, sum(drops.lines for drops in stream.drops), now, counted=True)
             self._remove(stream)
         self._done_if(sandbox)
 
@@ -606,27 +595,6 @@ class Digest:
 
     # --- what is told ---------------------------------------------------------------------------------------
 
-    def note(self, tenancy: Tenancy, text: str, *, level: int, sandbox_id: str) -> None:
-        """Tell a tenant in his own log."""
-        at = time.time()
-        record = records.notice(
-            text, hostname=self._hostname, pid=self._pid, tenant=tenancy.tenant, at=at, level=level,
-            sandbox_id=sandbox_id,
-        )  # fmt: skip
-        if len(self._notes) >= MAX_NOTES:
-            self.lose(tenancy, 1, time.monotonic())
-            return
-        self._notes.append((tenancy, records.encode(record), at))
-        self._send_notes()
-
-    def lose(self, tenancy: Tenancy, lines: int, now: float, *, counted: bool = False) -> None:
-        """Count lines of a tenant that are lost and in no stream's count; they are told."""
-        if lines:
-            self.counts.unwritten += 0 if counted else lines
-            tenancy.lost.add(lines, now)
-            self._losers.add(tenancy)
-            self._need_tick()
-
     def tick(self, now: float) -> bool:
         """Do what is due; return whether anything is unfinished."""
         for stream in [one for one in self._partial if now - (one.partial_since or 0) >= PARTIAL]:
@@ -634,17 +602,8 @@ class Digest:
             self._leave_if_done(stream)
         for stream in list(self._telling):
             self._tell(stream, now)
-        for tenancy in list(self._losers):
-            if tenancy.lost.due(now) and self._open and self._writer.room(tenancy.tenant) >= _SLICE:
-                text = tenancy.lost.sentence(LOST_REASON)
-                tenancy.lost.clear()
-                self._losers.discard(tenancy)
-                self.note(tenancy, text, level=bunyan.WARN, sandbox_id="")
-        return bool(self._partial or self._telling or self._losers)
-
-    def is_busy(self, tenancy: Tenancy) -> bool:
-        """Whether something of a tenant is still to be told."""
-        return tenancy in self._losers or any(one is tenancy for one, _, _ in self._notes)
+        untold = self.notices.tick(now)
+        return bool(self._partial or self._telling or untold)
 
     def _tell(self, stream: Stream, now: float, *, at_once: bool = False) -> None:
         spool, tenancy = stream.spool, stream.sandbox.tenancy
@@ -654,31 +613,16 @@ class Digest:
             drops = stream.drops[reason]
             if not drops.due(now) and not (at_once and drops.lines):
                 continue
-            if not self._open or self._writer.room(tenancy.tenant) < _SLICE:
+            if self._room(tenancy.tenant) < LEAST_ROOM:
                 continue
             at = time.time()
-            record = records.notice(
-                drops.sentence(tenancy.over_reason if reason == OVER else LOST_REASON),
-                hostname=self._hostname, pid=self._pid, tenant=tenancy.tenant, at=at, sandbox_id=stream.sandbox.id,
-            )  # fmt: skip
+            text = drops.sentence(tenancy.over_reason if reason == OVER else LOST_REASON)
             stream.telling[reason] += drops.lines
             batch = Batch(
                 stream=tenancy.tenant, source=f"{stream.source}.{name}", end=stream.telling[reason],
-                lines=records.encode(record), count=1, time=at,
+                lines=self.notices.record(tenancy, text, at, sandbox_id=stream.sandbox.id), count=1, time=at,
             )  # fmt: skip
             self._writer.append([batch])
             drops.clear()
         if not any(drops.lines for drops in stream.drops):
             self._telling.discard(stream)
-
-    def _send_notes(self) -> None:
-        if not self._open:
-            return
-        for _ in range(len(self._notes)):
-            tenancy, line, at = self._notes.popleft()
-            if self._writer.room(tenancy.tenant) < len(line):
-                self._notes.append((tenancy, line, at))
-                continue
-            self._writer.append(
-                [Batch(stream=tenancy.tenant, source="", end=0, lines=line, count=1, time=at)]
-            )  # fmt: skip

@@ -133,7 +133,9 @@ class Drain:
         """
         tenant = tenant or self._owners.get(sandbox_id)
         if tenant is not None:
-            self._digest.note(self._tenancy(tenant), safe_text(text.encode()), level=level, sandbox_id=sandbox_id)
+            self._digest.notices.note(
+                self._tenancy(tenant), safe_text(text.encode()), level=level, sandbox_id=sandbox_id
+            )
 
     def gone(self, sandbox_id: str) -> None:
         """The sandbox has ended; its `release` follows, or was lost with a supervisor."""
@@ -177,7 +179,7 @@ class Drain:
         """Drop what is known of tenants that have had no sandbox for a while."""
         now = time.monotonic()
         for tenancy in list(self._tenancies.values()):
-            idle = not tenancy.sandboxes and not self._digest.is_busy(tenancy)
+            idle = not tenancy.sandboxes and not self._digest.notices.is_busy(tenancy)
             if idle and now - tenancy.used_at > _FORGET_TENANT:
                 del self._tenancies[tenancy.tenant]
 
@@ -355,7 +357,7 @@ class Drain:
             data = stream.read(CHUNK)
             if data and stream.sandbox.tenancy is not None:
                 lines = stream.decoder.skip(data) if stream.spool is None else stream.lines_in(data)
-                self._digest.lose(stream.sandbox.tenancy, lines, now)
+                self._digest.notices.lose(stream.sandbox.tenancy, lines, now)
 
     def _release_unattached(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
@@ -374,7 +376,7 @@ class Drain:
                 if tenancy is None:
                     self.counts.unassigned += stream.decoder.skip(stream.read(CHUNK) or b"")
                 elif (self._move(stream, tenancy, CHUNK) or 0) < 0:
-                    self._digest.lose(tenancy, stream.lines_in(stream.read(CHUNK) or b""), now)
+                    self._digest.notices.lose(tenancy, stream.lines_in(stream.read(CHUNK) or b""), now)
             self._forget(stream)
             stream.close()
         del self._sandboxes[sandbox.id]
