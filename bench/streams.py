@@ -24,8 +24,11 @@ from sandpost.auth.keys import Key, key_digest
 from sandpost.bus.contract import Batch
 from sandpost.bus.local import LocalWriter
 from sandpost.model.host import Host, Users
-from sandpost.model.limits import Limits
 from sandpost.store import open_writer
+
+# The folders are the tests' own.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support.installation import host_in
 
 _TURN = 0.01
 _SETTLE = 3.0
@@ -72,32 +75,17 @@ uvloop.run(main())
 
 
 def _host(root: str) -> Host:
-    return Host(
+    return host_in(
+        root,
         instance=13,
-        state_dir=os.path.join(root, "state"),
         run_dir=os.path.join(root, "run"),
-        image_dir=os.path.join(root, "image"),
-        image="none",
-        listen_host="127.0.0.1",
         listen_port=free_port(),
-        workers=1,
         users=Users(proxy=0, api=0, collector=0, egress=0, gid=0),
         sandbox_network="198.19.160.0/20",
-        sandbox_uids=1_900_000_000,
-        runtime_command="runc",
-        cgroups=1,
         pool_size=0,
-        parallel_starts=1,
-        queue=1,
-        memory_reserve=0.1,
         drain_timeout=1.0,
-        head_timeout=5.0,
         body_timeout=30.0,
-        keep_alive=5.0,
-        max_head=32768,
         max_connections=10_000,
-        max_programs=1 << 27,
-        defaults=Limits(),
     )
 
 

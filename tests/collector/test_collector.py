@@ -18,7 +18,7 @@ import pytest
 from sandpost.collector.budget import RECORD_COST
 from sandpost.model import messages as m
 from sandpost.model.limits import Limits
-from support.collector import UID, Fifos, rig, write_all
+from support.collector import UID, Fifos, lines_told, rig, write_all
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -140,7 +140,7 @@ def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -
             assert rate * (took - 1) < kept * (99 + RECORD_COST) < rate * (took + 2)
             told = r.told("loud")
             assert all(text.endswith("s: over 256 KiB/s") for text in told)
-            dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
+            dropped = lines_told(told)
             assert abs(dropped + kept - flood.written / 100) <= len(told) + 2
             await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="over_rate") == dropped)
 
@@ -522,7 +522,7 @@ def test_what_was_dropped_over_the_rate_is_told_once_over_kills(tmp_path: Path) 
             await asyncio.to_thread(writer.stop)
 
             def counts() -> tuple[int, int]:
-                return len(r.said("loud")), sum(int(text.split()[0].replace(",", "")) for text in r.told("loud"))
+                return len(r.said("loud")), lines_told(r.told("loud"))
 
             await r.until(lambda: sum(counts()) >= writer.written, 20)
             kept, dropped = counts()

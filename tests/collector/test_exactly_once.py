@@ -19,6 +19,7 @@ from sandpost.bus.contract import Batch
 from sandpost.collector import budget, digest, drain
 from sandpost.collector.drain import Drain
 from sandpost.model.errors import BusError
+from support.collector import lines_told
 
 ID = "0123456789ab"
 
@@ -178,6 +179,14 @@ class Lives:
                 busy = busy or any(one.undone or not one.ready for one in streams)
                 quiet = 0 if busy else quiet + 1
 
+    async def written(self, stream: int) -> None:
+        """Wait until the pipe has taken all that was said: no writer is held up."""
+        for _ in range(200):
+            if self.write(stream):
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError("the writer is held up")
+
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Live through `work`."""
         try:
@@ -271,7 +280,7 @@ def test_what_is_dropped_over_the_rate_is_told_once_whenever_the_collector_dies(
         lives = Lives(folder, bus, rate=rate)
         lives.run(live(lives, script))
         told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
-        dropped = sum(int(text.split()[0].replace(",", "")) for text in told)
+        dropped = lines_told(told)
         kept = [numbers_of(bus, stream) for stream in range(3)]
         for found in kept:
             assert found == sorted(set(found))
@@ -353,12 +362,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
         async with lives.life() as alive:
             for _ in range(150):
                 lives.say(0, 300, 0)
-                for _ in range(200):
-                    if lives.write(0):
-                        break
-                    await asyncio.sleep(0.01)
-                else:
-                    raise AssertionError("the writer is held up")
+                await lives.written(0)
                 assert alive.spooled <= 700 << 10
             assert alive.counts.unwritten
         # Another one finds what is left, and what was lost.
@@ -369,7 +373,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
     lives.run(body(lives))
     told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
     assert all(text.endswith("s: the log could not be written") for text in told)
-    lost = sum(int(text.split()[0].replace(",", "")) for text in told)
+    lost = lines_told(told)
     found = numbers_of(bus, 0)
     assert found == sorted(set(found))
     assert len(found) + lost == lives.numbers[0] == 45_000
@@ -396,12 +400,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
         async with lives.life() as alive:
             for _ in range(80):
                 lives.say(0, 300, 0)
-                for _ in range(200):
-                    if lives.write(0):
-                        break
-                    await asyncio.sleep(0.01)
-                else:
-                    raise AssertionError("the writer is held up")
+                await lives.written(0)
             assert alive.counts.unwritten
         lives.bus.away = False
         await lives.finish()
@@ -411,7 +410,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
     lives.run(body(lives))
     found = [one["msg"].split()[0] for one in bus.records() if one.get("sandbox")]
     told = [one["msg"] for one in bus.records() if not one.get("sandbox")]
-    lost = sum(int(text.split()[0].replace(",", "")) for text in told)
+    lost = lines_told(told)
     assert found[:599] == [str(number) for number in range(599)]
     assert len(set(found)) == len(found)
     # The line in whose middle the second life began may be cut in two by what was lost behind it.

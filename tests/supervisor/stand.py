@@ -7,8 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,14 +22,6 @@ from sandpost.supervisor.family import Known
 from support.platform import free_port
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
-
-
-def until(condition: Callable[[], object], what: str, within: float = 10) -> None:
-    """Wait for something that other processes do."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.01)
 
 
 class Stand:

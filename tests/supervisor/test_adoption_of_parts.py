@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from sandpost.model import messages as m
-from supervisor.stand import Calls, Stand, alive, ask, until
+from supervisor.stand import Calls, Stand, alive, ask
+from support.waiting import until
 
 
 def test_a_killed_supervisor_ends_nobody_and_the_next_adopts_everybody(stand: Stand) -> None:

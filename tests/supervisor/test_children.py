@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.stand import Stand, alive, until
+from supervisor.stand import Stand, alive
+from support.waiting import until
 
 
 def test_every_part_runs_as_its_own_user_with_no_way_back(stand: Stand) -> None:

@@ -18,7 +18,7 @@ from sandpost.model.host import Host
 from sandpost.supervisor import layout, outlet
 from sandpost.supervisor.aside import Aside
 from sandpost.supervisor.release import release
-from supervisor.stand import until
+from support.waiting import until
 
 
 @pytest.fixture

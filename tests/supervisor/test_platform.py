@@ -11,7 +11,8 @@ import pytest
 from sandpost.model.errors import HostUnfit
 from sandpost.model.host import GATE_PORT
 from sandpost.supervisor import platform
-from supervisor.stand import Stand, until
+from supervisor.stand import Stand
+from support.waiting import until
 
 
 def has_address(stand: Stand) -> bool:

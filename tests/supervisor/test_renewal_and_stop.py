@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from sandpost.model import messages as m
-from supervisor.stand import Calls, Stand, alive, ask, until
+from supervisor.stand import Calls, Stand, alive, ask
+from support.waiting import until
 
 
 def test_a_renewal_loses_no_connection(stand: Stand) -> None:

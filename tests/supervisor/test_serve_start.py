@@ -22,9 +22,9 @@ from sandpost.store import TenantRecord
 from sandpost.store.sqlite import SqliteWriter
 from sandpost.supervisor import layout, main, start
 from sandpost.supervisor.aside import Aside
-from supervisor.stand import until
 from support.command import as_nobody
 from support.platform import SANDPOST, free_port
+from support.waiting import until
 
 
 @pytest.fixture

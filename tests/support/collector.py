@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,11 @@ class Rig:
                 raise AssertionError(f"collector ended with {self.process.returncode}: {self.log.read_text()}")
             assert time.monotonic() < deadline, f"not within {seconds} s: {self.log.read_text()}"
             await asyncio.sleep(0.02)
+
+
+def lines_told(told: Iterable[str]) -> int:
+    """Return how many lines these sentences (`1,204 lines dropped in ..`) say were dropped."""
+    return sum(int(text.split()[0].replace(",", "")) for text in told)
 
 
 def route(sandbox_id: str, tenant: str, output: int | None = None) -> m.Route:

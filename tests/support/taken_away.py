@@ -6,6 +6,7 @@ the configuration, without that of the network nobody reaches the runtime, and w
 up capabilities behind the filter of system calls.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 from support.weakened import Edit
@@ -309,5 +310,9 @@ WALLS = {
         "another_tenants_key", ("api/callers.py", '        if self.tenant is not None:\n            raise NotAuthorized("this', '        if False:\n            raise NotAuthorized("this')
     ),
 }  # fmt: skip
-OF_VERSION_1 = {"the limit of sockets' memory"}
-"""Walls that only version 1 of control groups needs."""
+
+
+def walls_of_this_host() -> dict[str, Wall]:
+    """Return the walls but those that another version of control groups needs than this host has."""
+    other = V1 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else V2
+    return {name: wall for name, wall in WALLS.items() if any(edit.file != other for edit in wall.edits)}

@@ -5,13 +5,14 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.http import request
 from support.platform import SANDPOST, Platform, free_port, platform
+from support.waiting import until
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 COUNT = "let n = 0; return function (cb) { cb(null, ++n) }"
@@ -100,14 +101,6 @@ def desk(metrics_port: int) -> Iterator[Desk]:
         for key in made.keys:
             shown = [name for name, text in texts.items() if key.encode() in text]
             assert not shown, shown
-
-
-def until(true: Callable[[], bool], seconds: float, what: str) -> None:
-    """Wait for something that is promised within `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
 
 
 def status(desk: Desk, tenant: str, key: str) -> int:
@@ -208,7 +201,7 @@ def test_a_tenant_is_suspended_resumed_and_removed(desk: Desk) -> None:
     assert "suspended" in desk("tenant", "suspend", "lifecycle").stdout
     time.sleep(1)
     assert {status(desk, "lifecycle", key) for _ in range(20)} == {403}
-    until(lambda: "lifecycle" not in desk("ps").stdout, 5, "its sandbox has ended")
+    until(lambda: "lifecycle" not in desk("ps").stdout, "its sandbox has ended", 5)
 
     assert "active" in desk("tenant", "resume", "lifecycle").stdout
     time.sleep(1)
@@ -217,7 +210,7 @@ def test_a_tenant_is_suspended_resumed_and_removed(desk: Desk) -> None:
     assert "removed" in desk("tenant", "rm", "lifecycle").stdout
     time.sleep(1)
     assert {status(desk, "lifecycle", key) for _ in range(20)} == {403}
-    until(lambda: "lifecycle" not in desk("ps").stdout, 5, "its sandbox has ended")
+    until(lambda: "lifecycle" not in desk("ps").stdout, "its sandbox has ended", 5)
     assert "sandpost tenant set lifecycle" in desk("tenant", "show", "lifecycle", code=4).stderr
 
 
@@ -252,7 +245,7 @@ def test_ps_and_usage_count_what_a_tenant_does(desk: Desk) -> None:
         calls: int = json.loads(desk("usage", "counted", "--json").stdout)["total"]["calls"]
         return calls
 
-    until(lambda: total() == 5, 15, "usage of five calls is told")
+    until(lambda: total() == 5, "usage of five calls is told", 15)
     assert "total" in desk("usage", "counted").stdout
     assert "used nothing" in desk("usage", "never-seen").stdout
 
@@ -279,7 +272,7 @@ def test_a_missing_part_is_named_by_status(desk: Desk) -> None:
         done = desk.running.command("status")
         assert done.returncode in {0, 1}
         assert "Traceback" not in done.stderr
-    until(lambda: desk.running.command("status").returncode == 0, 10, "all is well again")
+    until(lambda: desk.running.command("status").returncode == 0, "all is well again", 10)
 
 
 def test_metrics_name_no_tenant(desk: Desk, metrics_port: int) -> None:
@@ -289,7 +282,7 @@ def test_metrics_name_no_tenant(desk: Desk, metrics_port: int) -> None:
     def text() -> str:
         return request(metrics_port, "GET", "/metrics").body.decode()
 
-    until(lambda: "_bucket{" in text(), 5, "latencies are told")
+    until(lambda: "_bucket{" in text(), "latencies are told", 5)
     time.sleep(1.5)
     seen = text()
     assert "very-special-name" not in seen

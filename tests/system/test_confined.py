@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sandpost.walls.own import root
-from supervisor.stand import until
 from support.http import request
 from support.platform import Platform, free_port
+from support.waiting import until
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 UNPRIVILEGED = ("proxy", "api", "collector", "egress")

@@ -7,8 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,10 @@ import pytest
 from sandpost.walls.cgroups import mounts
 from support.lab import lab
 from support.platform import SANDPOST, Platform, platform
+from support.waiting import until
 
 COUNT = "let n = 0; return (cb) => cb(null, ++n)"
 HELLO = "return (cb) => cb(null, 'hello')"
-
-
-def until(met: Callable[[], bool], what: str, within: float = 30) -> None:
-    deadline = time.monotonic() + within
-    while not met():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def group() -> Iterator[Path]:
     try:
         yield made
     finally:
-        until(lambda: not (made / "cgroup.procs").read_text(), "the group to be empty")
+        until(lambda: not (made / "cgroup.procs").read_text(), "the group to be empty", 30)
         made.rmdir()
 
 
@@ -66,7 +59,7 @@ def calls(running: Platform) -> int:
 
 def test_who_has_a_sandbox_is_served_and_who_has_none_is_told_what_to_raise(group: Path, running: Platform) -> None:
     assert running.call("settled", COUNT).json == 1
-    until(lambda: len(running.records()) == 3, "the pool")
+    until(lambda: len(running.records()) == 3, "the pool", 30)
     (group / "pids.max").write_text("1")
     assert running.call("settled", COUNT).json == 2
     # What the pool has is given; then nobody can be.
@@ -81,7 +74,7 @@ def test_who_has_a_sandbox_is_served_and_who_has_none_is_told_what_to_raise(grou
     assert running.call("settled", COUNT).json == 3
     # A sandbox that ends is removed, and one that could not be started, too: nothing of them waits for better times.
     os.kill(next(one["pid"] for one in running.records() if one["tenant"] == "first"), signal.SIGKILL)
-    until(lambda: {one["phase"] for one in running.records()} == {"assigned"}, "removals")
+    until(lambda: {one["phase"] for one in running.records()} == {"assigned"}, "removals", 30)
     assert sorted(one["tenant"] for one in running.records()) == ["second", "settled"]
     (group / "pids.max").write_text("max")
     assert running.call("late", HELLO).json == "hello"
@@ -103,13 +96,13 @@ def test_a_start_with_too_few_says_so_and_nothing_else(group: Path, tmp_path: Pa
 
 def test_parts_that_end_meanwhile_are_started_as_soon_as_they_can_be(group: Path, running: Platform) -> None:
     assert running.call("settled", COUNT).json == 1
-    until(lambda: len(running.records()) == 3 and calls(running) == 1, "the pool, and usage of the call")
+    until(lambda: len(running.records()) == 3 and calls(running) == 1, "the pool, and usage of the call", 30)
     before = descriptors(running)
     (group / "pids.max").write_text("1")
     lost = [running.pids(part)[0] for part in ("controller", "api", "collector", "egress", "proxy")]
     for pid in lost:
         os.kill(pid, signal.SIGKILL)
-    until(lambda: running.output().count("part cannot be started") >= 2 * len(lost), "tries to start them")
+    until(lambda: running.output().count("part cannot be started") >= 2 * len(lost), "tries to start them", 30)
     assert f"pids.max of the control group /{group.name}" in running.output()
     # The other worker serves who has a sandbox, and says what is missing.
     assert running.call("settled", COUNT).json == 2
@@ -119,10 +112,10 @@ def test_parts_that_end_meanwhile_are_started_as_soon_as_they_can_be(group: Path
     # Pipes of starts that failed are closed; those to the parts that ended are gone.
     assert descriptors(running) <= before
     (group / "pids.max").write_text("max")
-    until(lambda: running.command("status").returncode == 0, "every part")
+    until(lambda: running.command("status").returncode == 0, "every part", 30)
     assert running.call("settled", COUNT).json == 3
     assert running.call("late", HELLO).json == "hello"
-    until(lambda: calls(running) == 3, "usage of every call")
+    until(lambda: calls(running) == 3, "usage of every call", 30)
 
 
 def test_a_firewall_that_cannot_be_repaired_is_told_and_repaired_as_soon_as_it_can_be(
@@ -133,7 +126,7 @@ def test_a_firewall_that_cannot_be_repaired_is_told_and_repaired_as_soon_as_it_c
     table = running.host.nft_table
     assert running.place is not None
     running.place.command("nft", "flush", "map", "inet", table, "tenants")
-    until(lambda: "the firewall could not be looked at or repaired" in running.output(), "what is wrong to be told")
+    until(lambda: "the firewall could not be looked at or repaired" in running.output(), "what is wrong to be told", 30)
     assert "`nft` cannot be run: " in running.output()
     (group / "pids.max").write_text("max")
     until(lambda: "is repaired" in running.output(), "the repair", 5)

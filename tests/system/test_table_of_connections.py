@@ -2,8 +2,7 @@
 
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -11,6 +10,7 @@ from support import tracked
 from support.lab import PUBLIC, Lab, lab
 from support.logs import until_said
 from support.platform import Platform, platform
+from support.waiting import until
 
 COUNT = "let n = 0; return (cb) => cb(null, ++n)"
 CONNECT = f"""return (cb) => {{
@@ -45,13 +45,6 @@ def running(made: Lab) -> Iterator[Platform]:
             tracked.empty(made.host)
 
 
-def until(met: Callable[[], bool], what: str, within: float = 15) -> None:
-    deadline = time.monotonic() + within
-    while not met():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def pace(made: Lab, running: Platform) -> int:
     """How many connections tenants may begin a second, as the kernel has it."""
     found = json.loads(made.host.command("nft", "-j", "list", "set", "inet", running.host.nft_table, "pace"))
@@ -65,7 +58,7 @@ def test_calls_of_all_go_on_when_it_is_full_and_what_tenants_begin_is_refused_an
     assert running.call("settled", COUNT).json == 1
     assert running.call("settled", CONNECT).json == "yes"
     tracked.fill(made.host)
-    until(lambda: "the kernel's table of connections is nearly full" in running.output(), "the operator to be told")
+    until(lambda: "the kernel's table of connections is nearly full" in running.output(), "the operator to be told", 15)
     # Each call comes on a connection of its own; each newcomer's is the first to its sandbox, some of which are made now.
     for n in range(2, 8):
         assert running.call("settled", COUNT).json == n
@@ -78,7 +71,7 @@ def test_calls_of_all_go_on_when_it_is_full_and_what_tenants_begin_is_refused_an
         running.host.logs_dir, "settled", "1 connection refused: this machine tracks as many connections as it can", 15
     )
     tracked.empty(made.host)
-    until(lambda: "the kernel's table of connections has room again" in running.output(), "the operator to be told")
+    until(lambda: "the kernel's table of connections has room again" in running.output(), "the operator to be told", 15)
     assert running.call("settled", CONNECT).json == "yes"
     assert running.call("settled", COUNT).json == 8
 
@@ -89,7 +82,7 @@ def test_a_tenant_without_limits_leaves_a_tenth_to_others(made: Lab, running: Pl
     _, room = tracked.room(made.host)
     # Of what tenants may have a third is left, of the whole less than it wants.
     tracked.fill(made.host, leave=int(room * 0.15))
-    until(lambda: pace(made, running) < room * 0.05, "the controller to have seen it")
+    until(lambda: pace(made, running) < room * 0.05, "the controller to have seen it", 15)
     most, over = 0, threading.Event()
 
     def look() -> None:
