@@ -10,13 +10,14 @@ from sandpost.selftest.case import Attacker, Case, expect
 PROGRAM = """
 const fs = require('fs');
 const { spawn } = require('child_process');
-// Who cannot fork ends, and its children are waited for by the first process.
-let met = false;
-for (let n = 0; n < 4; n++)
-  spawn('/bin/sh', ['-c', 'n=0; while [ $n -lt 30 ]; do /bin/true & n=$((n+1)); done; exec sleep 30'],
-    { stdio: 'ignore', detached: true }).on('error', () => { met = true }).on('exit', () => { met = true }).unref();
 const pause = (time) => new Promise((done) => setTimeout(done, time));
-for (const end = Date.now() + 6000; !met && Date.now() < end;) await pause(50);
+// A shell with few jobs forks them all before it looks after any, and sleep, which it becomes, waits for none. Shells
+// are added until one is refused a fork: who cannot fork ends, and its children are waited for by the first process.
+const jobs = '/bin/true & '.repeat(6);
+let met = false;
+for (const end = Date.now() + 6000; !met && Date.now() < end; await pause(20))
+  spawn('/bin/sh', ['-c', `${jobs} exec sleep 30`], { stdio: 'ignore', detached: true })
+    .on('error', () => { met = true }).on('exit', (code) => { met ||= code !== 0 }).unref();
 await pause(500);
 const states = fs.readdirSync('/proc').filter((name) => /^[0-9]+$/.test(name)).map((pid) => {
   try { return fs.readFileSync(`/proc/${pid}/stat`, 'latin1').split(') ').at(-1)[0] } catch { return '' }
