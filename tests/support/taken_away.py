@@ -191,7 +191,8 @@ WALLS = {
         (OCI, '        "uidMappings": _mappings(identity),\n        "gidMappings": _mappings(identity),\n', ""),
         (OCI, '{"uid": USER, "gid": USER,', '{"uid": identity.user, "gid": identity.user,'),
     ),
-    "a user of its own": _wall("user_ids", ("walls/identity.py", "host.slot_uid(slot)", "host.slot_uid(0 * slot)")),
+    # One that is no slot's: processes of a slot that is free again are found to be left behind.
+    "a user of its own": _wall("user_ids", ("walls/identity.py", "host.slot_uid(slot)", "host.slot_uid(0 * slot) // 2")),
     "no capabilities": _wall(
         "privileges", (OCI, '"capabilities": {name: []', '"capabilities": {name: ["CAP_NET_RAW"]')
     ),
