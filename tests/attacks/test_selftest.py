@@ -105,6 +105,8 @@ def test_without_a_wall_its_case_fails(wall: str) -> None:
         running = stack.enter_context(platform(place, program=program, pool_size="3"))
         done = running.command("selftest", "--json", "--case", CONTROL, "--case", case, timeout=180)
         verdicts = {one["name"]: one for one in json.loads(done.stdout)}
-    assert {name: one["outcome"] for name, one in verdicts.items()} == {CONTROL: "held", case: "broken"}, json.dumps(verdicts)
+    assert {name: one["outcome"] for name, one in verdicts.items()} == {CONTROL: "held", case: "broken"}, json.dumps(
+        verdicts
+    )
     print(f"{wall}: {verdicts[case]['seen']}")
     assert done.returncode == 1

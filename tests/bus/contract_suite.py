@@ -12,7 +12,6 @@ from sandpost.bus.contract import (
     MAX_BATCH,
     PIECE_BYTES,
     PIECE_RECORDS,
-    SYSTEM,
     Batch,
     Reader,
     Record,
@@ -20,6 +19,7 @@ from sandpost.bus.contract import (
     Writer,
 )
 from sandpost.model.errors import BusError, InvalidName
+from sandpost.model.names import SYSTEM
 from support.bus import PATIENCE, Items, all_of, batch, keep, line, number_of, read, run, settle, take
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandpost.bus.batches import stream_name, with_offset
-from sandpost.bus.contract import SYSTEM
+from sandpost.model.names import SYSTEM
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

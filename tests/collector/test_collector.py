@@ -1,9 +1,11 @@
 """The collector as its surroundings see it: bytes into FIFOs, records in files."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import threading
@@ -16,8 +18,10 @@ import msgspec
 import pytest
 
 from sandpost.collector.budget import RECORD_COST
+from sandpost.logs.journal import Journal
 from sandpost.model import messages as m
 from sandpost.model.limits import Limits
+from sandpost.model.names import SYSTEM
 from support.collector import UID, Fifos, lines_told, rig, write_all
 
 
@@ -180,19 +184,82 @@ def test_a_tenants_own_rate_counts_and_may_change(tmp_path: Path) -> None:
     run(body())
 
 
-def test_what_the_controller_notes_is_a_record_of_the_sandboxs_tenant(tmp_path: Path) -> None:
+def test_what_parts_write_is_in_the_streams_they_name(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path) as r:
-            r.sandbox(1, "noted")
-            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1)
-            text = "3 packets refused: no sandbox may reach 10.0.0.5 (private)"
-            r.tell(m.Noted(sandbox_id="0" * 11 + "1", kind="address_refused", text=text, times=3))
-            r.tell(m.Noted(sandbox_id="f" * 12, kind="address_refused", text="nobody's"))
+            journal = r.journal()
+            journal.tell("noted", "webtask container assigned", sandbox_id="0a")
+            journal.add(SYSTEM, journal.voice.line(SYSTEM, "the controller serves", 1.0), 1.0)
             await r.until(lambda: bool(r.told("noted")))
-            assert r.told("noted") == [text]
-            (record,) = [one for one in r.records("noted") if one["msg"] == text]
-            assert record["level"] == 40
-            assert "sandbox" not in record
+            (record,) = r.records("noted")
+            assert (record["msg"], record["container"]) == ("webtask container assigned", "noted")
+            await r.until(lambda: "the controller serves" in r.told(SYSTEM))
+            # Its own come the same way.
+            await r.until(lambda: "collector ready" in r.told(SYSTEM))
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("stream", "lines", "uid"),
+    [
+        ("acme", b'{"msg":"x"}\n', 12_345),
+        (".system", b'{"msg":"x"}\n', 12_345),
+        ("acme", b'{"msg":"x"}\n', UID),
+        ("../acme", b'{"msg":"x"}\n', 0),
+        ("acme", b'{"msg":"x"}\n{"msg":"y"}\n', 0),
+        ("acme", b"rubbish\n", 0),
+        ("acme", b'{"msg":"\xff"}\n', 0),
+        ("acme", b'{"msg":"x"}', 0),
+    ],
+    ids=["stranger", "stranger_system", "collector_as_tenant", "name", "count", "rubbish", "bytes", "no_end"],
+)
+def test_what_is_no_record_or_not_the_senders_to_say_is_counted_and_left(
+    tmp_path: Path, stream: str, lines: bytes, uid: int
+) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            os.chmod(r.host.records_socket, 0o666)
+            packet = msgspec.msgpack.encode(m.Records(stream=stream, count=1, at=1.0, lines=lines))
+            await asyncio.to_thread(send_as, uid, r.host.records_socket, packet)
+            await r.until(lambda: r.figure("sandpost_platform_strange_total") == 1)
+            # What comes behind it is read.
+            with contextlib.closing(Journal(r.host.records_socket)) as journal:
+                journal.tell("acme", "fine")
+            await r.until(lambda: "fine" in r.told("acme"))
+            assert r.told("acme") == ["fine"]
+
+    run(body())
+
+
+def send_as(uid: int, path: str, packet: bytes) -> None:
+    """Send a datagram as another user does."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setresuid(uid, uid, uid)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                sock.sendto(packet, path)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_records_of_parts_wait_for_the_next_collector(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            journal = r.journal()
+            for life in range(3):
+                r.kill()
+                for number in range(100):
+                    journal.tell("acme", f"{life} {number}")
+                    if number % 10 == 0:
+                        journal.flush()
+                await r.start()
+                await r.until(lambda: len(r.told("acme")) == (life + 1) * 100)  # noqa: B023
+            assert r.told("acme") == [f"{life} {number}" for life in range(3) for number in range(100)]
 
     run(body())
 

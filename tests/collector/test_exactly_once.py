@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from sandpost.bus.batches import check
 from sandpost.bus.contract import Batch
-from sandpost.collector import budget, digest, drain
+from sandpost.collector import digest, drain
 from sandpost.collector.drain import Drain
+from sandpost.logs import drops
 from sandpost.model.errors import BusError
 from support.collector import lines_told
 
@@ -103,7 +104,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lives are of milliseconds here: so is all that is done now and then."""
     monkeypatch.setattr(digest, "_NOTE_EVERY", 0)
     monkeypatch.setattr(drain, "_TICK", 0.001)
-    monkeypatch.setattr(budget, "TELL_QUIET", 0.0)
+    monkeypatch.setattr(drops, "TELL_QUIET", 0.0)
 
 
 class Lives:

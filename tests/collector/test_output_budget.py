@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.collector.budget import Bucket, Drops
+from sandpost.collector.budget import Bucket
+from sandpost.logs.drops import Drops
 
 
 @given(

@@ -122,33 +122,39 @@ def test_an_address_is_dealt_again_only_when_egress_has_let_go_of_it(laboratory:
         drive(work(inst))
 
 
+def notes(inst: Installation, tenant: str) -> list[dict[str, Any]]:
+    """Return what a tenant was warned of."""
+    return [record for record in inst.heard.of(tenant) if record["level"] == 40]
+
+
 def test_what_a_program_was_refused_is_noted_for_its_tenant(laboratory: Lab) -> None:
     async def work(inst: Installation) -> None:
-        async with client(inst.host) as proxy, client(inst.host, "collector") as collector:
+        async with client(inst.host) as proxy:
             route = await proxy.route("acme")
             for _ in range(3):
                 await reach(laboratory, route, FORBIDDEN[0])
-            (noted,) = await collector.until(lambda: collector.notes[:1], "the note")
-            assert (noted.sandbox_id, noted.kind) == (route.sandbox_id, "address_refused")
-            assert "no sandbox may reach 10.0.0.5 (private)" in noted.text
+            await inst.becomes(lambda: notes(inst, "acme"), "the note")
+            noted = notes(inst, "acme")[0]
+            assert (noted["sandbox_id"], noted["level"], noted["container"]) == (route.sandbox_id, 40, "acme")
+            assert "no sandbox may reach 10.0.0.5 (private)" in noted["msg"]
+            assert "sandbox" not in noted
 
     with Installation(laboratory.host) as inst:
         drive(work(inst))
 
 
-def test_what_egress_notes_reaches_the_collector_at_a_bounded_rate(laboratory: Lab) -> None:
+def test_what_egress_notes_reaches_the_tenant_at_a_bounded_rate(laboratory: Lab) -> None:
     async def work(inst: Installation) -> None:
-        async with (
-            client(inst.host) as proxy, client(inst.host, "collector") as collector, client(inst.host, "egress") as egress
-        ):  # fmt: skip
+        async with client(inst.host) as proxy, client(inst.host, "egress") as egress:
             route = await proxy.route("acme")
             egress.send(Noted(sandbox_id="f" * 12, kind="name_refused", text="nobody's"))
             egress.send(Noted(sandbox_id=route.sandbox_id, kind="Not a word", text="x"))
             for n in range(200):
                 egress.send(Noted(sandbox_id=route.sandbox_id, kind="name_refused", text=f"name {n}", times=2))
             await asyncio.sleep(0.5)
-            assert 10 <= len(collector.notes) <= 25
-            assert {note.sandbox_id for note in collector.notes} == {route.sandbox_id}
+            told = notes(inst, "acme")
+            assert 10 <= len(told) <= 25
+            assert {note["sandbox_id"] for note in told} == {route.sandbox_id}
 
     with Installation(laboratory.host) as inst:
         drive(work(inst))

@@ -59,15 +59,3 @@ def test_record_is_one_line_and_its_fields_cannot_be_forged(text: bytes) -> None
 def test_forged_record_is_text() -> None:
     forged = b'{"name":"sandpost","container":"other","sandbox":false,"msg":"platform says","level":60,"v":0}'
     assert json.loads(line(forged, raw=True))["msg"] == forged.decode()
-
-
-def test_notice_is_the_platforms() -> None:
-    record = records.notice("x", hostname="h", pid=7, tenant="acme", at=0.0)
-    shown = json.loads(records.encode(record))
-    assert "sandbox" not in shown
-    assert (shown["level"], shown["pid"], shown["container"], shown["msg"]) == (40, 7, "acme", "x")
-
-
-def test_dropped_lines_are_told_in_a_sentence() -> None:
-    assert records.dropped(1204, 3.0, records.over_rate(1 << 20)) == "1,204 lines dropped in 3.0 s: over 1 MiB/s"
-    assert records.dropped(1, 0.1, records.over_rate(1000)) == "1 line dropped in 0.1 s: over 1000 B/s"

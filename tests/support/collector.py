@@ -10,15 +10,20 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sandpost.ipc.channel import Channel, Listener
+from sandpost.kernel import sockets
+from sandpost.logs.journal import Journal
 from sandpost.model import messages as m
 from sandpost.model.host import Host, Users
 from sandpost.model.limits import Limits
 from support.logs import records_of
+
+if TYPE_CHECKING:
+    import socket
 
 UID = 64_321
 """The collector's user: not root, and in no passwd file."""
@@ -83,6 +88,8 @@ class Rig:
     def __init__(self, folder: Path, output: int) -> None:
         self.folder = folder
         self.fifos: dict[str, Fifos] = {}
+        self._journals: list[Journal] = []
+        self.platform: socket.socket | None = None
         self.routes: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.supervisor_up = self.controller_up = 0
@@ -108,6 +115,9 @@ class Rig:
     # --- the two servers ------------------------------------------------------------------------------------
 
     def open(self) -> None:
+        if self.platform is not None:
+            self.platform.close()
+        self.platform = sockets.receive(self.host.records_socket, mode=0o620, gid=UID)
         self.supervisor: Listener[Any] = Listener(
             self.host.supervisor_socket, m.ToSupervisor, self._on_supervisor, lambda _: None, admit=lambda _: True
         )
@@ -121,6 +131,8 @@ class Rig:
     def _on_supervisor(self, channel: Channel[Any], message: Any, fds: list[int]) -> None:
         if isinstance(message, m.Hello):
             assert (message.part, channel.peer.uid, fds) == ("collector", UID, [])
+            assert self.platform is not None
+            channel.send(m.RecordsSocket(), (self.platform.fileno(),))
             for fifos in self.fifos.values():
                 channel.send(m.Streams(sandbox_id=fifos.id), fifos.reads)
         elif isinstance(message, m.Ready):
@@ -150,6 +162,12 @@ class Rig:
         self.routes[fifos.id] = tenant
         for channel in self.controller.channels:
             channel.send(m.Assigned(route=route(fifos.id, tenant, output)))
+
+    def journal(self) -> Journal:
+        """Return a part's way to the collector."""
+        made = Journal(self.host.records_socket)
+        self._journals.append(made)
+        return made
 
     def tell(self, message: msgspec.Struct) -> None:
         """Say something as the controller."""
@@ -194,6 +212,10 @@ class Rig:
             self.process.wait(10)
         self.supervisor.close()
         self.controller.close()
+        if self.platform is not None:
+            self.platform.close()
+        for journal in self._journals:
+            journal.close()
         for fifos in self.fifos.values():
             fifos.close()
 

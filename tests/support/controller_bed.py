@@ -35,7 +35,6 @@ from sandpost.model.messages import (
     Hello,
     Leaving,
     ListSandboxes,
-    Noted,
     Part,
     Refused,
     Route,
@@ -51,6 +50,7 @@ from sandpost.model.messages import (
     Ways,
 )
 from support.engine_bed import claimed_host
+from support.heard import Heard
 from support.lab import Place
 
 SANDPOST = str(Path(sys.executable).with_name("sandpost"))
@@ -70,6 +70,7 @@ class Installation:
         os.makedirs(self.host.metrics_dir)
         self.host_file = os.path.join(self.run_dir, "host.json")
         self.write_host()
+        self.heard = Heard(self.host.records_socket)
         self.process: subprocess.Popen[bytes] | None = None
         # What a killed controller leaves becomes ours, and must not stay as zombies.
         _adopt_orphans(1)
@@ -165,6 +166,7 @@ class Installation:
             # Whoever comes next in this process may rely on init for what it leaves.
             _adopt_orphans(0)
             self._log.close()
+            self.heard.close()
             self._claim.close()
 
 
@@ -201,7 +203,6 @@ class Client:
         self.left: set[str] = set()
         self.told: list[FromController] = []
         self.ways: dict[str, Way] = {}
-        self.notes: list[Noted] = []
         self.unacknowledged: list[Gone] = []
         self.clings_to: set[str] = set()
         """Tenants whose routes it does not let go of."""
@@ -328,8 +329,6 @@ class Client:
                     self.table_known.set()
             case WayOpened():
                 self.ways[message.way.sandbox_id] = message.way
-            case Noted():
-                self.notes.append(message)
             case Done():
                 self.done.add(message.seq)
             case _:

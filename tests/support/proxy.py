@@ -21,6 +21,7 @@ import uvloop
 
 from sandpost.auth.keys import Key, key_digest
 from sandpost.ipc import Channel, Listener
+from sandpost.logs.journal import Journal
 from sandpost.model.ends import End
 from sandpost.model.limits import Isolation, Limits
 from sandpost.model.messages import (
@@ -437,7 +438,8 @@ class Rig:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         listener.setblocking(False)
         self.port: int = listener.getsockname()[1]
-        self.worker = Worker(self.host, 0, "")
+        self._journal = Journal(self.host.records_socket)
+        self.worker = Worker(self.host, 0, "", self._journal)
         self._task = asyncio.create_task(self.worker.run(listener))
         await eventually(lambda: self.worker.link.table_known)
         return self
@@ -447,6 +449,7 @@ class Rig:
             connection.writer.transport.abort()
         self.worker.retire(0.2)
         await self._task
+        self._journal.close()
         self.controller.close()
         self.writer.close()
         shutil.rmtree(self._root)

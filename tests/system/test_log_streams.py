@@ -30,7 +30,7 @@ def curl(running: Platform, path: str, *arguments: str) -> Iterator[Any]:
 
 
 def test_the_talks_demonstration(running: Platform) -> None:
-    with curl(running, "/logs/tenant/demo?offset=0") as lines:
+    with curl(running, "/logs/tenant/demo?offset=0&f.sandbox=true") as lines:
         answer = running.call("demo", HI)
         assert answer.json == 1
         raw = lines.readline()
@@ -48,21 +48,31 @@ def test_the_talks_demonstration(running: Platform) -> None:
             record = seen
 
 
+def test_a_developer_sees_beside_what_he_prints_what_becomes_of_his_calls(running: Platform) -> None:
+    with curl(running, "/logs/tenant/seen?offset=0&max=4") as lines:
+        running.call("seen", HI)
+        records = [json.loads(line) for line in lines]
+    (req_id,) = {record["req_id"] for record in records}
+    assert sorted(record["msg"].partition(req_id)[0] for record in records) == [
+        "finished webtask request ", "hi { n: 1 }", "new webtask request ", "webtask container assigned"
+    ]  # fmt: skip
+
+
 def test_what_one_asks_for_is_what_passes_at_the_listener(running: Platform) -> None:
     for number in range(6):
         running.call("asked", NUMBERED, f"n={number}")
-    with curl(running, "/logs/tenant/asked?offset=0&max=6") as lines:
+    with curl(running, "/logs/tenant/asked?offset=0&f.sandbox=true&max=6") as lines:
         assert [json.loads(line)["msg"] for line in lines] == [f"line {number}" for number in range(6)]
-    with curl(running, "/logs/tenant/asked?tail=6&follow=false&f.msg=!line+%5B0-4%5D") as lines:
+    with curl(running, "/logs/tenant/asked?offset=0&follow=false&f.sandbox=true&f.msg=!line+%5B0-4%5D") as lines:
         assert [json.loads(line).get("end", "line") for line in lines] == ["line", "told"]
-    told = running.command("logs", "asked", "-n", "2")
+    told = running.command("logs", "asked", "-n", "100", "--grep", "^line [45]")
     assert [json.loads(line)["msg"] for line in told.stdout.splitlines()] == ["line 4", "line 5"], told.stderr
 
 
 def test_a_follower_outlives_a_killed_api_and_a_killed_collector() -> None:
     with platform() as running:
         environment = running.environment()
-        command = [running.program, "logs", "followed", "-f"]
+        command = [running.program, "logs", "followed", "-f", "--grep", "^line"]
         process = running.there(
             lambda: subprocess.Popen(
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -17,7 +17,7 @@ from sandpost.api.service import Service
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import sockets, threads
 from sandpost.kernel.descriptors import close_all
-from sandpost.logs.setup import configure, get_logger
+from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures
 from sandpost.model.host import Host, load
@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         host = load(path)
         _become(host)
+        connect(host.records_socket)
         confine("api", host)
         asyncio.run(Api(path, host).run())
     except (SandpostError, OSError) as error:

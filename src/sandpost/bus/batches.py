@@ -2,8 +2,8 @@
 
 import re
 
-from sandpost.bus.contract import MAX_BATCH, MAX_SOURCE, SYSTEM, Batch
-from sandpost.model.names import tenant_name
+from sandpost.bus.contract import MAX_BATCH, MAX_SOURCE, Batch
+from sandpost.model.names import SYSTEM, tenant_name
 
 _SOURCE = re.compile(rf"[a-z0-9.-]{{0,{MAX_SOURCE}}}", re.ASCII)
 _MAX_NUMBER = 1 << 63

@@ -16,9 +16,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-SYSTEM = ".system"
-"""The stream of the platform's own records. No tenant's name begins with a dot."""
-
 MAX_BATCH = 1 << 19
 """Below what a Kafka that nobody has set up takes as one message (1 MiB), with what is written around it: one that it
 never takes would stand in the way of all behind it."""

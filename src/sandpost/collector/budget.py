@@ -1,15 +1,11 @@
 """What a tenant may write, and what was dropped beyond it. Pure: the time is an argument."""
 
-from sandpost.logs import records
-
 READ_FACTOR = 4
 """A flood is read at so many times the rate that is kept; the rest waits in its FIFO, where it delays its writer."""
 READ_COST = 4096
 """Bytes that a read costs at least: tiny writes cost us a system call each, and are read in larger pieces later."""
 RECORD_COST = 128
 """Bytes that a record costs beside its text: an empty line is a record too, and is stored with its fields."""
-TELL_QUIET = 1.0
-TELL_AT_MOST = 5.0
 
 
 class Bucket:
@@ -50,37 +46,3 @@ class Bucket:
         if not self.rate:
             return 0.0
         return max(0.0, (min(amount, self.capacity) - self._level) / self.rate)
-
-
-class Drops:
-    """Lines that were dropped for one reason and not yet told."""
-
-    __slots__ = ("_first", "_last", "lines")
-
-    def __init__(self) -> None:
-        self.lines = 0
-        self._first = 0.0
-        self._last = 0.0
-
-    def add(self, lines: int, now: float) -> None:
-        """Count `lines` dropped now."""
-        if not lines:
-            return
-        if not self.lines:
-            self._first = now
-        self.lines += lines
-        self._last = now
-
-    def due(self, now: float) -> bool:
-        """Whether to tell now: it has stopped, or has gone on for long."""
-        if not self.lines:
-            return False
-        return now - self._last >= TELL_QUIET or now - self._first >= TELL_AT_MOST
-
-    def sentence(self, reason: str) -> str:
-        """Return what to tell."""
-        return records.dropped(self.lines, max(0.1, self._last - self._first), reason)
-
-    def clear(self) -> None:
-        """Forget what was told."""
-        self.lines = 0

@@ -13,3 +13,5 @@ class Counts:
     unwritten: int = 0
     unassigned: int = 0
     forged: int = 0
+    platform: int = 0
+    strange: int = 0

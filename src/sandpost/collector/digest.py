@@ -76,7 +76,7 @@ class Digest:
         self._loop = asyncio.get_running_loop()
         self.counts = Counts()
         self.notices = Notices(
-            writer, counts=self.counts, hostname=hostname, pid=pid, room=self._room, need_tick=need_tick
+            writer, counts=self.counts, hostname=hostname, pid=pid, room=self.bus_room, need_tick=need_tick
         )  # fmt: skip
         self.used = 0
         """Bytes that all spools take."""
@@ -124,7 +124,6 @@ class Digest:
                 self.work(stream, now)
             self._flush_partial(stream, now)
             self._tell(stream, now, at_once=True)
-        self.notices.send()
         await self._writer.close()
         with contextlib.suppress(BusError):
             while self._open:
@@ -193,7 +192,6 @@ class Digest:
         self._reached |= reached
         if self._noting is None:
             self._noting = self._loop.call_later(_NOTE_EVERY, self._note_reached)
-        self.notices.send()
         self._go_on()
 
     def _note_reached(self) -> None:
@@ -228,15 +226,15 @@ class Digest:
                 self.work(stream, now)
         self._on_room()
 
-    def _room(self, tenant: str) -> int:
-        """Return the bytes that the bus takes of a tenant's stream now."""
-        return self._writer.room(tenant) if self._open else 0
+    def bus_room(self, stream: str) -> int:
+        """Return the bytes that the bus takes of a stream now."""
+        return self._writer.room(stream) if self._open else 0
 
     def _has_room(self, stream: Stream) -> bool:
         spool = stream.spool
         return (
             spool is not None
-            and self._room(spool.mark.tenant) >= _ROOM
+            and self.bus_room(spool.mark.tenant) >= _ROOM
             and not spool.mark.full
             # Of a full spool something can be dropped always.
             and stream.fed - spool.mark.kept <= STREAM_MOST // 2
@@ -613,7 +611,7 @@ class Digest:
             drops = stream.drops[reason]
             if not drops.due(now) and not (at_once and drops.lines):
                 continue
-            if self._room(tenancy.tenant) < LEAST_ROOM:
+            if self.bus_room(tenancy.tenant) < LEAST_ROOM:
                 continue
             at = time.time()
             text = drops.sentence(tenancy.over_reason if reason == OVER else LOST_REASON)

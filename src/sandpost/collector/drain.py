@@ -7,6 +7,7 @@ cycle. Timers run only while something is unfinished: silent sandboxes cost noth
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from sandpost.bus.contract import Writer
 from sandpost.collector.budget import READ_COST
@@ -16,6 +17,9 @@ from sandpost.collector.streams import STREAMS, Sandbox, Stream, Tenancy
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.logs.text import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _RESUME = 128 * 1024
 _LEAST = 4096
@@ -39,6 +43,8 @@ class Drain:
 
     def __init__(self, writer: Writer, folder: str, *, rate: int, spool: int, hostname: str, pid: int) -> None:
         self._rate = rate
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when the bus has room again."""
         self._loop = asyncio.get_running_loop()
         self._sandboxes: dict[str, Sandbox] = {}
         self._leaving: dict[str, Sandbox] = {}
@@ -49,6 +55,7 @@ class Drain:
             need_tick=self._need_tick, on_room=self._refill, on_done=self._leave,
         )  # fmt: skip
         self.counts = self._digest.counts
+        self.bus_room = self._digest.bus_room
         self.supervisor_came = False
         """Whether there has been a supervisor, who gives all streams that there are."""
         # Unfinished things, each with the moment it began or is due.
@@ -126,17 +133,6 @@ class Drain:
                 if stream in self._held:
                     self._watch(stream)
 
-    def note(self, sandbox_id: str, tenant: str | None, text: str, level: int) -> None:
-        """Tell the sandbox's tenant in his own log.
-
-        `tenant` None: whoever it was assigned to; nobody if that is not known here.
-        """
-        tenant = tenant or self._owners.get(sandbox_id)
-        if tenant is not None:
-            self._digest.notices.note(
-                self._tenancy(tenant), safe_text(text.encode()), level=level, sandbox_id=sandbox_id
-            )
-
     def gone(self, sandbox_id: str) -> None:
         """The sandbox has ended; its `release` follows, or was lost with a supervisor."""
         self._loop.call_later(_LOST_RELEASE, self.release, sandbox_id)
@@ -150,6 +146,10 @@ class Drain:
                 self.release(sandbox_id)
             elif not sandbox.attached:
                 self._loop.call_later(_LOST_RELEASE, self._release_unattached, sandbox_id)
+
+    def lose(self, stream: str, lines: int) -> None:
+        """Count lines of a stream that never were a sandbox's; their loss is told there."""
+        self._digest.notices.lose(self._tenancy(stream), lines, time.monotonic())
 
     # --- what the process says ------------------------------------------------------------------------------
 
@@ -239,6 +239,7 @@ class Drain:
         for stream in self._full:
             if self._digest.room(stream) >= CHUNK:
                 self._watch(stream)
+        self.on_room()
 
     # --- watching -------------------------------------------------------------------------------------------
 

@@ -15,14 +15,14 @@ import uvloop
 
 from sandpost.bus.local import LocalWriter
 from sandpost.collector.drain import Drain
+from sandpost.collector.intake import Intake
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import descriptors
 from sandpost.kernel.descriptors import close_all
-from sandpost.logs import bunyan, figures
-from sandpost.logs.setup import configure, get_logger
+from sandpost.logs import figures
+from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model import host as host_file
 from sandpost.model import messages as m
-from sandpost.model.ends import is_fatal
 from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures, counter, gauge
 from sandpost.model.host import Host
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
     descriptors.allow_most()
     try:
         host = host_file.load(path)
+        connect(host.records_socket)
         confine("collector", host)
     except SandpostError as error:
         log.critical("the collector cannot run", reason=error.reason, error=error.message)
@@ -85,10 +86,16 @@ class Collector:
         self._path = path
         self._ended = ended
         self._host = host
+        writer = LocalWriter(self._host.logs_dir)
         self._drain = Drain(
-            LocalWriter(self._host.logs_dir), self._host.spool_dir, rate=self._host.defaults.output,
-            spool=self._host.spool, hostname=socket.gethostname(), pid=os.getpid(),
+            writer, self._host.spool_dir, rate=self._host.defaults.output, spool=self._host.spool,
+            hostname=socket.gethostname(), pid=os.getpid(),
         )  # fmt: skip
+        self._intake = Intake(
+            writer, self._host.users,
+            counts=self._drain.counts, room=self._drain.bus_room, lose=self._drain.lose,
+        )  # fmt: skip
+        self._drain.on_room = self._intake.go_on
         self._table: set[str] = set()
         self._figures_failed = False
         hello = m.Hello(part="collector", pid=os.getpid())
@@ -117,6 +124,7 @@ class Collector:
         """Write what is unfinished and let go of everything. `run` has ended."""
         self._supervisor.close()
         self._controller.close()
+        self._intake.close()
         await self._drain.close()
 
     def write_figures(self) -> None:
@@ -127,6 +135,12 @@ class Collector:
         samples = [
             counter("sandpost_output_bytes_total", "Bytes read from sandboxes.", counts.bytes_read),
             counter("sandpost_output_records_total", "Records of sandboxes kept.", counts.kept),
+            counter("sandpost_platform_records_total", "Records that the parts wrote.", counts.platform),
+            counter(
+                "sandpost_platform_strange_total",
+                "What parts sent as records and is none, or not theirs to say.",
+                counts.strange,
+            ),
             counter("sandpost_output_forged_total", "Bytes in the runtime's stream that were no frame.", counts.forged),
             *(
                 counter("sandpost_output_dropped_total", "Records dropped, by reason.", count, reason=reason)
@@ -149,6 +163,9 @@ class Collector:
         if isinstance(message, m.Streams):
             self._drain.take(message.sandbox_id, fds)
             return
+        if isinstance(message, m.RecordsSocket) and len(fds) == 1:
+            self._intake.take(socket.socket(fileno=fds[0]))
+            return
         close_all(fds)
         if isinstance(message, m.Release):
             self._drain.release(message.sandbox_id)
@@ -170,11 +187,7 @@ class Collector:
                 self._drain.compare(self._table)
                 self._table.clear()
         elif isinstance(message, m.Gone):
-            if is_fatal(message.word):
-                self._drain.note(message.sandbox_id, message.tenant, message.message, bunyan.ERROR)
             self._drain.gone(message.sandbox_id)
-        elif isinstance(message, m.Noted):
-            self._drain.note(message.sandbox_id, None, message.text, bunyan.WARN)
 
     def _reload(self) -> None:
         try:

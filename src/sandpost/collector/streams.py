@@ -5,9 +5,10 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from sandpost.collector.budget import READ_FACTOR, Bucket, Drops
+from sandpost.collector.budget import READ_FACTOR, Bucket
 from sandpost.collector.spool import Spool, source_of
 from sandpost.logs import bunyan, records
+from sandpost.logs.drops import Drops, over_rate
 from sandpost.logs.frames import FrameCutter
 from sandpost.logs.lines import LineCutter
 from sandpost.logs.said import Decoder
@@ -47,7 +48,7 @@ class Tenancy:
         capacity = max(_MIN_READ_CAPACITY, rate)
         self.read = Bucket(rate * READ_FACTOR, capacity, now)
         self.keep = Bucket(rate, rate, now)
-        self.over_reason = records.over_rate(rate)
+        self.over_reason = over_rate(rate)
 
 
 class Stream:

@@ -31,6 +31,7 @@ LIVE = (
     "own_names",
     "egress_rate",
     "spool",
+    "request_records",
 )
 """Fields that change while an installation runs."""
 
@@ -88,6 +89,7 @@ def make(
         own_names=list(names.own),
         egress_rate=settings["egress.rate"],
         spool=settings["logs.spool"],
+        request_records=settings["logs.requests"],
     )
 
 

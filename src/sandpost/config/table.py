@@ -241,6 +241,16 @@ _HOST = (
         help="bytes of output, in memory below run_dir, that wait for the log bus while it cannot be written",
     ),
     Setting(
+        name="logs.requests",
+        kind=kinds.COUNT,
+        default=100,
+        low=0,
+        high=1_000_000,
+        live=True,
+        help="calls a second of a tenant, in each worker, that get records of their own in his log; those beyond are "
+        "summed each second; 0: no records of calls",
+    ),
+    Setting(
         name="admin_key",
         kind=kinds.KEY,
         default="",

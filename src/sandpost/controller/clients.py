@@ -96,12 +96,6 @@ class Clients:
         api.channel.send(message)
         return True
 
-    def tell_collector(self, message: msgspec.Struct) -> None:
-        """Send to the collector, if there is one."""
-        for client in list(self._known.values()):
-            if client.part == "collector":
-                client.channel.send(message)
-
     # --- inside -------------------------------------------------------------------------------------------
 
     def _admit(self, peer: Peer) -> bool:

@@ -29,6 +29,7 @@ from sandpost.controller.meter import ROUND, STEPS, Meter
 from sandpost.controller.record import ProxyKey, Record
 from sandpost.controller.room import fits
 from sandpost.controller.suspicion import Suspicion
+from sandpost.controller.telling import Telling
 from sandpost.controller.watch import MemoryWatch
 from sandpost.controller.ways import Ways
 from sandpost.engines.contract import Engine
@@ -37,6 +38,7 @@ from sandpost.kernel import threads
 from sandpost.kernel.descriptors import close_all
 from sandpost.kernel.processes import runs
 from sandpost.logs import figures as figures_file
+from sandpost.logs.journal import Journal
 from sandpost.logs.setup import get_logger
 from sandpost.model import host as host_file
 from sandpost.model.ends import End
@@ -88,7 +90,7 @@ _THREADS = 4
 class Controller:
     """See the module. `run` serves until `retire`."""
 
-    def __init__(self, host: Host, engine: Engine, path: str) -> None:
+    def __init__(self, host: Host, engine: Engine, path: str, journal: Journal) -> None:
         self._path = path
         self._host = host
         self._engine = engine
@@ -102,6 +104,7 @@ class Controller:
         self._desk = Desk(self._fleet, self, _policy(host))
         self._meter = Meter(self._fleet, engine, Ledger())
         self._hits: Counter[str] = Counter()
+        self._telling = Telling(journal)
         self._maker = Maker(host, engine, self._fifos, self._meter)
         self._memory = MemoryWatch(self._desk, engine, self._meter, host.memory_reserve, self._pump_soon)
         self._cpu = CpuHistory(self._fleet, self._meter)
@@ -113,7 +116,7 @@ class Controller:
         self._ways = Ways(
             host, self._fleet,
             tell_egress=lambda message: self._clients.tell_part("egress", message),
-            tell_collector=lambda message: self._clients.tell_part("collector", message),
+            tell_tenant=self._telling.noted,
         )  # fmt: skip
         self._pump_timer: asyncio.TimerHandle | None = None
         self._pump_at = 0.0
@@ -128,6 +131,7 @@ class Controller:
         self._maker.forget = self._ways.forget
         self._maker.parent_tells = lambda: self._supervisor is not None and self._supervisor.connected
         self._desk.on_end = self._on_end
+        self._desk.on_assigned = self._telling.assigned
 
     # --- life ---------------------------------------------------------------------------------------------
 
@@ -315,6 +319,7 @@ class Controller:
         record = sandbox.record
         word = record.word or "platform"
         self._meter.ended(sandbox, word, time.monotonic())
+        self._telling.ended(sandbox)
         log.info(
             "sandbox ended", sandbox_id=record.sandbox_id, tenant=record.tenant, word=word, reason=record.message,
             calls=sandbox.calls,
@@ -490,7 +495,7 @@ class Controller:
         for sandbox, hit in self._meter.hits(now):
             self._hits[hit.kind] += hit.times
             text = hit.text + (f", {hit.times} times" if hit.times > 1 else "")
-            self._clients.tell_collector(Noted(sandbox_id=sandbox.sandbox_id, kind=hit.kind, text=text))
+            self._telling.noted(sandbox, text)
             self._clients.tell(None, Hit(sandbox_id=sandbox.sandbox_id, text=hit.text))
         shown = figures.figures(
             self._desk, self._memory.measure(), self._start_seconds, self._ways,

@@ -72,6 +72,8 @@ class Desk:
         self.started = 0
         self.refused: Counter[str] = Counter()
         self.on_end: Callable[[Sandbox], None] = lambda _sandbox: None
+        self.on_assigned: Callable[[Sandbox, str], None] = lambda _sandbox, _req_id: None
+        """Called with the id of the call that needed it; empty if none did."""
         self._making = making
         self._lines: dict[EngineName, Line] = {engine: Line() for engine in ENGINES}
         self._arrivals: dict[Kind, pool.Arrivals] = {}
@@ -316,7 +318,7 @@ class Desk:
         self._waits.add(
             Wait(
                 tenant=tenant, kind=kind, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
-                askers=[(proxy, ask.seq)], own_start=own_start,
+                askers=[(proxy, ask.seq)], req_id=ask.req_id, own_start=own_start,
             )
         )  # fmt: skip
         return None
@@ -363,6 +365,7 @@ class Desk:
             self.on_end(sandbox)
             self._count_failure(sandbox.record.engine, sandbox.record.message, now)
             return
+        self.on_assigned(sandbox, wait.req_id)
         predecessor = wait.predecessor
         leaving = predecessor.replacing if predecessor is not None else None
         for proxy, seq in self._waits.drop(wait):

@@ -12,7 +12,8 @@ from sandpost.controller.controller import Controller
 from sandpost.controller.purge import purge
 from sandpost.engines.oci import OciEngine
 from sandpost.kernel import calls, capabilities, descriptors
-from sandpost.logs.setup import configure, get_logger
+from sandpost.logs.journal import Journal
+from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import HostUnfit, SandpostError
 from sandpost.model.host import Host
@@ -34,21 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise HostUnfit("the controller makes namespaces and control groups: run it as root")
         host = host_file.load(options.host)
+        journal = connect(host.records_socket)
         descriptors.allow_most()
         capabilities.give_up(root.UNUSED)
         if options.purge:
             return uvloop.run(_purge(host))
         if not os.path.exists(host.supervisor_socket):
             calls.become_subreaper()
-        uvloop.run(_serve(host, options.host))
+        uvloop.run(_serve(host, options.host, journal))
     except SandpostError as error:
         log.critical("the controller cannot run", reason=error.reason, error=error.message)
         return 1
     return 0
 
 
-async def _serve(host: Host, path: str) -> None:
-    controller = Controller(host, OciEngine(host), path)
+async def _serve(host: Host, path: str, journal: Journal) -> None:
+    controller = Controller(host, OciEngine(host), path, journal)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, controller.retire, _QUICK)

@@ -22,6 +22,8 @@ class Wait:
     exclusive: bool
     until: float
     askers: list[tuple[ProxyKey, int]] = field(default_factory=list)
+    req_id: str = ""
+    """Of the first call that waits for it."""
     predecessor: Sandbox | None = None
     own_start: bool = False
     """Its limits are not those of pooled sandboxes, so one is started for it."""

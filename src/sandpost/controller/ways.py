@@ -27,7 +27,7 @@ _CLOSED = Egress("none", "none")
 
 
 class Ways:
-    """See the module. `tell_egress` and `tell_collector` send."""
+    """See the module. `tell_egress` sends; `tell_tenant` writes a note about a sandbox into its tenant's log."""
 
     def __init__(
         self,
@@ -35,12 +35,12 @@ class Ways:
         fleet: Fleet,
         *,
         tell_egress: Callable[[msgspec.Struct], None],
-        tell_collector: Callable[[msgspec.Struct], None],
+        tell_tenant: Callable[[Sandbox, str], None],
     ) -> None:
         self._host = host
         self._fleet = fleet
         self._tell_egress = tell_egress
-        self._tell_collector = tell_collector
+        self._tell_tenant = tell_tenant
         self._loop = asyncio.get_running_loop()
         self._writer: firewall.Writer | None = None
         self.notes = Notes()
@@ -143,8 +143,9 @@ class Ways:
         self._check_tracked()
 
     def _pass_on(self, noted: Noted | None) -> None:
-        if noted is not None:
-            self._tell_collector(noted)
+        sandbox = None if noted is None else self._fleet.sandboxes.get(noted.sandbox_id)
+        if noted is not None and sandbox is not None:
+            self._tell_tenant(sandbox, noted.text)
 
     def _check_uplinks(self) -> None:
         self.writer.guard(forwarding.open_uplinks(self._host))

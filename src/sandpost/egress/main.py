@@ -13,7 +13,7 @@ import uvloop
 
 from sandpost.egress.service import Egress
 from sandpost.kernel import descriptors
-from sandpost.logs.setup import configure, get_logger
+from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import SandpostError
 from sandpost.walls.own.confine import confine
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
     except OSError:
         log.critical("egress gets its sockets as descriptors 3, 4 and 5: `sandpost serve` starts it with them")
         return 1
+    connect(host.records_socket)
     try:
         confine("egress", host)
     except SandpostError as error:

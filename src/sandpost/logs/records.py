@@ -1,4 +1,4 @@
-"""Records of a tenant's stream: what his code wrote, and what the platform tells him there. Pure.
+"""Records of what a tenant's code wrote. Pure.
 
 A record of user output says `sandbox: true`; no text from inside a sandbox can make or unmake that field, its
 tenant, sandbox or time. No record has an `offset`: that is its place on the bus, and readers put it in.
@@ -11,24 +11,9 @@ import msgspec
 from sandpost.logs import bunyan, programs
 from sandpost.logs.said import Said
 from sandpost.logs.text import safe_text
-from sandpost.model.units import format_size
 
 _PID_INSIDE = 1
 """Processes of a sandbox are numbered inside; the runtime is its first."""
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One bunyan record by which the platform tells a tenant something. Readers add its `offset`."""
-
-    name: str = bunyan.NAME
-    hostname: str
-    pid: int
-    level: int
-    time: str
-    msg: str
-    v: int = bunyan.VERSION
-    container: str
-    sandbox_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 _encode = msgspec.json.Encoder().encode
@@ -69,30 +54,3 @@ class Scribe:
             "v": bunyan.VERSION,
         }
         return _encode({**core, **self._ours, **fields}) + b"\n"
-
-
-def notice(
-    text: str, *, hostname: str, pid: int, tenant: str, at: float, level: int = bunyan.WARN, sandbox_id: str = ""
-) -> Record:
-    """Make a record by which the platform tells `tenant` something in his own stream, about a sandbox or all."""
-    return Record(
-        hostname=hostname, pid=pid, level=level, time=bunyan.timestamp(at), msg=text, container=tenant,
-        sandbox_id=sandbox_id or msgspec.UNSET,
-    )  # fmt: skip
-
-
-def encode(record: Record) -> bytes:
-    """Return the record as one line of JSON, its end included."""
-    return _encode(record) + b"\n"
-
-
-def dropped(lines: int, seconds: float, reason: str) -> str:
-    """Return the sentence that tells of dropped lines, such as `1,204 lines dropped in 3.0 s: over 1 MiB/s`."""
-    return f"{lines:,} {'line' if lines == 1 else 'lines'} dropped in {seconds:.1f} s: {reason}"
-
-
-def over_rate(rate: int) -> str:
-    """Return the reason of lines dropped beyond `rate` bytes a second."""
-    size = format_size(rate)
-    number = size.rstrip("BKMGTi")
-    return f"over {number} {size[len(number) :]}/s"

@@ -1,4 +1,5 @@
-"""Structured logs of the platform's processes: one JSON object a line on stderr, in bunyan's form.
+"""Structured logs of the platform's processes: one JSON object a line on stderr, in bunyan's form, and in the system's
+stream once there is a `Journal`.
 
 `configure` is called once, first thing in a process. Modules take `log = get_logger()` at import and say
 `log.info("sandbox assigned", sandbox_id=.., tenant=..)`: a constant sentence, then typed fields. A field called
@@ -6,6 +7,8 @@ like one of bunyan's own (`pid`, `name`, ..) is written with a trailing undersco
 no process: the finished line is searched, so no nesting, traceback or third-party logger gets around it.
 """
 
+import atexit
+import contextlib
 import logging
 import os
 import re
@@ -33,6 +36,8 @@ else:
     sys.modules["rich"] = _RICH
 
 from sandpost.logs import bunyan  # noqa: E402
+from sandpost.logs.journal import Journal  # noqa: E402
+from sandpost.model.names import SYSTEM  # noqa: E402
 
 _LEVELS = {**bunyan.LEVELS, "warning": bunyan.WARN, "exception": bunyan.ERROR, "critical": bunyan.FATAL}
 """By the names of a logger's methods."""
@@ -58,7 +63,7 @@ def configure(part: str, index: int = 0, *, level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_Stderr,
+        logger_factory=lambda: _out,
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -73,6 +78,13 @@ def configure(part: str, index: int = 0, *, level: int = logging.INFO) -> None:
     threading.excepthook = _log_uncaught_in_thread
 
 
+def connect(path: str) -> Journal:
+    """Send this process's logs to the bus too, by the socket at `path`; return the way, also for other streams."""
+    journal = _out.journal = Journal(path)
+    atexit.register(journal.flush)
+    return journal
+
+
 def hide_keys(line: bytes) -> bytes:
     """Replace the secret part of whatever looks like a key in an encoded record."""
     line = _KEY.sub(rb"sp_\1_[hidden]", line)
@@ -80,16 +92,23 @@ def hide_keys(line: bytes) -> bytes:
     return _BEARER.sub(rb"\1[hidden]", line)
 
 
-class _Stderr:
+class _Out:
     """Writes finished lines. A reader that is gone or full costs the line, never the process."""
 
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
+
     def msg(self, line: bytes) -> None:
-        try:
+        if self.journal is not None:
+            self.journal.add(SYSTEM, line, time.time())
+            self.journal.flush()
+        with contextlib.suppress(OSError):
             os.write(2, line)
-        except OSError:
-            return
 
     debug = info = warn = warning = error = exception = critical = fatal = msg
+
+
+_out = _Out()
 
 
 class _Renderer:
@@ -141,7 +160,6 @@ class _Handler(logging.Handler):
     def __init__(self, renderer: _Renderer) -> None:
         super().__init__()
         self._renderer = renderer
-        self._stderr = _Stderr()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -150,7 +168,7 @@ class _Handler(logging.Handler):
             message = f"{record.msg!r} cannot be formatted: {error}"
         level = min(max(record.levelno // 10 * 10 + 10, bunyan.TRACE), bunyan.FATAL)
         exception = record.exc_info[1] if record.exc_info else None
-        self._stderr.msg(self._renderer.line(level, message, {"logger": record.name}, exception))
+        _out.msg(self._renderer.line(level, message, {"logger": record.name}, exception))
 
 
 def _exception_of(exc_info: Any) -> BaseException | None:

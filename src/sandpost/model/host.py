@@ -92,6 +92,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Questions a second that a tenant may ask the resolver."""
     spool: int = 1 << 27
     """Bytes of output that wait for the log bus at most, of all sandboxes."""
+    request_records: int = 100
+    """Calls a second of a tenant, in each worker, that get records of their own; the rest is summed. 0: neither."""
     defaults: Limits
     """Limits of tenants that set none."""
 
@@ -166,6 +168,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def supervisor_socket(self) -> str:
         """Where children and the operator's command line find the supervisor."""
         return self.path("supervisor.sock")
+
+    @property
+    def records_socket(self) -> str:
+        """Where the parts send their own records, for the collector; the supervisor binds it."""
+        return self.path("records.sock")
 
     @property
     def api_socket(self) -> str:

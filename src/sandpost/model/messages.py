@@ -14,7 +14,7 @@ from sandpost.model.ends import End
 from sandpost.model.errors import Fault
 from sandpost.model.limits import EngineName, Tenant
 
-VERSION = 1
+VERSION = 2
 
 Part = Literal["supervisor", "controller", "proxy", "api", "collector", "egress", "cli"]
 Phase = Literal["starting", "pooled", "assigned", "draining", "gone"]
@@ -69,6 +69,8 @@ class Ask(_Message, frozen=True, kw_only=True):
     tenant: Tenant
     runtime: str = "node"
     exclusive: bool = False
+    req_id: str = ""
+    """Of the call that could not go on without; others wait with it."""
 
 
 class Ack(_Message, frozen=True, kw_only=True):
@@ -213,7 +215,7 @@ class WayOpened(_Message, frozen=True, kw_only=True):
 
 
 class Noted(_Message, frozen=True, kw_only=True):
-    """Egress to controller, controller to collector: something for the tenant's own log.
+    """Egress to controller: something for the tenant's own log.
 
     `kind` is one word for figures (such as `name_refused`); `times` how often it happened since the last such note.
     """
@@ -370,6 +372,10 @@ class Streams(_Message, frozen=True, kw_only=True):
     sandbox_id: str
 
 
+class RecordsSocket(_Message, frozen=True, kw_only=True):
+    """Supervisor to collector: attached is the socket to which all parts send `Records`."""
+
+
 class Exited(_Message, frozen=True, kw_only=True):
     """Supervisor to controller: a process that we reaped and did not start (a sandbox's) has ended."""
 
@@ -433,16 +439,28 @@ class Stopped(_Message, frozen=True, kw_only=True):
     error: str = ""
 
 
+# --- every part -> collector, as datagrams -------------------------------------------------------------------
+
+
+class Records(msgspec.Struct, frozen=True, kw_only=True):
+    """Records of one stream in their order: `count` lines of JSON, each with its line end. `at`: time of the last."""
+
+    stream: str
+    count: int
+    at: float
+    lines: bytes
+
+
 ToController = (
     Hello | Ask | Ack | Report | Suspect | Finished | Named | Replace
     | ListSandboxes | AskStatus | TenantChanged | TenantRemoved | Engines | UsageTaken | Noted
 )  # fmt: skip
 FromController = (
-    Table | Assigned | Granted | Refused | Leaving | Gone | Hit | Ways | WayOpened | Noted
+    Table | Assigned | Granted | Refused | Leaving | Gone | Hit | Ways | WayOpened
     | Sandboxes | Status | Done | Usage
 )  # fmt: skip
 ToSupervisor = Hello | Ready | Hold | Release | Listeners | Stop | Restart
 FromSupervisor = (
-    Held | Release | Streams | Exited | Listen | Unlisten | GiveListeners | Retire | Reload | Restarted
+    Held | Release | Streams | RecordsSocket | Exited | Listen | Unlisten | GiveListeners | Retire | Reload | Restarted
     | Stopped
 )  # fmt: skip

@@ -8,6 +8,9 @@ from sandpost.model.errors import InvalidName
 RESERVED = frozenset({"api", "logs", "health", "metrics"})
 """First path segments that are the platform's own and therefore never tenants."""
 
+SYSTEM = ".system"
+"""The stream of the platform's own records. No tenant's name begins with a dot."""
+
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
 _SANDBOX_ID = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _CODE_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)

@@ -56,8 +56,9 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_asked", "_code", "_connecting", "_fetching", "_holds", "_last_words", "_posted", "_reloads", "_storing",
-        "_tries", "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings", "waited", "written",
+        "_apart", "_asked", "_code", "_connecting", "_fetching", "_holds", "_last_words", "_posted", "_reason",
+        "_reloads", "_storing", "_tries", "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings",
+        "waited", "written",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
@@ -82,6 +83,10 @@ class Call(Exchange):
         self._asked = False
         self._connecting: Sandbox | None = None
         """The sandbox that a connection is being made to for this call."""
+        self._apart = False
+        """Whether records tell of it alone."""
+        self._reason = ""
+        """Why the platform refused it or broke it off."""
         self._tries = 0
         self._reloads = 0
         self.place = 0
@@ -98,6 +103,7 @@ class Call(Exchange):
             self.expect_body(self.limits.body)
         self.seat = worker.quota.begin(plan.name, self.limits, self.began)
         worker.counts.in_flight += 1
+        self._apart = worker.told.begin(plan.name, self.req_id)
         worker.exchanges.add(self)
         self.client.handler = self
         self.due = self.began + self.limits.deadline
@@ -541,6 +547,7 @@ class Call(Exchange):
         sandbox = self.sandbox
         if sandbox is not None and sandbox.hits and (met := [text for at, text in sandbox.hits if at >= self.began]):
             error.details["limits_met"] = met
+        self._reason = error.to_dict()["reason"]
         super().fail(error)
 
     def timed_out(self) -> None:
@@ -587,6 +594,11 @@ class Call(Exchange):
         counts.call_seconds.add(seconds)
         if self.waited:
             counts.first_seconds.add(seconds)
+        sandbox_id = "" if self.sandbox is None else self.sandbox.sandbox_id
+        self.worker.told.end(
+            self.plan.name, self.req_id, status, seconds,
+            sandbox_id=sandbox_id, reason=self._reason, apart=self._apart,
+        )  # fmt: skip
 
     def released(self, reusable: bool) -> None:
         """Give back the connection, the sandbox and the seat."""

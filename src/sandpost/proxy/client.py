@@ -244,7 +244,7 @@ class Client(asyncio.Protocol):
         except SandpostError as error:
             complete = plan.body_in(rest)
             self._kept = rest[plan.length :] if complete else b""
-            self.refuse(error, worker.next_id(), plan, read_to_end=complete)
+            self.turn_away(error, plan, read_to_end=complete)
 
     def _judge(self, plan: Plan) -> None:
         access = self.worker.access
@@ -379,6 +379,16 @@ class Client(asyncio.Protocol):
         )
         self.answered(read_to_end=read_to_end)
 
+    def turn_away(self, error: SandpostError, plan: Plan, *, read_to_end: bool) -> None:
+        """Refuse a request that nothing has begun to answer."""
+        worker = self.worker
+        req_id = worker.next_id()
+        is_call = plan.way in {Way.CODE, Way.CALL}
+        # Whose key did not fit does not write into the tenant's stream.
+        tenant = plan.name if is_call and plan.settings is not None and plan.epoch == worker.access.epoch else ""
+        worker.told.refused(tenant, req_id, error.status, str(error.to_dict()["reason"]))
+        self.refuse(error, req_id, plan, read_to_end=read_to_end)
+
     def refuse(self, error: SandpostError, req_id: str, plan: Plan, *, read_to_end: bool) -> None:
         """Write the answer that tells `error` and end the exchange."""
         if isinstance(error, MalformedRequest | RequestTimeout):
@@ -389,13 +399,19 @@ class Client(asyncio.Protocol):
 
     def _refuse_head(self, error: SandpostError, method: str, minor: int, kept: bytes, *, origin: bool) -> None:
         self._kept = kept if self.keep_alive else b""
-        self._write_error(error, self.worker.next_id(), method, minor, origin=origin)
+        self._write_error(error, self._refused(error), method, minor, origin=origin)
         self.answered(read_to_end=self.keep_alive)
 
     def refuse_plainly(self, error: SandpostError) -> None:
         """Write an error before any request was read, and close."""
-        self._write_error(error, self.worker.next_id(), "GET", 1, origin=False)
+        self._write_error(error, self._refused(error), "GET", 1, origin=False)
         self._end(linger=True)
+
+    def _refused(self, error: SandpostError) -> str:
+        """Note that something that is no request was refused; return the id that its answer has."""
+        req_id = self.worker.next_id()
+        self.worker.told.refused("", req_id, error.status, str(error.to_dict()["reason"]))
+        return req_id
 
     def _write_error(self, error: SandpostError, req_id: str, method: str, minor: int, *, origin: bool) -> None:
         worker = self.worker

@@ -63,7 +63,7 @@ class Gathering:
             Call(worker, client, plan, worker.hash_of(plan, code), code).start()
         except SandpostError as error:
             self._end()
-            client.refuse(error, client.worker.next_id(), self._plan, read_to_end=reader.finished)
+            client.turn_away(error, self._plan, read_to_end=reader.finished)
 
     def client_eof(self) -> None:
         """The program will never be complete."""
@@ -86,14 +86,14 @@ class Gathering:
         """It stopped coming, or comes a byte at a time."""
         self._end()
         error = RequestTimeout("the program stopped coming: send it without a pause")
-        self._client.refuse(error, self._client.worker.next_id(), self._plan, read_to_end=False)
+        self._client.turn_away(error, self._plan, read_to_end=False)
 
     def give_up(self) -> None:
         """The worker holds too much: end it with a 503."""
         self._end()
         client = self._client
         error = too_many_programs(client.worker.host.max_programs)
-        client.refuse(error, client.worker.next_id(), self._plan, read_to_end=False)
+        client.turn_away(error, self._plan, read_to_end=False)
 
     def cut(self) -> None:
         """End it now."""

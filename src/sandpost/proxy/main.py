@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import uvloop
 
 from sandpost.kernel import descriptors
-from sandpost.logs.setup import configure, get_logger
+from sandpost.logs.journal import Journal
+from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import SandpostError
 from sandpost.model.host import Host
@@ -34,16 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         host = host_file.load(options.host)
         # Before the loop is made, whose own descriptors could be mistaken for it.
         listener = _listener(host.listen_host, host.listen_port)
+        journal = connect(host.records_socket)
         confine("proxy", host)
-        uvloop.run(_serve(host, options.index, options.host, listener))
+        uvloop.run(_serve(host, options.index, options.host, listener, journal))
     except SandpostError as error:
         log.critical("proxy cannot start", reason=error.reason, error=error.message)
         return 1
     return 0
 
 
-async def _serve(host: Host, index: int, path: str, listener: socket.socket) -> None:
-    worker = Worker(host, index, path)
+async def _serve(host: Host, index: int, path: str, listener: socket.socket, journal: Journal) -> None:
+    worker = Worker(host, index, path, journal)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, lambda: worker.retire(worker.host.drain_timeout))

@@ -97,7 +97,7 @@ class Routes:
         question = None if call.exclusive else self._by_tenant.get(tenant)
         if question is None:
             self._seq += 1
-            ask = Ask(seq=self._seq, tenant=call.settings, exclusive=call.exclusive)
+            ask = Ask(seq=self._seq, tenant=call.settings, exclusive=call.exclusive, req_id=call.req_id)
             question = _Question(self._seq, ask, self._loop.time(), sent=False)
             self._questions[question.seq] = question
             if not call.exclusive:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from sandpost.logs import figures as figures_file
+from sandpost.logs.journal import Journal
 from sandpost.logs.setup import get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import ConfigError, SandpostError, Unavailable
@@ -30,6 +31,7 @@ from sandpost.proxy.link import ControllerLink, Orders, SupervisorLink, listenin
 from sandpost.proxy.plan import Plan, Plans
 from sandpost.proxy.quota import Quota
 from sandpost.proxy.routes import Routes
+from sandpost.proxy.told import Told
 from sandpost.proxy.upstream import Pool
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Timed(Protocol):
 class Worker:
     """One worker process. Must be made in its event loop."""
 
-    def __init__(self, host: Host, index: int, path: str = "") -> None:
+    def __init__(self, host: Host, index: int, path: str, journal: Journal) -> None:
         self._loop = asyncio.get_running_loop()
         self.now = self._loop.time
         self.host = host
@@ -72,6 +74,7 @@ class Worker:
         self.date = http_date(time.time())
         # What calls use.
         self.counts = Counts()
+        self.told = Told(journal, index, lambda: self.host.request_records)
         self.trust = Trust(host.trusted_proxies)
         self.plans = Plans()
         self.codes = CodeStore(host.code_dir)
@@ -153,6 +156,7 @@ class Worker:
             timer.cancel()
         for task in list(self._tasks):
             task.cancel()
+        self.told.second()
         self._write_figures()
         if self._supervisor is not None:
             self._supervisor.close()
@@ -281,6 +285,7 @@ class Worker:
         self._again(2, 1.0 - at % 1.0 + 0.002, self._tick_second)
         self.date = http_date(at)
         self.link.report()
+        self.told.second()
         self.quota.forget_idle()
         now = self.clock
         for sandbox in self.routes.sandboxes.values():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sandpost import config
 from sandpost.config import Settings
 from sandpost.kernel import capabilities, descriptors
-from sandpost.logs.setup import configure
+from sandpost.logs.setup import configure, connect
 from sandpost.model.errors import AlreadyRunning, ConfigError, SandpostError
 from sandpost.model.units import format_duration
 from sandpost.supervisor import spawn, start
@@ -151,6 +151,7 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
 
 async def _run(plan: Plan, prepared: Prepared, outlet: Outlet) -> None:
     supervisor = Supervisor(plan)
+    connect(plan.host.records_socket)
     loop = asyncio.get_running_loop()
 
     def stop() -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_ORDER: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "collector", "egress"), ("controller",))
+_ORDER: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "egress"), ("controller",), ("collector",))
 _QUICK = 10.0
 _PURGE = 120.0
 

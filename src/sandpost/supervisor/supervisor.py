@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandpost.ipc import Channel
-from sandpost.kernel import calls
+from sandpost.kernel import calls, sockets
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import HostUnfit, SandpostError
@@ -87,6 +87,8 @@ class Supervisor:
         self.stop_asked = asyncio.Event()
         self.urgent = asyncio.Event()
         self.fifos = Fifos()
+        self.records = sockets.receive(self.host.records_socket, mode=0o620, gid=self.host.users.gid)
+        """To which the parts send what they write; held here over a death of the collector, who reads it."""
         self.family = Family(plan.host.path("children.json"), on_end=self._ended, on_foreign=self._foreign_ended)
         self.counts = Counts()
         self.changed = asyncio.Event()
@@ -200,6 +202,7 @@ class Supervisor:
         finally:
             self.family.close()
             self.fifos.close()
+            self.records.close()
             # Last of all: whoever asked may start the next supervisor when he hears it.
             self._talk.close(last)
 

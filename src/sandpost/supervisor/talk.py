@@ -16,6 +16,7 @@ from sandpost.model.messages import (
     Hold,
     Listeners,
     Ready,
+    RecordsSocket,
     Release,
     Restart,
     Stop,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from sandpost.supervisor.supervisor import Supervisor
 
 log = get_logger()
+
+WITH_RECORDS = 2
+"""The version from which on a collector knows `RecordsSocket`."""
 
 
 class Talk:
@@ -105,6 +109,8 @@ class Talk:
             if hello.part in {"proxy", "egress"}:
                 channel.send(GiveListeners())
         if hello.part == "collector":
+            if hello.version >= WITH_RECORDS:
+                channel.send(RecordsSocket(), (supervisor.records.fileno(),))
             for sandbox_id, fds in supervisor.fifos:
                 channel.send(Streams(sandbox_id=sandbox_id), fds)
         elif hello.part == "controller":

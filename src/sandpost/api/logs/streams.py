@@ -18,9 +18,10 @@ from sandpost.api.logs.asking import Asked, Form
 from sandpost.api.logs.filters import Filter, Wanted
 from sandpost.api.logs.frames import End, Scribe, Written
 from sandpost.api.logs.stream import Stream
-from sandpost.bus.contract import SYSTEM, Missing, Reader, Record
+from sandpost.bus.contract import Missing, Reader, Record
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError, TooManyCalls, Unavailable
+from sandpost.model.names import SYSTEM
 from sandpost.store import Writer
 
 log = get_logger()
