@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from sandpost.collector.budget import RECORD_COST
+from sandpost.kernel import calls
 from sandpost.logs.journal import Journal
 from sandpost.model import messages as m
 from sandpost.model.limits import Limits
@@ -260,6 +261,30 @@ def test_records_of_parts_wait_for_the_next_collector(tmp_path: Path) -> None:
                 await r.start()
                 await r.until(lambda: len(r.told("acme")) == (life + 1) * 100)  # noqa: B023
             assert r.told("acme") == [f"{life} {number}" for life in range(3) for number in range(100)]
+
+    run(body())
+
+
+def test_where_spools_lie_may_be_full_and_holds_no_writer_up(tmp_path: Path) -> None:
+    async def body() -> None:
+        spool = tmp_path / "run" / "spool"
+        spool.mkdir(parents=True)
+        calls.mount_tmpfs(str(spool), 64 * 1024)
+        try:
+            # Somebody else's files.
+            (spool / "filled").write_bytes(bytes(60 * 1024))
+            async with rig(tmp_path, output=0) as r:
+                box = r.sandbox(1, "full")
+                await asyncio.to_thread(write_all, box.out, b"".join(b"%d\n" % n for n in range(60_000)), 60)
+                await r.until(lambda: lines_told(r.told("full")) > 0, 20)
+                (spool / "filled").unlink()
+                await asyncio.to_thread(write_all, box.out, b"afterwards\n", 20)
+                await r.until(lambda: "afterwards" in r.said("full"), 20)
+                # Of a piece that was lost the ends of lines may be counted with the next one, too.
+                lost = lines_told(r.told("full"))
+                assert 0 <= lost + len(r.said("full")) - 60_001 <= 60_000 * 6 // (64 * 1024) + 1
+        finally:
+            calls.unmount(str(spool))
 
     run(body())
 

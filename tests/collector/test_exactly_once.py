@@ -416,3 +416,46 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
     assert len(set(found)) == len(found)
     # The line in whose middle the second life began may be cut in two by what was lost behind it.
     assert lives.numbers[0] <= len(found) + lost <= lives.numbers[0] + 1
+
+
+def test_of_too_many_sandboxes_that_have_ended_the_oldest_lose_what_is_left_and_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "MAX_LEAVING", 3)
+    bus = Bus(capacity=0)
+
+    async def body() -> None:
+        bus.begin_anew()
+        made = Drain(bus, str(tmp_path), rate=0, spool=64 << 20, hostname="h", pid=1)
+        running = asyncio.create_task(made.run())
+        for number in range(6):
+            sandbox_id = f"{number:012x}"
+            pipes = [os.pipe() for _ in range(3)]
+            os.write(pipes[0][1], b"one\ntwo\n")
+            made.assign(sandbox_id, f"t{number}")
+            made.take(sandbox_id, [read for read, _ in pipes])
+            for _, write in pipes:
+                os.close(write)
+            made.release(sandbox_id)
+            await asyncio.sleep(0.05)
+        assert bus.batches == []
+        bus.capacity = 2 << 20
+        # What the bus has room for again it says by what it keeps.
+        bus._kept = {}
+        bus._news.set()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            bus.keep(100)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await made.close()
+
+    asyncio.run(body())
+    said = {number: [one["msg"] for one in bus.records() if one["container"] == f"t{number}"] for number in range(6)}
+    for number in range(3):
+        (told,) = said[number]
+        assert lines_told([told]) == 2
+        assert told.endswith("the log could not be written")
+    for number in range(3, 6):
+        assert said[number] == ["one", "two"]
+    assert list(tmp_path.glob("*.out")) == []

@@ -247,8 +247,7 @@ _HOST = (
         low=0,
         high=1_000_000,
         live=True,
-        help="calls a second of a tenant, in each worker, that get records of their own in his log; those beyond are "
-        "summed each second; 0: no records of calls",
+        help="calls a second of a tenant, in each worker, with records of their own; others are summed; 0: neither",
     ),
     Setting(
         name="admin_key",
