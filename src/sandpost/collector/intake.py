@@ -88,7 +88,8 @@ class Intake:
                 self._loop.add_reader(sock.fileno(), self._readable, sock)
 
     def close(self) -> None:
-        """Read no more; what was sent and not read waits for who reads next."""
+        """Hand over what the bus takes, and read no more; what was sent and not read waits for who reads next."""
+        self.go_on()
         for sock in self._sockets:
             self._loop.remove_reader(sock.fileno())
             sock.close()
