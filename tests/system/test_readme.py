@@ -95,6 +95,7 @@ def test_the_examples_give_what_they_say(quick: Platform) -> None:
     follow(script, quick.port, quick.key, ROOT, quick.environment(), quick.place)
 
 
+@pytest.mark.long
 def test_every_command_that_is_named_works(quick: Platform) -> None:
     [block] = blocks("Running it")
     follow(lines(block), quick.port, quick.key, ROOT, quick.environment(), quick.place)
