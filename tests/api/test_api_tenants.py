@@ -168,6 +168,26 @@ def test_parts_that_are_away_are_problems(api: Installation, controller: Scripte
         controller.proxies = api.host.workers
 
 
+def test_a_log_bus_that_keeps_nothing_is_a_problem_and_what_is_said_of_it_acts_on_no_terminal(
+    api: Installation, controller: ScriptedController
+) -> None:
+    assert controller.hellos
+
+    def problems(problem: str) -> list[str]:
+        made = Figures(part="collector", index=0, pid=os.getpid(), at=time.time(), samples=[], problem=problem)
+        figures.write(api.host.metrics_dir, made)
+        answer = api.call("GET", "/api/status")
+        assert answer.status_code == 200
+        return [one for one in answer.json()["problems"] if one.startswith("logs: ")]
+
+    (said,) = problems("kafka1:9092 does not answer\x1b]0;x\x07" + "x" * 5000)
+    assert "kafka1:9092 does not answer" in said
+    assert "logs.spool" in said
+    assert said.isprintable()
+    assert len(said) < 1500
+    assert problems("") == []
+
+
 def test_more_parameters_than_any_route_takes_are_refused(api: Installation) -> None:
     for key in ("", "&key=wrong"):
         many = "&".join(f"a{n}=1" for n in range(60))

@@ -16,7 +16,7 @@ from sandpost.bus.contract import Missing, Start
 from sandpost.bus.kafka import KafkaSettings, KafkaWriter
 from sandpost.bus.kafka_wire import partition_of
 from sandpost.model.errors import BusError
-from support.kafka import ROOT, Broker, Cluster, Secure
+from support.kafka import ROOT, Broker, Cluster, Secure, authority
 from support.kafka_bed import Following, batch, fails, has, keep, numbers, read, reader, settings, waits, writer
 
 pytestmark = pytest.mark.timeout(300)
@@ -246,18 +246,6 @@ def test_a_writer_that_is_killed_again_and_again_loses_and_doubles_nothing(kafka
                 assert numbers(await read(other, Start(tail=500), has(every[-1]), name)) == every[-500:]
 
     asyncio.run(scenario())
-
-
-def authority(folder: Path) -> tuple[Path, Path]:
-    """Make a certificate for localhost that is its own authority; return it, and it with its key for the brokers."""
-    key, certificate, both = folder / "key.pem", folder / "cert.pem", folder / "broker.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    both.write_text(key.read_text() + certificate.read_text())
-    return certificate, both
 
 
 @pytest.mark.long

@@ -4,9 +4,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.memory_records import MemoryRecords
 
+from sandpost.bus import kafka_sender
 from sandpost.bus.kafka_link import AwayError, Link
 from sandpost.bus.kafka_sender import Entry, Item, Lane, Sender
 
@@ -20,12 +22,14 @@ class Script:
         self.answers = list(answers)
         self.sent: list[bytes] = []
         self.producers = 0
+        self.away = False
 
     async def make_topics(self) -> None:
         return
 
     async def refresh(self) -> None:
-        return
+        if self.away:
+            raise AwayError("nobody is there")
 
     async def leader(self, topic: str, partition: int) -> int:
         return 1
@@ -75,6 +79,27 @@ def run(script: Script, values: list[bytes]) -> list[tuple[list[bytes], int]]:
 
     asyncio.run(scenario())
     return kept
+
+
+def test_a_writer_at_rest_learns_that_brokers_are_away_and_that_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_sender, "LOOK_EVERY", 0.02)
+
+    async def scenario() -> None:
+        script, changed = Script(), asyncio.Event()
+        sender = Sender(cast("Link", script), changed.set)
+        running = asyncio.create_task(sender.run())
+        async with asyncio.timeout(20):
+            await sender.ready.wait()
+            for away in (True, False):
+                script.away = away
+                while (sender.why is not None) != away:
+                    changed.clear()
+                    await changed.wait()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert script.sent == []
+
+    asyncio.run(scenario())
 
 
 def numbered(buffer: bytes) -> tuple[int, int, list[bytes]]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sandpost.config import host as host_file
 from sandpost.config import load
-from sandpost.model.host import IDS_PER_SANDBOX, INSTANCES, Host
+from sandpost.model.host import IDS_PER_SANDBOX, INSTANCES, Host, Kafka
 from sandpost.model.host import load as load_host
 
 
@@ -53,6 +53,23 @@ def test_the_host_file_says_what_the_settings_say(tmp_path: Path) -> None:
     assert load_host(path) == host
     assert Path(path).stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in tmp_path.iterdir()] == ["host.json"]
+
+
+def test_the_log_bus_is_local_or_the_kafka_that_is_set_and_its_password_is_not_in_the_host_file() -> None:
+    assert make(0).kafka is None
+    kept = make(0, LOGS_KEEP="1MiB", LOGS_KEEP_ALL="32MiB", LOGS_KEEP_FOR="2d")
+    assert (kept.keep, kept.keep_all, kept.keep_for) == (1 << 20, 32 << 20, 172800)
+    assert {"keep", "keep_all", "keep_for"} <= set(host_file.LIVE)
+    host = make(
+        0, LOGS_BUS="kafka", LOGS_KAFKA_BROKERS="k1:9092,k2:9094", LOGS_KAFKA_PORTS="9093", LOGS_KAFKA_TLS="on",
+        LOGS_KAFKA_TLS_CA="/ca.pem", LOGS_KAFKA_SASL="SCRAM-SHA-512", LOGS_KAFKA_USER="me",
+        LOGS_KAFKA_PASSWORD_FILE="/etc/password-of-kafka",
+    )  # fmt: skip
+    assert host.kafka == Kafka(
+        brokers=["k1:9092", "k2:9094"], ports=[9092, 9093, 9094], topic="sandpost", create=True, partitions=16,
+        replicas=0, compression="lz4", tls=True, tls_ca=True, tls_cert=False, sasl="SCRAM-SHA-512", user="me",
+    )  # fmt: skip
+    assert b"password-of-kafka" not in msgspec.json.encode(host)
 
 
 def test_zero_means_as_the_machine_has_cores() -> None:

@@ -17,6 +17,9 @@ from sandpost.config.resolve import resolve
 from sandpost.model.errors import ConfigError
 from sandpost.model.limits import Limits
 
+KAFKA = {"LOGS_BUS": "kafka", "LOGS_KAFKA_BROKERS": "k1:9092,k2:9093"}
+TLS = {"LOGS_KAFKA_TLS": "on"}
+SASL = {"LOGS_KAFKA_SASL": "SCRAM-SHA-256", "LOGS_KAFKA_USER": "me", "LOGS_KAFKA_PASSWORD_FILE": "/p"}
 OPEN = [setting for setting in SETTINGS if not setting.secret]
 
 
@@ -117,6 +120,14 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path)
         ({"NETWORK_BLOCK": "fd00::/8"}, ["network.block", "IPv4"]),
         ({"MEMORY_RESERVE": "95%"}, ["memory_reserve", "95%", "90%"]),
         ({"INSTANCE": "16"}, ["instance", "0 to 15"]),
+        ({"LOGS_BUS": "redis"}, ["logs.bus", "local, kafka"]),
+        ({"LOGS_KEEP": "1KiB"}, ["logs.keep", "1KiB", "1MiB"]),
+        ({"LOGS_KAFKA_BROKERS": "kafka1"}, ["logs.kafka.brokers", "host and port"]),
+        ({"LOGS_KAFKA_BROKERS": ",".join(["a:1"] * 33)}, ["logs.kafka.brokers", "too many"]),
+        ({"LOGS_KAFKA_PORTS": "9092,99999"}, ["logs.kafka.ports", "99999", "not a port"]),
+        ({"LOGS_KAFKA_TOPIC": "of us"}, ["logs.kafka.topic", "name of a topic"]),
+        ({"LOGS_KAFKA_TOPIC": ".."}, ["logs.kafka.topic", "name of a topic"]),
+        ({"LOGS_KAFKA_SASL": "GSSAPI"}, ["logs.kafka.sasl", "SCRAM-SHA-512"]),
         ({"OCI_RUNTIME": ""}, ["oci.runtime", "empty", "runc"]),
         ({"ADMIN_KEY": "short"}, ["admin_key", "SANDPOST_ADMIN_KEY", "at least 16"]),
         ({"ADMIN_KEY": "with a space in the midst"}, ["admin_key", "no space"]),
@@ -158,6 +169,15 @@ def test_a_wrong_setting_is_named_with_its_origin_and_what_would_be_right(
         ({"LIMITS_CODE": "2MiB", "LIMITS_STORED_CODE": "1MiB"}, ["limits.stored_code", "limits.code"]),
         ({"LIMITS_DEADLINE": "5s", "LIMITS_BLOCKED_AFTER": "6s"}, ["blocked_after", "deadline"]),
         ({"ADMIN_KEY": "x" * 20, "ADMIN_KEY_FILE": "/x"}, ["admin_key", "keep one"]),
+        ({"LOGS_KEEP": "1GiB", "LOGS_KEEP_ALL": "512MiB"}, ["logs.keep", "logs.keep_all", "512MiB"]),
+        ({"LOGS_BUS": "kafka"}, ["logs.bus", "logs.kafka.brokers", "empty"]),
+        ({"LOGS_KAFKA_BROKERS": "k:9092"}, ["logs.kafka.brokers", "logs.bus"]),
+        (KAFKA | {"LOGS_KAFKA_TLS_CA": "/ca"}, ["logs.kafka.tls_ca", "logs.kafka.tls"]),
+        (KAFKA | TLS | {"LOGS_KAFKA_TLS_CERT": "/c"}, ["logs.kafka.tls_cert", "logs.kafka.tls_key"]),
+        (KAFKA | TLS | {"LOGS_KAFKA_TLS_KEY": "/k"}, ["logs.kafka.tls_key", "logs.kafka.tls_cert"]),
+        (KAFKA | {"LOGS_KAFKA_USER": "me"}, ["logs.kafka.user", "logs.kafka.sasl", "none"]),
+        (KAFKA | {"LOGS_KAFKA_SASL": "SCRAM-SHA-256", "LOGS_KAFKA_USER": "me"}, ["logs.kafka.password_file", "empty"]),
+        (KAFKA | SASL | {"LOGS_KAFKA_SASL": "PLAIN"}, ["PLAIN", "clear text", "logs.kafka.tls"]),
     ],
 )
 def test_contradictions_are_told_in_one_sentence(environ: dict[str, str], words: list[str]) -> None:
@@ -177,6 +197,10 @@ def test_contradictions_are_told_in_one_sentence(environ: dict[str, str], words:
         {"LISTEN": "localhost:8721"},
         # Only an explicit blocked_after contradicts a short deadline.
         {"LIMITS_DEADLINE": "5s"},
+        {"LOGS_BUS": "local", "LOGS_KAFKA_BROKERS": "k:9092"},
+        KAFKA | SASL,
+        KAFKA | SASL | TLS | {"LOGS_KAFKA_SASL": "PLAIN"},
+        SASL | {"LOGS_BUS": "kafka", "LOGS_KAFKA_BROKERS": "localhost:1,[::1]:2", "LOGS_KAFKA_SASL": "PLAIN"},
         {"LIMITS_IDLE": "0", "LIMITS_AGE": "0s", "LIMITS_BODY": "0", "LIMITS_COUNT": "0", "LIMITS_RATE": "0"},
     ],
 )

@@ -4,11 +4,13 @@ import asyncio
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from sandpost.auth.keys import Key, key_digest
+from sandpost.logs import figures
 from sandpost.model.figures import Figures
 from sandpost.proxy import access
 from sandpost.store import TenantRecord
@@ -375,6 +377,33 @@ def test_health_names_what_is_missing() -> None:
             rig.worker.link._away_since -= 10
             seen = await rig.call("/health", b"", "GET")
             assert (seen.status, seen.json["components"]["controller"]) == (503, "away")
+            server.close()
+
+    run(check())
+
+
+def test_health_names_a_log_bus_that_is_away_or_cannot_be_written_and_stays_well() -> None:
+    async def check() -> None:
+        async with Rig() as rig:
+            server = await asyncio.start_unix_server(lambda _, writer: writer.close(), rig.host.api_socket)
+
+            async def logs(problem: str, age: float) -> Any:
+                left = Figures(
+                    part="collector", index=0, pid=1, at=time.time() - age, samples=[], problem=problem
+                )  # fmt: skip
+                figures.write(rig.host.metrics_dir, left)
+                seen = await rig.call("/health", b"", "GET")
+                assert (seen.status, seen.json["status"]) == (200, "ok")
+                # Anybody may ask: of where the bus is nothing is said.
+                assert b"kafka1" not in seen.body
+                return seen.json["components"]["logs"]
+
+            assert (await rig.call("/health", b"", "GET")).json["components"]["logs"] == "away"
+            assert await logs("", 0) == "ok"
+            assert await logs("kafka1:9092 does not answer", 0) == "cannot be written"
+            assert await logs("", 20) == "away"
+            Path(rig.host.metrics_dir, "collector-0.json").write_text("rubbish")
+            assert (await rig.call("/health", b"", "GET")).json["components"]["logs"] == "away"
             server.close()
 
     run(check())

@@ -53,6 +53,18 @@ class Secure:
     password: str
 
 
+def authority(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for localhost that is its own authority; return it, and it with its key for the brokers."""
+    key, certificate, both = folder / "key.pem", folder / "cert.pem", folder / "broker.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", key, "-out", certificate,
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    both.write_text(key.read_text() + certificate.read_text())
+    return certificate, both
+
+
 def _free_ports(count: int) -> list[int]:
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:

@@ -10,12 +10,16 @@ from sandpost.api.metrics import read
 from sandpost.api.route import Answer, Asked, Route
 from sandpost.api.service import Service
 from sandpost.api.views import ControllerView, SandboxesView, SandboxView, StatusView, UsageView
+from sandpost.logs import figures
+from sandpost.logs.text import safe_text
 from sandpost.model.errors import SandpostError
+from sandpost.model.figures import STALE
 
 _LOW_DISK = 64 << 20
 """Free bytes of the state folder's disk below which a start is refused, and a running installation complains."""
 
 
+_MOST_SAID = 1000
 _RENEWAL = 3.0
 """Seconds that a part may be away while it is renewed."""
 _RESTARTED = {
@@ -54,7 +58,7 @@ async def get_status(service: Service, _asked: Asked) -> Answer:
     host = service.host
     if controller is not None and controller.proxies < host.workers:
         problems.append(f"proxy: {controller.proxies} of {host.workers} workers serve: their log lines say why")
-    problems += await asyncio.to_thread(_silent_parts, host.metrics_dir)
+    problems += await asyncio.to_thread(lambda: _silent_parts(host.metrics_dir) + _logs(host.metrics_dir))
     # Of the state folder the api sees the store alone.
     disk = os.statvfs(os.path.dirname(host.store_path))
     free = disk.f_bavail * disk.f_frsize
@@ -88,6 +92,16 @@ def _silent_parts(metrics_dir: str) -> list[str]:
         if not source.up and now - source.figures.at > _RENEWAL and source.figures.part in _RESTARTED
     }
     return [f"{part}: {_RESTARTED[part]}" for part in sorted(silent)]
+
+
+def _logs(metrics_dir: str) -> list[str]:
+    """Return what is wrong with the log bus; a collector that is silent is told by `_silent_parts`."""
+    left = figures.read(metrics_dir, "collector")
+    if left is None or not left.problem or time.time() - left.at > STALE:
+        return []
+    # Another process wrote it, and it is read at a terminal.
+    problem = safe_text(left.problem[:_MOST_SAID].encode())
+    return [f"logs: {problem}; records wait in memory (logs.spool), then the oldest are lost"]
 
 
 ROUTES = (

@@ -14,6 +14,7 @@ from sandpost.api.listener import serve as serve_metrics
 from sandpost.api.logs.frames import End
 from sandpost.api.server import Server
 from sandpost.api.service import Service
+from sandpost.bus import drivers
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import sockets, threads
 from sandpost.kernel.descriptors import close_all
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
         host = load(path)
         _become(host)
         connect(host.records_socket)
+        drivers.load(host)
         confine("api", host)
         asyncio.run(Api(path, host).run())
     except (SandpostError, OSError) as error:

@@ -11,12 +11,10 @@ import msgspec
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sandpost.model.figures import Figures, Sample
+from sandpost.model.figures import STALE, Figures, Sample
 
 MAX_FILE = 1 << 20
 MAX_FILES = 256
-STALE = 10.0
-"""Seconds after which figures, written once a second, are those of a process that hangs."""
 FORGOTTEN = 600.0
 """Seconds after which figures of a dead process are left out altogether."""
 

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from sandpost.api.controller import Controller
 from sandpost.api.logs.streams import Streams
-from sandpost.bus.local import LocalReader
+from sandpost.bus import drivers
 from sandpost.kernel import threads
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError
@@ -28,7 +28,7 @@ class Service:
         # One thread: a write waits for the disk, and the loop does not.
         self._thread = threads.started(1, "store")
         self._reconciling: asyncio.Task[None] | None = None
-        self.streams = Streams(self.store, LocalReader(host.logs_dir))
+        self.streams = Streams(self.store, drivers.reader(host))
         self.controller = Controller(host.controller_socket, self._take_usage, self.reconcile_soon)
 
     async def store(self, work: Callable[[Writer], T]) -> T:

@@ -146,6 +146,10 @@ class Link:
     async def close(self) -> None:
         """Let go. What waits for an answer gets `AwayError`."""
         self._closed = True
+        await self.drop()
+
+    async def drop(self) -> None:
+        """Close all connections; who asks next makes new ones, and sees what topics there are then."""
         async with self._connecting:
             client, self._client = self._client, None
             if client is not None:
@@ -178,10 +182,10 @@ class Link:
         except (KafkaError, TimeoutError) as error:
             self._silent()
             raise AwayError(f"Kafka does not answer: {error!r}") from error
-        if updated:
-            self._silent_since = None
-        else:
+        if not updated:
             self._silent()
+            raise AwayError(f"Kafka does not answer: no broker of it does, of those at {self.settings.servers} neither")
+        self._silent_since = None
 
     async def send(self, node: int, request: Any, group: object = 0) -> Any:
         """Return a broker's answer. `group`: requests of one use a connection, and wait for one another there. Raises

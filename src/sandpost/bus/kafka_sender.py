@@ -25,6 +25,9 @@ APPEND_BYTES = 512 << 10
 """Of one append, unless a single item is larger: below what brokers take (1 MiB) when it cannot be compressed."""
 PACE = 0.003
 """Seconds from the end of a request to the next one of the same broker: what comes meanwhile goes along."""
+LOOK_EVERY = 5.0
+"""Seconds without anything to send after which brokers are asked if they are there: who is to be told that they are
+away shall not have to write first."""
 BACKOFF, BACKOFF_MAX = 0.1, 2.0
 SEQUENCES = 1 << 31
 
@@ -195,14 +198,15 @@ class Sender:
         self._work.set()
 
     async def _wait(self, until: float | None) -> None:
-        if until is None:
-            await self._work.wait()
-            return
+        at_rest = until is None and not self._tasks
+        if at_rest:
+            until = time.monotonic() + LOOK_EVERY
         try:
-            async with asyncio.timeout(max(until - time.monotonic(), 0.0)):
+            async with asyncio.timeout(None if until is None else max(until - time.monotonic(), 0.0)):
                 await self._work.wait()
         except TimeoutError:
-            pass
+            if at_rest:
+                self._refresh()
 
     def _refresh(self) -> None:
         if self._refreshing is None or self._refreshing.done():
@@ -214,6 +218,10 @@ class Sender:
         except BusError as error:
             self._trouble(error)
             await asyncio.sleep(BACKOFF)
+        else:
+            if self.why is not None and all(lane.why is None for lane in self.lanes):
+                self.why = None
+                self._on_change()
         self._work.set()
 
     def _trouble(self, why: BusError) -> None:

@@ -4,8 +4,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Literal
 
-Compression = Literal["none", "gzip", "lz4", "zstd"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+from sandpost.model.host import Compression, Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +56,8 @@ class KafkaSettings:
         if self.tls:
             context = ssl.create_default_context(cafile=self.tls_ca or None)
             if self.tls_cert:
-                context.load_cert_chain(self.tls_cert, self.tls_key or None)
+                # An empty passphrase: nobody is there to type one.
+                context.load_cert_chain(self.tls_cert, self.tls_key or None, password="")
         protocol = ("SASL_" if self.sasl else "") + ("SSL" if self.tls else "PLAINTEXT")
         return {
             "security_protocol": protocol,

@@ -67,8 +67,10 @@ class KafkaWriter:
         while not self._sender.ready.is_set() and time.monotonic() < deadline:
             await self._change(deadline)
             if isinstance(self._sender.why, RefusedError):
-                why = self._sender.why
-                await self.close()
+                # By the next try it may be put right.
+                why, self._sender.why = self._sender.why, None
+                await self._stop()
+                await self._link.drop()
                 raise why
 
     @property
@@ -173,12 +175,15 @@ class KafkaWriter:
         with contextlib.suppress(BusError):
             while self._task is not None and not self._all_kept() and time.monotonic() < deadline:
                 await self._change(deadline)
+        await self._stop()
+        self._wake()
+        await self._link.close()
+
+    async def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
-        self._wake()
-        await self._link.close()
 
     def _all_kept(self) -> bool:
         return all(lane.idle() for lane in self._sender.lanes)

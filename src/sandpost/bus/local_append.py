@@ -96,6 +96,11 @@ class Appender:
         # By two clocks: a part sees no /proc, where the boot's id is.
         self._boot = max(0, int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)))
 
+    def set_limits(self, limits: Limits) -> None:
+        """Keep so much from now on; what is too much goes by `tend`."""
+        self._limits = limits
+        self._retention.set_limits(limits)
+
     def close(self) -> None:
         """Let go of all files, and of the lock last. Idempotent."""
         for stream, held in list(self._open.items()):

@@ -64,6 +64,11 @@ class LocalWriter:
             raise BusError(_words(self._folder, error)) from error
         self._task = asyncio.create_task(self._run(), name="bus")
 
+    def set_limits(self, limits: Limits) -> None:
+        """Keep so much from now on."""
+        if not self._closing:
+            self._thread.submit(self._files.set_limits, limits)
+
     def append(self, batches: Sequence[Batch]) -> None:
         more: dict[str, int] = {}
         for batch in batches:

@@ -52,6 +52,11 @@ class Retention:
         self._full: set[str] = set()
         self._round: Iterator[str] = iter(())
 
+    def set_limits(self, limits: Limits) -> None:
+        """From now on this is too much."""
+        self.limits = limits
+        self._full = {stream for stream, held in self._bytes.items() if held > limits.stream_bytes}
+
     def bases(self, stream: str) -> list[int]:
         """Return the first offsets of a stream's segments, in order."""
         return [one.base for one in self._streams.get(stream, [])]

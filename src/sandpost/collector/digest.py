@@ -94,6 +94,11 @@ class Digest:
         self._partial: set[Stream] = set()
         self._telling: set[Stream] = set()
 
+    @property
+    def problem(self) -> str:
+        """Why the bus does not keep all that it was given, or cannot be opened; empty if nothing is wrong."""
+        return self._writer.problem or ("" if self._open else self._failing)
+
     # --- the bus --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:

@@ -66,6 +66,11 @@ class Drain:
         self._tick_timer: asyncio.TimerHandle | None = None
         self._digest.find(self._found)
 
+    @property
+    def problem(self) -> str:
+        """Why records are not kept now; empty if nothing is wrong."""
+        return self._digest.problem
+
     async def run(self) -> None:
         """Bring records to the bus until cancelled."""
         await self._digest.run()

@@ -13,7 +13,7 @@ import time
 
 import uvloop
 
-from sandpost.bus.local import LocalWriter
+from sandpost.bus import drivers
 from sandpost.collector.drain import Drain
 from sandpost.collector.intake import Intake
 from sandpost.ipc.channel import Channel, Connector
@@ -43,6 +43,7 @@ def main(argv: list[str]) -> int:
     try:
         host = host_file.load(path)
         connect(host.records_socket)
+        drivers.load(host)
         confine("collector", host)
     except SandpostError as error:
         log.critical("the collector cannot run", reason=error.reason, error=error.message)
@@ -86,7 +87,7 @@ class Collector:
         self._path = path
         self._ended = ended
         self._host = host
-        writer = LocalWriter(self._host.logs_dir)
+        writer = self._bus = drivers.writer(self._host)
         self._drain = Drain(
             writer, self._host.spool_dir, rate=self._host.defaults.output, spool=self._host.spool,
             hostname=socket.gethostname(), pid=os.getpid(),
@@ -132,7 +133,9 @@ class Collector:
         self._drain.forget_tenants()
         counts = self._drain.counts
         dropped = {"over_rate": counts.over_rate, "unwritten": counts.unwritten, "unassigned": counts.unassigned}
+        problem = self._drain.problem
         samples = [
+            gauge("sandpost_log_bus_up", "Whether the log bus keeps what it is given.", float(not problem)),
             counter("sandpost_output_bytes_total", "Bytes read from sandboxes.", counts.bytes_read),
             counter("sandpost_output_records_total", "Records of sandboxes kept.", counts.kept),
             counter("sandpost_platform_records_total", "Records that the parts wrote.", counts.platform),
@@ -149,7 +152,9 @@ class Collector:
             gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
             gauge("sandpost_output_spooled_bytes", "Bytes that spools take.", self._drain.spooled),
         ]
-        report = Figures(part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples)
+        report = Figures(
+            part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples, problem=problem
+        )  # fmt: skip
         try:
             figures.write(self._host.metrics_dir, report)
         except OSError as error:
@@ -197,3 +202,4 @@ class Collector:
             return
         self._drain.set_rate(self._host.defaults.output)
         self._drain.set_spool(self._host.spool)
+        drivers.take_up(self._bus, self._host)

@@ -11,7 +11,9 @@ from sandpost.model.bounds import check_together
 from sandpost.model.errors import InvalidValue
 from sandpost.model.host import INSTANCES
 from sandpost.model.limits import Limits
+from sandpost.model.units import format_size
 
+_KAFKA = "logs.kafka."
 _LOOPBACK_NAMES = frozenset({"localhost"})
 
 
@@ -23,6 +25,8 @@ def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | No
         or _network(values)
         or _runtime(values)
         or _limits(values, given)
+        or _logs(values)
+        or _kafka(values, given)
         or _secrets(values)
     )
 
@@ -112,6 +116,46 @@ def _limits(values: Mapping[str, Any], given: Collection[str]) -> str | None:
     except InvalidValue as error:
         return error.message
     return None
+
+
+def _logs(values: Mapping[str, Any]) -> str | None:
+    if values["logs.keep_all"] < values["logs.keep"]:
+        return (
+            f"`logs.keep` {format_size(values['logs.keep'])} of one tenant is more than `logs.keep_all` "
+            f"{format_size(values['logs.keep_all'])} of all: raise that one, or lower the other"
+        )
+    return None
+
+
+def _kafka(values: Mapping[str, Any], given: Collection[str]) -> str | None:
+    brokers, sasl = values["logs.kafka.brokers"], values["logs.kafka.sasl"]
+    if values["logs.bus"] != "kafka":
+        if brokers and "logs.bus" not in given:
+            return "`logs.kafka.brokers` is set and `logs.bus` is not: set that to kafka, or to local to go on without"
+        return None
+    if not brokers:
+        return "`logs.bus` is kafka and `logs.kafka.brokers` is empty: write host and port, such as kafka1:9092"
+    for name in ("tls_ca", "tls_cert", "tls_key"):
+        if values[_KAFKA + name] and not values["logs.kafka.tls"]:
+            return f"`{_KAFKA}{name}` is set and `logs.kafka.tls` is false: set that too, or leave the file out"
+    for have, lack in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if values[_KAFKA + have] and not values[_KAFKA + lack]:
+            return f"`{_KAFKA}{have}` is set and `{_KAFKA}{lack}` is not: a certificate needs its key"
+    for name in ("user", "password_file"):
+        if values[_KAFKA + name] and sasl == "none":
+            return f"`{_KAFKA}{name}` is set and `logs.kafka.sasl` is none: set that to what the brokers take"
+        if not values[_KAFKA + name] and sasl != "none":
+            return f"`logs.kafka.sasl` is {sasl} and `{_KAFKA}{name}` is empty: it needs user and password_file"
+    if sasl == "PLAIN" and not values["logs.kafka.tls"] and not all(map(_is_near, brokers)):
+        return (
+            "`logs.kafka.sasl` is PLAIN without TLS, and the password would travel in clear text: set logs.kafka.tls, "
+            "or SCRAM-SHA-512"
+        )
+    return None
+
+
+def _is_near(broker: str) -> bool:
+    return is_loopback(split_address(broker)[0])
 
 
 def _secrets(values: Mapping[str, Any]) -> str | None:

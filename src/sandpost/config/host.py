@@ -10,7 +10,7 @@ from sandpost.config.kinds import split_address
 from sandpost.config.names import NO_NAMES, Names
 from sandpost.config.resolve import Settings
 from sandpost.kernel import files
-from sandpost.model.host import INSTANCES, Host, Users
+from sandpost.model.host import INSTANCES, Host, Kafka, Users
 
 LIVE = (
     "trusted_proxies",
@@ -31,9 +31,13 @@ LIVE = (
     "own_names",
     "egress_rate",
     "spool",
+    "keep",
+    "keep_all",
+    "keep_for",
     "request_records",
 )
 """Fields that change while an installation runs."""
+_OF_KAFKA = ("brokers", "topic", "create", "partitions", "replicas", "compression", "tls", "user")
 
 
 def make(
@@ -89,7 +93,23 @@ def make(
         own_names=list(names.own),
         egress_rate=settings["egress.rate"],
         spool=settings["logs.spool"],
+        keep=settings["logs.keep"],
+        keep_all=settings["logs.keep_all"],
+        keep_for=settings["logs.keep_for"],
+        kafka=_kafka(settings) if settings["logs.bus"] == "kafka" else None,
         request_records=settings["logs.requests"],
+    )
+
+
+def _kafka(settings: Settings) -> Kafka:
+    of = {setting: settings[f"logs.kafka.{setting}"] for setting in _OF_KAFKA}
+    ports = {split_address(broker)[1] for broker in of["brokers"]}
+    return Kafka(
+        **of,
+        ports=sorted(ports.union(settings["logs.kafka.ports"])),
+        tls_ca=bool(settings["logs.kafka.tls_ca"]),
+        tls_cert=bool(settings["logs.kafka.tls_cert"]),
+        sasl="" if settings["logs.kafka.sasl"] == "none" else settings["logs.kafka.sasl"],
     )
 
 

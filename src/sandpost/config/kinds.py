@@ -11,8 +11,10 @@ from sandpost.model.errors import ConfigError
 from sandpost.model.units import format_duration, format_size, parse_duration, parse_size
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*", re.ASCII)
+_MOST_BROKERS = 32
 _COUNT = re.compile(r"\d{1,12}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,240}", re.ASCII)
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -186,6 +188,39 @@ def _resolver(text: str) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _brokers(raw: Any) -> list[str]:
+    found = _parts(raw, "brokers", "kafka1:9092,kafka2:9092")
+    for text in found:
+        split_address(text)
+    return found
+
+
+def _ports(raw: Any) -> list[int]:
+    if isinstance(raw, list):
+        raw = ",".join(map(str, raw))
+    found = _parts(raw, "ports", "9093,9094")
+    if bad := [text for text in found if _COUNT.fullmatch(text) is None or not 0 < int(text) < 65536]:
+        raise ConfigError(f"`{bad[0]}` is not a port: write numbers from 1 to 65535, such as 9093,9094")
+    return [int(text) for text in found]
+
+
+def _parts(raw: Any, what: str, example: str) -> list[str]:
+    parts = raw.split(",") if isinstance(raw, str) else raw
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(f"`{raw}` is not a list of {what}: write {example}")
+    found = [part.strip() for part in parts if part.strip()]
+    if len(found) > _MOST_BROKERS:
+        raise ConfigError(f"{len(found)} {what} are too many: {_MOST_BROKERS} at most")
+    return found
+
+
+def _topic(raw: Any) -> str:
+    text = _text(raw)
+    if _TOPIC.fullmatch(text) is None or not text.strip("."):
+        raise ConfigError(f"`{text}` is not the name of a topic: letters, digits, `.`, `_` and `-`, 240 at most")
+    return text
+
+
 def choice(*words: str) -> Kind:
     """Return the kind of a setting that is one of a few words."""
 
@@ -210,5 +245,8 @@ DURATION = Kind("duration", _duration, lambda value: format_duration(value) if v
 SWITCH = Kind("switch", _switch, lambda value: "true" if value else "false")
 NETWORKS = Kind("networks", _networks, ",".join)
 RESOLVERS = Kind("resolvers", _resolvers, ",".join)
+BROKERS = Kind("brokers", _brokers, ",".join)
+PORTS = Kind("ports", _ports, lambda value: ",".join(map(str, value)))
+TOPIC = Kind("topic", _topic)
 BLOCK = Kind("network", _block)
 INSTANCE = Kind("instance", _instance, lambda value: "auto" if value is None else str(value))

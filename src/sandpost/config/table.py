@@ -63,6 +63,76 @@ def _limit(name: str, help_: str) -> Setting:
 
 _LIMITS = Limits()
 
+
+def _kafka() -> tuple[Setting, ...]:
+    """Return how the log bus `kafka` is reached."""
+    path, switch, text = kinds.PATH, kinds.SWITCH, kinds.TEXT
+    return (
+        Setting(
+            name="logs.kafka.brokers",
+            kind=kinds.BROKERS,
+            default=[],
+            help="host:port of brokers; one that answers names the others",
+        ),
+        Setting(
+            name="logs.kafka.ports",
+            kind=kinds.PORTS,
+            default=[],
+            help="further TCP ports at which brokers say they are; nothing else is connected to",
+        ),
+        Setting(
+            name="logs.kafka.topic",
+            kind=kinds.TOPIC,
+            default="sandpost",
+            help="the topic of all records; its index is in the topic of that name with `.index`",
+        ),
+        Setting(name="logs.kafka.create", kind=switch, default=True, help="make both topics where they are missing"),
+        Setting(
+            name="logs.kafka.partitions",
+            kind=kinds.COUNT,
+            default=16,
+            low=1,
+            high=1000,
+            help="partitions of each topic that tenants are spread over; never changed for topics that are used",
+        ),
+        Setting(
+            name="logs.kafka.replicas",
+            kind=kinds.COUNT,
+            default=0,
+            high=15,
+            help="replicas that a topic gets when it is made; 0: as many as brokers, 3 at most",
+        ),
+        Setting(
+            name="logs.kafka.compression",
+            kind=kinds.choice("none", "gzip", "lz4", "zstd"),
+            default="lz4",
+            help="how records are compressed: none, gzip, lz4, zstd",
+        ),
+        Setting(name="logs.kafka.tls", kind=switch, default=False, help="speak TLS with the brokers"),
+        Setting(
+            name="logs.kafka.tls_ca",
+            kind=path,
+            default="",
+            help="authorities that the brokers' certificates are of, PEM; none: those of the machine",
+        ),
+        Setting(name="logs.kafka.tls_cert", kind=path, default="", help="our certificate chain for the brokers, PEM"),
+        Setting(name="logs.kafka.tls_key", kind=path, default="", help="its private key, PEM, without a passphrase"),
+        Setting(
+            name="logs.kafka.sasl",
+            kind=kinds.choice("none", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+            default="none",
+            help="how we say who we are: none, PLAIN, SCRAM-SHA-256, SCRAM-SHA-512",
+        ),
+        Setting(name="logs.kafka.user", kind=text, default="", help="the user of SASL"),
+        Setting(
+            name="logs.kafka.password_file",
+            kind=path,
+            default="",
+            help="a file of mode 0600 that holds the user's password",
+        ),
+    )
+
+
 _PLACE = (
     Setting(name="listen", kind=kinds.ADDRESS, default="127.0.0.1:8721", help="address that clients call"),
     Setting(name="listen.tls_cert", kind=kinds.PATH, default="", live=True, help="TLS certificate chain, PEM"),
@@ -240,6 +310,40 @@ _HOST = (
         live=True,
         help="bytes of output, in memory below run_dir, that wait for the log bus while it cannot be written",
     ),
+    Setting(
+        name="logs.bus",
+        kind=kinds.choice("local", "kafka"),
+        default="local",
+        help="where records are kept: `local`, in files below state_dir, or `kafka`",
+    ),
+    Setting(
+        name="logs.keep",
+        kind=kinds.SIZE,
+        default=64 * MiB,
+        low=1 * MiB,
+        high=1 << 40,
+        live=True,
+        help="bytes of records that are kept of each tenant; `local` alone",
+    ),
+    Setting(
+        name="logs.keep_all",
+        kind=kinds.SIZE,
+        default=10 << 30,
+        low=16 * MiB,
+        high=1 << 50,
+        live=True,
+        help="bytes of records of all tenants together; who holds most gives first; `local` alone",
+    ),
+    Setting(
+        name="logs.keep_for",
+        kind=kinds.DURATION,
+        default=7 * 86400.0,
+        low=60,
+        high=3650 * 86400,
+        live=True,
+        help="how long records are kept; of `kafka` what a topic gets when it is made",
+    ),
+    *_kafka(),
     Setting(
         name="logs.requests",
         kind=kinds.COUNT,

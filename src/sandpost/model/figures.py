@@ -6,6 +6,9 @@ from typing import Literal
 
 import msgspec
 
+STALE = 10.0
+"""Seconds after which figures, written once a second, are those of a process that hangs."""
+
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One sample of a metric, named and labelled as Prometheus shows it (`sandpost_calls_total`).
@@ -31,6 +34,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     at: float
     samples: list[Sample]
+    problem: str = ""
+    """What it cannot do now and why, a sentence; empty if nothing is wrong."""
 
 
 class Histogram:

@@ -6,6 +6,7 @@ The supervisor writes it to `<run_dir>/host.json` (mode 0644, no secrets) and st
 
 import os
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
+from typing import Literal
 
 import msgspec
 
@@ -36,6 +37,35 @@ class Users(msgspec.Struct, frozen=True, kw_only=True):
     collector: int
     egress: int
     gid: int
+
+
+Compression = Literal["none", "gzip", "lz4", "zstd"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+"""What a Kafka's records are compressed with, and how its users say who they are (SASL)."""
+KAFKA_FILES = ("ca.pem", "cert.pem", "key.pem", "password")
+"""What may lie in a part's `Host.kafka_dir`."""
+
+
+class Kafka(msgspec.Struct, frozen=True, kw_only=True):
+    """How a Kafka is reached and used. What is secret of it lies in the files of `Host.kafka_dir`."""
+
+    brokers: list[str]
+    """`host:port`."""
+    ports: list[int]
+    """Every TCP port at which a broker may be."""
+    topic: str
+    create: bool
+    partitions: int
+    replicas: int
+    compression: Compression
+    tls: bool
+    tls_ca: bool
+    """Whether there are authorities of its own, `ca.pem`."""
+    tls_cert: bool
+    """Whether there are `cert.pem` and `key.pem`."""
+    sasl: Mechanism | Literal[""]
+    """Empty: none; else there is `password`."""
+    user: str
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +122,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Questions a second that a tenant may ask the resolver."""
     spool: int = 1 << 27
     """Bytes of output that wait for the log bus at most, of all sandboxes."""
+    keep: int = 64 << 20
+    """Bytes of records that are kept of a tenant, by the local log bus."""
+    keep_all: int = 10 << 30
+    keep_for: float = 7 * 86400
+    kafka: Kafka | None = None
+    """The Kafka that is the log bus; None: the local one is."""
     request_records: int = 100
     """Calls a second of a tenant, in each worker, that get records of their own; the rest is summed. 0: neither."""
     defaults: Limits
@@ -193,6 +229,10 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def logs_dir(self) -> str:
         """The local log bus: a folder a stream; the collector owns it."""
         return self.state("logs")
+
+    def kafka_dir(self, part: str) -> str:
+        """Copies of what `part` needs to be let in by the Kafka, for nobody else to read: `KAFKA_FILES`."""
+        return self.path("kafka", part)
 
     @property
     def spool_dir(self) -> str:

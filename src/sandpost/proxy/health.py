@@ -1,9 +1,13 @@
 """What `/health` says: whether this worker can serve, and which component is missing if it cannot."""
 
 import socket
+import time
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from sandpost.logs import figures
+from sandpost.model.figures import STALE
 
 if TYPE_CHECKING:
     from sandpost.proxy.worker import Worker
@@ -21,6 +25,7 @@ def report(worker: "Worker", *, live: bool) -> tuple[int, bytes]:
         "controller": "ok" if worker.link.table_known else "away",
         "store": "ok" if worker.access.loaded else "not read yet",
         "api": "ok" if listens(worker.host.api_socket) else "away",
+        "logs": logs(worker.host.metrics_dir),
     }
     fine = (
         (worker.link.table_known or worker.link.away_for() < CONTROLLER_GRACE)
@@ -29,6 +34,14 @@ def report(worker: "Worker", *, live: bool) -> tuple[int, bytes]:
     )
     body = {"status": "ok" if fine else "degraded", "components": parts, "sandboxes": len(worker.routes.sandboxes)}
     return (200 if fine else 503), msgspec.json.encode(body)
+
+
+def logs(metrics_dir: str) -> str:
+    """Return how the log bus is, as the collector said last: calls are served whatever it is."""
+    left = figures.read(metrics_dir, "collector")
+    if left is None or time.time() - left.at > STALE:
+        return "away"
+    return "cannot be written" if left.problem else "ok"
 
 
 def listens(path: str) -> bool:

@@ -14,7 +14,7 @@ from sandpost.logs.setup import get_logger
 from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import ConfigError, HostUnfit
 from sandpost.model.host import Host, load
-from sandpost.supervisor import certificate, family, layout, listening, spawn
+from sandpost.supervisor import certificate, family, kafka_files, layout, listening, spawn
 from sandpost.supervisor.aside import Aside
 from sandpost.supervisor.wish import WISH, Stopped
 
@@ -126,10 +126,11 @@ def _claimed(
         layout.make_folders(host)
         try:
             host = _with_tls(host, settings, runs=bool(previous))
+            kafka_files.copy(host, settings)
         except ConfigError as error:
             if not previous:
                 raise
-            log.warning("the former certificate stays in force", error=error.message)
+            log.warning("the former certificates stay in force", error=error.message)
         host = msgspec.structs.replace(host, image=_digest(image, host, previous))
         curl = _curl(host, settings)
         # Last of what can fail: a key that was made is shown once.
@@ -150,6 +151,7 @@ def _claimed(
         if frozen := config.frozen_differences(known, fresh):
             log.warning("settings that only a stop and a start take up", settings=frozen)
         host = _with_tls(host_file.take_up(old, make(fresh, old.image, machine.read_runsc(fresh))), fresh, runs=True)
+        kafka_files.copy(host, fresh)
         host_file.write(host)
         known = fresh
         return host

@@ -103,11 +103,24 @@ OWN["collector"] |= {name: {"landlock 4", "seccomp"} for name in _INTERNET}
 """Where a part differs: nothing stops what is its work, and the collector has no sockets but unix ones."""
 
 
-def stopping(part: Part) -> dict[str, set[str]]:
+ON_KAFKA: dict[Part, dict[str, set[str]]] = {
+    "api": {"read tenants' logs": _FILES, "watch files": {"seccomp"}, "send datagrams": set()},
+    "collector": {
+        "read tenants' logs": _FILES,
+        "write tenants' logs": _FILES,
+        "send datagrams": set(),
+        **{name: {"landlock 4"} for name in _INTERNET},
+    },
+}
+"""What is different where the log bus is a Kafka: names are looked up, the brokers' ports are connected to, and the
+files of the local bus are nobody's."""
+
+
+def stopping(part: Part, *, on_kafka: bool = False) -> dict[str, set[str]]:
     """Return the walls that stop each attempt of a part on this kernel."""
     has = landlock.version()
     found: dict[str, set[str]] = {}
-    for name, walls in {**STOPPED_BY, **OWN[part]}.items():
+    for name, walls in {**STOPPED_BY, **OWN[part], **(ON_KAFKA[part] if on_kafka else {})}.items():
         pairs = (wall.partition(" ") for wall in walls)
         found[name] = {wall for wall, _, since in pairs if wall != "landlock" or has >= int(since or 1)}
     return found
@@ -116,9 +129,9 @@ def stopping(part: Part) -> dict[str, set[str]]:
 class Bed:
     """An installation's folders, all of them open to everybody, so that it is not the modes that refuse."""
 
-    def __init__(self, top: Path) -> None:
+    def __init__(self, top: Path, **more: str) -> None:
         self.top = top
-        settings = load({"SANDPOST_WORKERS": "2", "SANDPOST_METRICS_LISTEN": f"127.0.0.1:{free_port()}"})
+        settings = load({"SANDPOST_WORKERS": "2", "SANDPOST_METRICS_LISTEN": f"127.0.0.1:{free_port()}", **more})
         made = host_file.make(settings, instance=12, image="none", runtime_command="/usr/sbin/runc", cgroups=1, cores=2)
         self.host = msgspec.structs.replace(made, run_dir=str(top / "run"), state_dir=str(top / "state"))
         for folder in (self.host.run_dir, self.host.state_dir, str(top / "outside")):
@@ -198,6 +211,26 @@ def test_a_part_that_was_taken_over_can_do_its_work_and_nothing_else(bed: Bed, p
     tried = bed.tried(part, WALLS)
     stopped = {name: bool(number) for name, number in tried.items()}
     assert stopped == {name: bool(walls) for name, walls in stopping(part).items()}
+
+
+@pytest.mark.parametrize("part", ["collector", "api"])
+@pytest.mark.parametrize("known", [True, False])
+def test_with_a_kafka_the_brokers_ports_are_reached_and_no_others(part: Part, known: bool) -> None:
+    with socket.socket() as broker:
+        broker.bind(("127.0.0.1", 0))
+        broker.listen(64)
+        port = broker.getsockname()[1]
+        kafka = {"LOGS_BUS": "kafka", "LOGS_KAFKA_BROKERS": f"localhost:{port if known else free_port()}"}
+        made = Bed(
+            Path(tempfile.mkdtemp(prefix="sandpost-own-")), **{f"SANDPOST_{name}": to for name, to in kafka.items()}
+        )
+        with contextlib.closing(made):
+            made.port = port
+            tried = made.tried(part, WALLS)
+    stopped = {name for name, number in tried.items() if number}
+    assert stopped == {name for name, walls in stopping(part, on_kafka=True).items() if walls} - (
+        {"connect to another port"} if known else set()
+    )
 
 
 @pytest.mark.parametrize("part", PARTS)

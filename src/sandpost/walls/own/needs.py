@@ -23,6 +23,10 @@ SYSTEM = (
 )
 """What Python and libc read while they run: libraries, the zone of times, OpenSSL's settings, two devices."""
 
+NAMES = ("/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf", "/etc/host.conf", "/etc/gai.conf")
+"""What libc reads to find the address of a name."""
+_DNS = 53
+
 _THREADS = 64
 """Threads that a process of ours may have: an event loop's pool has at most 32, besides a few of its own."""
 _AT_ONCE = 2
@@ -71,30 +75,37 @@ def _proxy(host: Host, system: tuple[str, ...]) -> Needs:
 
 
 def _api(host: Host, system: tuple[str, ...]) -> Needs:
+    kafka = host.kafka is not None
     return Needs(
         # The bus is the collector's to write.
-        read=(*system, host.run_dir, host.logs_dir),
+        read=(*system, host.run_dir, *(NAMES if kafka else (host.logs_dir,))),
         write=(host.state("store"), host.metrics_dir, host.path("api")),
-        sockets=(*UNIX, *TCP, *TCP6),
+        sockets=(*UNIX, *TCP, *TCP6, *((*UDP, *UDP6) if kafka else ())),
         serves=True,
-        watches=True,
-        connect=(),
+        watches=not kafka,
+        connect=_brokers(host),
         bind=(int(host.metrics_listen.rpartition(":")[2]),) if host.metrics_listen else (),
         tasks=_THREADS * _AT_ONCE,
     )
 
 
 def _collector(host: Host, system: tuple[str, ...]) -> Needs:
+    kafka = host.kafka is not None
     return Needs(
-        read=(*system, host.run_dir),
-        write=(host.logs_dir, host.spool_dir, host.metrics_dir),
-        sockets=UNIX,
+        read=(*system, host.run_dir, *(NAMES if kafka else ())),
+        write=(*(() if kafka else (host.logs_dir,)), host.spool_dir, host.metrics_dir),
+        sockets=(*UNIX, *((*TCP, *UDP, *TCP6, *UDP6) if kafka else ())),
         serves=False,
         splices=True,
-        connect=(),
+        connect=_brokers(host),
         bind=(),
         tasks=_THREADS * _AT_ONCE,
     )
+
+
+def _brokers(host: Host) -> tuple[int, ...]:
+    """Return the TCP ports of the log bus, and that of resolvers, which long answers come by."""
+    return () if host.kafka is None else (*host.kafka.ports, _DNS)
 
 
 def _egress(host: Host, system: tuple[str, ...]) -> Needs:
