@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_WIDE = 250
+_WIDE = 400
 """Columns where there is no terminal: nothing is cut."""
 
 
