@@ -4,12 +4,20 @@ import contextlib
 import json
 import os
 import re
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from support.collector import lines_told
 from support.http import request
 from support.kafka import Cluster, Secure, authority
+from support.load import Load
 from support.platform import SANDPOST, Platform, free_port, platform
 from support.waiting import until
 
@@ -95,3 +103,122 @@ def test_a_kafka_that_is_not_there_holds_no_start_up_is_named_and_gets_all_once_
             until(lambda: up(running) == 1, "the figure")
             until(lambda: texts(running, "tenant/acme", "&f.sandbox=true") == ["hi"] * 2, "both lines", within=20)
             assert running.api("GET", "/api/status").json["problems"] == []
+
+
+def numbers(running: Platform, tenant: str) -> list[int]:
+    """Return the numbers that programs of a tenant have printed, as far as they are kept; empty if nobody answers."""
+    with contextlib.suppress(AssertionError, OSError, HTTPException):
+        return [int(text.split()[1]) for text in texts(running, f"tenant/{tenant}", "&f.sandbox=true")]
+    return []
+
+
+def kill(running: Platform, part: str) -> None:
+    """End a part as a crash does, and wait for the next one."""
+    (victim,) = running.pids(part)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: running.pids(part) not in ([], [victim]), f"the next {part}")
+
+
+def test_a_kafka_a_collector_and_an_api_that_are_killed_cost_no_call_and_no_line(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as cluster, on_kafka(cluster.address) as running:
+        (broker,) = cluster.brokers
+        with Load(running.port, f"/counted?key={running.key}", NUMBERED, threads=2, pause=0.005) as load:
+            until(lambda: numbers(running, "counted"), "a line", within=20)
+            broker.kill()
+            until(lambda: logs(running) == "cannot be written", "/health names it", within=20)
+            kill(running, "collector")
+            broker.start()
+            until(lambda: logs(running) == "ok", "/health", within=30)
+            kill(running, "api")
+            before = len(numbers(running, "counted"))
+            kill(running, "collector")
+            until(lambda: len(numbers(running, "counted")) > before, "lines go on", within=20)
+        assert load.tally.bad == {}
+        calls = load.tally.outcomes["200"]
+        until(lambda: len(numbers(running, "counted")) >= calls, "all lines", within=30)
+        assert numbers(running, "counted") == list(range(calls))
+
+
+@contextlib.contextmanager
+def followed(running: Platform, tenant: str, folder: Path) -> Iterator[Path]:
+    """Follow what programs of a tenant print as a user does, into a file."""
+    command = [running.program, "logs", tenant, "-f", "--json", "--field", "sandbox=true"]
+    with open(folder / "followed", "wb") as out, open(folder / "said", "wb") as said:
+        process = subprocess.Popen(command, env=running.environment(), stdout=out, stderr=said)
+        try:
+            yield folder / "followed"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+def followed_numbers(path: Path) -> list[int]:
+    """Return the numbers that a follower has got, whole lines alone."""
+    return [int(json.loads(line)["msg"].split()[1]) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+@pytest.mark.long
+def test_over_many_deaths_under_load_no_call_is_lost_and_every_line_is_followed_once(tmp_path: Path) -> None:
+    with (
+        Cluster(tmp_path) as cluster,
+        on_kafka(cluster.address, workers="2") as running,
+        followed(running, "counted", tmp_path) as seen,
+    ):
+        (broker,) = cluster.brokers
+        assert running.call("counted", NUMBERED).status == 200
+        # It follows from here on.
+        until(lambda: followed_numbers(seen) == [0], "the first line", within=20)
+        with Load(running.port, f"/counted?key={running.key}", NUMBERED, threads=3, pause=0.005) as load:
+            for victims in (["collector"], ["api"], ["collector", "api"], ["controller", "collector"]):
+                broker.kill()
+                until(lambda: logs(running) == "cannot be written", "/health names it", within=20)
+                for victim in victims:
+                    kill(running, victim)
+                broker.start()
+                until(lambda: logs(running) == "ok", "/health", within=30)
+                for victim in victims:
+                    kill(running, victim)
+                count = len(followed_numbers(seen))
+                until(lambda count=count: len(followed_numbers(seen)) > count, "lines go on", within=30)  # type: ignore[misc]
+            broker.pause()
+            time.sleep(5)
+            kill(running, "collector")
+            broker.resume()
+            count = len(followed_numbers(seen))
+            until(lambda: len(followed_numbers(seen)) > count, "lines go on", within=40)
+        assert load.tally.bad == {}
+        calls = 1 + load.tally.outcomes["200"]
+        until(lambda: len(followed_numbers(seen)) >= calls, "all lines", within=30)
+        assert followed_numbers(seen) == list(range(calls))
+        assert numbers(running, "counted") == list(range(calls))
+
+
+@pytest.mark.long
+def test_what_a_spool_cannot_bridge_is_told_line_by_line(tmp_path: Path) -> None:
+    flood = b"""let n = 0; return function (cb) {
+        for (let i = 0; i < 100; i++) console.log('n ' + n++ + ' ' + 'x'.repeat(1000));
+        cb(null, n);
+    }"""
+    with Cluster(tmp_path) as cluster, on_kafka(cluster.address, limits_output="0") as running:
+        (broker,) = cluster.brokers
+        with Load(running.port, f"/flood?key={running.key}", flood, threads=1, pause=0.02) as load:
+            until(lambda: numbers(running, "flood"), "a line", within=20)
+            broker.kill()
+            until(lambda: load.tally.outcomes["200"] > 200, "20 MB of lines", within=60)
+            refused = running.api("GET", "/logs/tenant/flood?follow=false")
+            assert (refused.status, refused.json["retryable"]) == (503, True)
+            broker.start()
+            until(lambda: logs(running) == "ok", "/health", within=30)
+        assert load.tally.bad == {}
+        said = 100 * load.tally.outcomes["200"]
+
+        def accounted() -> tuple[list[int], int]:
+            found = texts(running, "tenant/flood")
+            lost = lines_told(text for text in found if "dropped in" in text or "were dropped:" in text)
+            return [int(text.split()[1]) for text in found if text.startswith("n ")], lost
+
+        until(lambda: len(accounted()[0]) + accounted()[1] >= said, "all lines", within=60)
+        kept, lost = accounted()
+        assert lost > 0
+        assert len(kept) + lost == said
+        assert kept == sorted(set(kept))
