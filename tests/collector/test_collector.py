@@ -502,6 +502,28 @@ def test_reload_takes_up_another_rate(tmp_path: Path) -> None:
     run(body())
 
 
+def test_reload_takes_up_how_much_is_kept(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=0) as r:
+            one = r.sandbox(1, "acme")
+            folder = Path(r.host.logs_dir, "acme")
+
+            def held() -> int:
+                return sum(path.stat().st_size for path in folder.glob("*") if path.exists())
+
+            line = b"x" * 7999 + b"\n"
+            for _ in range(10):
+                await asyncio.to_thread(write_all, one.out, line * 100)
+            await r.until(lambda: held() > 6 << 20)
+            r.host = msgspec.structs.replace(r.host, keep=1 << 20)
+            r.write_host()
+            for channel in r.supervisor.channels:
+                channel.send(m.Reload())
+            await r.until(lambda: held() < 5 << 20)
+
+    run(body())
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "state" / "logs"
