@@ -250,6 +250,41 @@ def test_without_a_word_the_caller_hears_what_is_unknown() -> None:
     run(check())
 
 
+def test_the_word_of_an_end_may_come_from_the_next_controller() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            rig.controller.close()
+            await eventually(lambda: not rig.worker.link.table_known)
+            sandbox.die()
+            # A controller needs that long to start on a busy machine.
+            await asyncio.sleep(8)
+            assert not call.done()
+            rig.controller.open()
+            await eventually(lambda: rig.worker.link.table_known)
+            rig.controller.gone(next(iter(rig.controller.routes)), "memory", "memory: 128 MiB")
+            assert (await call).json["reason"] == "memory"
+
+    run(check())
+
+
+def test_a_call_that_lost_its_connection_in_time_is_not_told_to_answer_sooner() -> None:
+    async def check() -> None:
+        async with Sandbox(hang) as sandbox, Rig(limits={"deadline": 1.0}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            call = asyncio.create_task(rig.call(at("acme")))
+            await eventually(lambda: sandbox.calls)
+            rig.controller.close()
+            sandbox.die()
+            seen = await call
+            assert (seen.status, seen.json["fault"], seen.json["retryable"]) == (502, "platform", False)
+            assert "unknown" in seen.json["message"]
+
+    run(check())
+
+
 def test_a_call_of_which_nothing_was_written_goes_to_the_next_sandbox() -> None:
     async def check() -> None:
         async with Sandbox(says(answer())) as first, Rig() as rig:

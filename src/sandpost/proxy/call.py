@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 WORD_WAIT = 1.5
 """Seconds that a call whose connection broke waits to hear why its sandbox ended."""
-AWAY_WAIT = 6.0
-"""The same while there is no controller that could know."""
+AWAY_WAIT = 15.0
+"""The same while no controller is there to know: the next one finds out, and starts slowly on a busy machine."""
 _LOOK_AGAIN = 0.25
 MAX_TRIES = 4
 """Sandboxes that a call tries before it is refused, none of which got a byte of it."""
@@ -507,6 +507,9 @@ class Call(Exchange):
             # The next controller finds out why.
             self.worker.later(_LOOK_AGAIN, self._no_word, waited + _LOOK_AGAIN)
             return
+        self._fail_without_word()
+
+    def _fail_without_word(self) -> None:
         sandbox = self.sandbox
         if sandbox is not None:
             sandbox.suspect_broken("connections break and no end is known")
@@ -561,6 +564,10 @@ class Call(Exchange):
                     f"no sandbox within {limit}: the controller did not answer", retry_after=1, component="controller"
                 )
             )
+            return
+        if self.written and self.up is None and self._last_words is None:
+            # Its connection broke in time; no controller told why. More time would not have helped the program.
+            self._fail_without_word()
             return
         if not self.exclusive:
             sandbox.deadline_passed(self.worker.now())
