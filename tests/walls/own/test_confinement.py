@@ -109,7 +109,8 @@ ON_KAFKA: dict[Part, dict[str, set[str]]] = {
         "read tenants' logs": _FILES,
         "write tenants' logs": _FILES,
         "send datagrams": set(),
-        **{name: {"landlock 4"} for name in _INTERNET},
+        "connect to a sandbox": {"landlock 4"},
+        "connect to another port": {"landlock 4"},
     },
 }
 """What is different where the log bus is a Kafka: names are looked up, the brokers' ports are connected to, and the
@@ -146,8 +147,7 @@ class Bed:
             self._listen(socket.AF_UNIX, str(top / "outside/socket")),
             self._listen(socket.AF_INET, ("127.0.0.1", 0)),
         ]
-        self.port: int = self.open[-1].getsockname()[1]
-        self.open.append(self._listen(socket.AF_UNIX, f"\0sandpost-test-{self.port}"))
+        self.listen_at(self.open[-1].getsockname()[1])
         for path in (top, *top.rglob("*")):
             path.chmod(0o777 if path.is_dir() else 0o666)
 
@@ -155,6 +155,11 @@ class Bed:
         for sock in self.open:
             sock.close()
         shutil.rmtree(self.top)
+
+    def listen_at(self, port: int) -> None:
+        """Let attempts be made at `port`, where somebody listens, and at an abstract socket named after it."""
+        self.port = port
+        self.open.append(self._listen(socket.AF_UNIX, f"\0sandpost-test-{port}"))
 
     def _listen(self, family: int, address: str | tuple[str, int]) -> socket.socket:
         made = socket.socket(family, socket.SOCK_STREAM)
@@ -225,7 +230,7 @@ def test_with_a_kafka_the_brokers_ports_are_reached_and_no_others(part: Part, kn
             Path(tempfile.mkdtemp(prefix="sandpost-own-")), **{f"SANDPOST_{name}": to for name, to in kafka.items()}
         )
         with contextlib.closing(made):
-            made.port = port
+            made.listen_at(port)
             tried = made.tried(part, WALLS)
     stopped = {name for name, number in tried.items() if number}
     assert stopped == {name for name, walls in stopping(part, on_kafka=True).items() if walls} - (
