@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "SPECIFICATION.md"
 SECURITY = ROOT / "SECURITY.md"
-ROW = re.compile(r"^\| (P-\d{3}) \| (.+) \| (.+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (P-\d{3,4}) \| (.+) \| (.+) \|$", re.MULTILINE)
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
