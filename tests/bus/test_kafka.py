@@ -6,6 +6,7 @@ import secrets
 import time
 from typing import Any
 
+import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
@@ -52,11 +53,13 @@ async def admin(cluster: Cluster, what: str, *arguments: Any) -> None:
         await client.close()
 
 
-async def put(cluster: Cluster, how: KafkaSettings, key: bytes | None, value: bytes, headers: Any = ()) -> None:
-    """Write as somebody else does, into the partition of `acme`."""
+async def put(
+    cluster: Cluster, how: KafkaSettings, key: bytes | None, value: bytes, headers: Any = (), topic: str = ""
+) -> None:
+    """Write as somebody else does, into the partition of `acme`. `topic`: of the records, unless it is told."""
     async with AIOKafkaProducer(bootstrap_servers=cluster.address) as producer:
         await producer.send_and_wait(
-            how.topic, value, key=key, partition=partition_of("acme", 4), headers=list(headers)
+            topic or how.topic, value, key=key, partition=partition_of("acme", 4), headers=list(headers)
         )
 
 
@@ -264,6 +267,34 @@ def test_rubbish_of_others_is_skipped_and_told(kafka: Cluster) -> None:
             assert await read(other, Start(offset=0), has(1)) == found
             assert other.skipped == 1
             await live.end()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"who are you",
+        b"",
+        msgspec.msgpack.encode([1, 7, [["acme", 2**63, 0]]]),
+        msgspec.msgpack.encode([1, 7, [["acme", 0, 2**63]]]),
+        msgspec.msgpack.encode([1, 7, [["acme", -1, 0]]]),
+        msgspec.msgpack.encode([1, 2**64 - 1, [["x" * 100_000, 1, 1]]]),
+        msgspec.msgpack.encode([2, 7, [["acme", 0, 0]]]),
+    ],
+    ids=["text", "nothing", "place", "count", "negative", "name", "version"],
+)
+def test_rubbish_in_the_index_costs_neither_history_nor_a_writer(kafka: Cluster, rubbish: bytes) -> None:
+    async def scenario() -> None:
+        how = settings(kafka.address)
+        async with writer(how) as bus, reader(how) as other:
+            await keep(bus, batch(0, 3, source="s1"))
+            await put(kafka, how, None, rubbish, topic=how.index_topic)
+            await keep(bus, batch(3, 2, source="s1"))
+            assert numbers(await read(other, Start(tail=2), has(4))) == [3, 4]
+            assert numbers(await read(other, Start(offset=0), has(4))) == list(range(5))
+        async with writer(how) as following:
+            assert await following.positions({"s1": "acme"}, {}) == {"s1": 5}
 
     asyncio.run(scenario())
 

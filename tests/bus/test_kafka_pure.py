@@ -4,6 +4,7 @@ import json
 import random
 import secrets
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,6 +28,17 @@ from sandpost.bus.kafka_wire import (
     place_of,
     records,
 )
+
+
+EDGES = st.sampled_from([-(2**63), -1, 0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+MARKS = st.lists(st.tuples(st.text(max_size=80), EDGES, EDGES) | st.tuples(st.binary(), st.floats()), max_size=4)
+
+
+@given(st.binary(max_size=64) | st.builds(msgspec.msgpack.encode, st.tuples(st.just(1), EDGES, MARKS)))
+def test_whatever_lies_in_the_index_topic_can_be_taken_or_is_left(value: bytes) -> None:
+    marks = decode(value)
+    if marks is not None:
+        Index().add(marks)
 
 
 def lines(count: int) -> bytes:

@@ -19,6 +19,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -30,12 +31,16 @@ KEPT_MARKS = 256
 OPEN_STREAMS = 10_000
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""What an `array("q")` holds: somebody else may write into the topic, and what he says must fit."""
+
+
 class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An extent of `stream` begins at `at`; its writer had written `before` records to the stream before that."""
 
-    stream: str
-    at: int
-    before: int
+    stream: Annotated[str, msgspec.Meta(max_length=64)]
+    at: _Count
+    before: _Count
 
 
 class Marks(msgspec.Struct, frozen=True, array_like=True):
