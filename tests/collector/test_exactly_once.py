@@ -357,7 +357,7 @@ def test_a_bus_that_takes_nothing_costs_lines_and_no_writer_and_all_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(digest, "PATIENCE", 0.05)
-    monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
+    monkeypatch.setattr(digest, "SHARE", 256)
 
     async def body(lives: Lives) -> None:
         async with lives.life() as alive:
@@ -387,7 +387,7 @@ def test_a_bus_that_cannot_be_asked_at_a_start_costs_only_what_comes_then(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(digest, "PATIENCE", 0.05)
-    monkeypatch.setattr(digest, "STREAM_MOST", 512 << 10)
+    monkeypatch.setattr(digest, "SHARE", 256)
     monkeypatch.setattr(digest, "_RETRY", 0.05)
 
     async def body(lives: Lives) -> None:

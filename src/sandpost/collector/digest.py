@@ -25,8 +25,8 @@ from sandpost.model.errors import BusError
 
 CHUNK = 64 * 1024
 """Bytes of a stream that are looked at in one turn."""
-STREAM_MOST = 4 << 20
-"""Bytes of one spool."""
+SHARE = 32
+"""Of what all spools may hold together, one stream's may hold this part."""
 PARTIAL = 1.0
 """Seconds after which an unfinished record is written as it is."""
 PATIENCE = 2.0
@@ -242,7 +242,7 @@ class Digest:
             and self.bus_room(spool.mark.tenant) >= _ROOM
             and not spool.mark.full
             # Of a full spool something can be dropped always.
-            and stream.fed - spool.mark.kept <= STREAM_MOST // 2
+            and stream.fed - spool.mark.kept <= self._stream_most() // 2
         )
 
     # --- spools ---------------------------------------------------------------------------------------------
@@ -281,7 +281,10 @@ class Digest:
 
     def room(self, stream: Stream) -> int:
         """Return the bytes that may be put into a stream's spool."""
-        return min(STREAM_MOST - stream.counted, self.most - self.used)
+        return min(self._stream_most() - stream.counted, self.most - self.used)
+
+    def _stream_most(self) -> int:
+        return self.most // SHARE
 
     def take(self, stream: Stream, most: int) -> int | None:
         """Move bytes from a stream's FIFO to its spool, as `Spool.take`."""
