@@ -3,7 +3,12 @@
 import asyncio
 import itertools
 import secrets
+import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import msgspec
@@ -12,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from sandpost.bus import kafka_tail
+from sandpost.bus import kafka_link, kafka_tail
 from sandpost.bus.contract import MAX_BATCH, Batch, Missing, Record, Start
 from sandpost.bus.kafka import KafkaSettings
 from sandpost.bus.kafka_index import GUARD, SPAN
@@ -36,6 +41,7 @@ from support.kafka_bed import (
     waits,
     writer,
 )
+from support.lab import Place
 
 OTHERS = [
     name for name in (f"other-{number}" for number in range(100)) if partition_of(name, 4) == partition_of("acme", 4)
@@ -434,22 +440,69 @@ def test_a_topic_with_too_few_partitions_is_refused_and_one_with_more_is_not(kaf
     asyncio.run(scenario())
 
 
-def test_with_a_wrong_address_the_start_goes_on_and_says_so() -> None:
-    async def scenario() -> None:
-        # Nobody listens at port 1.
-        how = settings("127.0.0.1:1", patience=0.5)
-        async with writer(how) as bus, reader(how) as other:
-            why = await fails(bus.kept())
-            assert "127.0.0.1:1" in why
-            assert "refused" in why or "Connect call failed" in why
-            bus.append([batch(0, 1)])
-            assert "127.0.0.1:1" in await fails(bus.kept())
-            assert "127.0.0.1:1" in bus.problem
-            assert "127.0.0.1:1" in await fails(bus.positions({"s1": "acme"}, {}))
-            assert "127.0.0.1:1" in await fails(anext(other.follow("acme", Start())))
-            assert bus.room("acme") == how.memory // 4 - len(batch(0, 1).lines)
+@contextmanager
+def nobody() -> Iterator[str]:
+    """Nobody listens at port 1."""
+    yield "127.0.0.1:1"
 
-    asyncio.run(scenario())
+
+@contextmanager
+def unknown() -> Iterator[str]:
+    """A name that nobody knows, where nobody can be asked."""
+    yield "kafka.example:9092"
+
+
+@contextmanager
+def too_long() -> Iterator[str]:
+    """What cannot be a name."""
+    yield f"{'k' * 64}.example:9092"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Somebody who takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+@contextmanager
+def of_another_kind() -> Iterator[str]:
+    """A web server."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    "there", [nobody, unknown, too_long, silent, pytest.param(of_another_kind, marks=pytest.mark.long)]
+)
+def test_with_a_wrong_address_the_start_goes_on_and_says_so(
+    there: Callable[[], AbstractContextManager[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_link, "REQUEST_MS", 300)
+
+    async def scenario() -> None:
+        with there() as address:
+            how = settings(address, patience=0.5)
+            async with writer(how) as bus, reader(how) as other:
+                why = await fails(bus.kept())
+                assert address in why
+                bus.append([batch(0, 1)])
+                assert address in await fails(bus.kept())
+                assert address in bus.problem
+                assert address in await fails(bus.positions({"s1": "acme"}, {}))
+                assert address in await fails(anext(other.follow("acme", Start())))
+                assert bus.room("acme") == how.memory // 4 - len(batch(0, 1).lines)
+
+    with closing(Place()) as place:
+        place.ip("link set lo up")
+        place.run(lambda: asyncio.run(scenario()))
 
 
 def test_history_of_one_among_many_is_found_by_few_requests(kafka: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,6 @@ from sandpost.bus.kafka_wire import (
     records,
 )
 
-
 EDGES = st.sampled_from([-(2**63), -1, 0, 1, 2**63 - 1, 2**63, 2**64 - 1])
 MARKS = st.lists(st.tuples(st.text(max_size=80), EDGES, EDGES) | st.tuples(st.binary(), st.floats()), max_size=4)
 

@@ -36,6 +36,9 @@ DAY_MS = 86_400_000
 STALE_AFTER = 30.0
 """Seconds of asking without any answer after which the brokers' addresses are asked for anew, from `servers`."""
 
+_UNREACHED = (KafkaError, OSError, TimeoutError, UnicodeError)
+"""What aiokafka says of somebody who is not reached, is silent or is no Kafka; the last is of names that are none."""
+
 OFFSET_OUT_OF_RANGE = 1
 TOPIC_EXISTS = 36
 INVALID_CONFIG = 40
@@ -96,7 +99,7 @@ class Link:
                 # Of all topics: asked for by name, ours would be made by brokers that make what they are asked for,
                 # with as many partitions as they like.
                 await client.force_metadata_update()
-            except (KafkaError, OSError, TimeoutError) as error:
+            except _UNREACHED as error:
                 await client.close()
                 raise AwayError(f"Kafka does not answer: {await self._reason(error)}") from error
             except BaseException:
@@ -138,10 +141,14 @@ class Link:
         for host, port, _ in collect_hosts(self.settings.servers):
             try:
                 connection = await create_conn(host, port, **arguments)
-            except (KafkaError, OSError, TimeoutError) as why:
+            except _UNREACHED as why:
                 return f"{host}:{port}: {why!r}"
             connection.close()
         return repr(error)
+
+    def unheard(self) -> AwayError:
+        """Return the error for who waited for his whole patience, while nothing is known yet."""
+        return AwayError(f"Kafka does not answer: nobody has, of {', '.join(self.settings.servers.split(','))}")
 
     async def close(self) -> None:
         """Let go. What waits for an answer gets `AwayError`."""
@@ -179,7 +186,7 @@ class Link:
         try:
             async with asyncio.timeout(REQUEST_MS / 1000):
                 updated = await client.force_metadata_update()
-        except (KafkaError, TimeoutError) as error:
+        except _UNREACHED as error:
             self._silent()
             raise AwayError(f"Kafka does not answer: {error!r}") from error
         if not updated:
@@ -193,7 +200,7 @@ class Link:
         client = await self.client()
         try:
             answer = await client.send(node, request, group=group)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except _UNREACHED as error:
             self._silent()
             raise AwayError(f"broker {node} of Kafka does not answer: {error!r}") from error
         self._silent_since = None
@@ -281,7 +288,7 @@ class Link:
                 answer = await admin.create_topics(topics)
                 if all(code != INVALID_CONFIG for _, code, *_ in answer.topic_errors):
                     break
-        except (KafkaError, OSError, TimeoutError) as error:
+        except _UNREACHED as error:
             raise AwayError(f"Kafka's topics cannot be made now: {error!r}") from error
         finally:
             await admin.close()

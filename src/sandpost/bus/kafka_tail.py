@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from sandpost.bus.kafka_link import EARLIEST, LATEST, LONG_POLL_MS, AwayError, Link, OutOfRange
+from sandpost.bus.kafka_link import EARLIEST, LATEST, LONG_POLL_MS, Link, OutOfRange
 from sandpost.bus.kafka_wire import EVERYBODY, Chunk, Contents, Rubbish
 from sandpost.model.errors import BusError
 
@@ -89,7 +89,7 @@ class Tail:
             async with asyncio.timeout(patience):
                 await self._begun.wait()
         except TimeoutError:
-            raise self.why or AwayError("Kafka does not answer") from None
+            raise self.why or self._link.unheard() from None
 
     async def news(self, key: bytes, patience: float) -> int:
         """Wait for something of a stream, of which all that is in the ring was had; return where it begins. Raises

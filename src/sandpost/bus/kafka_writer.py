@@ -13,7 +13,7 @@ from sandpost.bus.batches import check
 from sandpost.bus.contract import MAX_BATCH, Batch
 from sandpost.bus.kafka_history import History
 from sandpost.bus.kafka_index import Mark, Marker, encode, merged
-from sandpost.bus.kafka_link import LATEST, AwayError, Link, RefusedError
+from sandpost.bus.kafka_link import LATEST, Link, RefusedError
 from sandpost.bus.kafka_sender import Entry, Item, Lane, Sender
 from sandpost.bus.kafka_settings import KafkaSettings
 from sandpost.bus.kafka_wire import VERSION, Label, header, offset_of, partition_of, parts, place_of
@@ -141,7 +141,7 @@ class KafkaWriter:
                 continue
             deadline = max(called, self._sender.kept_at) + self._settings.patience
             if time.monotonic() >= deadline:
-                raise self._sender.why or AwayError("Kafka does not answer")
+                raise self._sender.why or self._link.unheard()
             await self._change(deadline)
         self._news = False
         ends, self._ends = self._ends, {}
