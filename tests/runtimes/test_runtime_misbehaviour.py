@@ -51,6 +51,22 @@ def test_a_callback_that_comes_twice_is_a_warning(runtime: Runtime) -> None:
     assert "callback" in record.text
 
 
+@pytest.mark.parametrize("value", ["new Error('late')", "'late'"])
+def test_an_error_that_nobody_gets_any_more_is_a_record(runtime: Runtime, value: str) -> None:
+    runtime.call(f"return cb => {{ cb(null, 1); cb({value}); }}", req_id="twice")
+    (record,) = runtime.records()
+    assert (record.level, record.req_id) == (50, "twice")
+    assert "late" in record.text
+
+
+def test_an_error_after_its_client_has_gone_is_a_record(runtime: Runtime) -> None:
+    with runtime.begin("return cb => setTimeout(cb, 100, new Error('for nobody'))"):
+        pass
+    (record,) = runtime.records()
+    assert (record.level, record.req_id) == (50, "req-1")
+    assert "Error: for nobody" in record.text
+
+
 def test_a_throw_after_the_answer_is_a_record(runtime: Runtime) -> None:
     runtime.call("return cb => { cb(null, 1); setTimeout(() => { throw new Error('after'); }, 1); }", req_id="late")
     (record,) = runtime.records()

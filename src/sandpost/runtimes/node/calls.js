@@ -141,7 +141,9 @@ function charge(call, error) {
 function callback(call) {
   return (error, value) => {
     if (call.settled) {
-      if (!call.gone) frames.write(40, call.reqId, 'The callback was called after the call had been answered: ignored.');
+      // Nobody gets it any more: the log does.
+      if (error) frames.write(50, call.reqId, failures.recordOf(failures.SCRIPT_ERROR, true, error));
+      else if (!call.gone) frames.write(40, call.reqId, 'The callback was called after the call had been answered: ignored.');
       return;
     }
     if (error) settle(call, failures.SCRIPT_ERROR, error);
