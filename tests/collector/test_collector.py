@@ -152,6 +152,29 @@ def test_flood_is_kept_at_the_rate_read_at_four_times_and_told(tmp_path: Path) -
     run(body())
 
 
+def test_lines_that_a_runtime_lost_are_told_also_if_its_record_of_them_is_dropped(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path, output=64 * 1024) as r:
+            one = r.sandbox(1, "loud")
+            line = frame(b"y" * 1000, 30, b"")
+            lost = b"250 log records (9 bytes) were dropped: they came faster than they are read"
+            for _ in range(20):
+                await asyncio.to_thread(write_all, one.frames, line * 30 + frame(lost, 40, b"", flags=2))
+            await asyncio.sleep(2)
+            await asyncio.to_thread(write_all, one.frames, frame(b"last", 30, b""))
+            await r.until(lambda: "last" in r.said("loud"))
+
+            def accounted() -> int:
+                own = [text for text in r.said("loud") if text != "last"]
+                kept = sum(250 if text == lost.decode() else 1 for text in own)
+                return kept + lines_told(text for text in r.told("loud"))
+
+            await r.until(lambda: accounted() == 20 * (30 + 250))
+            assert len(r.said("loud")) < 400
+
+    run(body())
+
+
 def test_spools_are_trimmed_while_a_tenant_writes_without_end(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path, output=1 << 20) as r:

@@ -110,12 +110,48 @@ def test_skip_counts_frames_and_finds_the_next_one() -> None:
     assert cutter.skip(data[:-3]) == 10
     assert [one.text for one in cutter.feed(data[-3:] + frame(b"next"))] == [b"next"]
     assert cutter.forged == 0
-    # One that was begun is lost with them.
+    # One that was begun is lost with them, and is one, in however many frames it came.
     cutter.feed(frame(b"begun", flags=1))
-    assert cutter.skip(frame(b"end")) == 2
+    assert cutter.skip(frame(b"goes on", flags=1) + frame(b"end")) == 1
     cutter = FrameCutter()
     cutter.feed(frame(b"a")[:-1])
     assert cutter.skip(frame(b"a")[-1:] + frame(b"b")) == 2
+
+
+def notice(count: int) -> bytes:
+    """What the runtime says of `count` records that it dropped itself."""
+    text = f"{count} log records ({count * 10} bytes) were dropped: they came faster than they are read"
+    return frame(text.encode(), 40, b"", 2)
+
+
+def test_what_tells_of_lost_lines_stands_for_them_when_it_is_lost_itself() -> None:
+    (one,) = FrameCutter().feed(notice(1204))
+    assert one.lines == 1204
+    # What a program says in these words tells of nothing.
+    assert [one.lines for one in FrameCutter().feed(frame(b"1204 log records (1 bytes)") + notice(2))] == [1, 2]
+    assert FrameCutter().skip(frame(b"a") + notice(1204) + frame(b"b")) == 1206
+
+
+lossy = st.lists(
+    st.one_of(
+        st.integers(0, 9_999_999).map(lambda count: (notice(count), count)),
+        st.integers(1, 5).map(lambda n: (frame(b"x" * n, flags=1) * (n - 1) + frame(b"end" * n), 1)),
+    ),
+    max_size=8,
+)
+
+
+@given(lossy, st.lists(st.integers(0, 60), max_size=40))
+def test_however_the_bytes_arrive_each_line_is_read_or_counted(
+    parts: list[tuple[bytes, int]], sizes: list[int]
+) -> None:
+    data, total = b"".join(one for one, _ in parts), sum(count for _, count in parts)
+    cutter, at, counted = FrameCutter(), 0, 0
+    for number, size in enumerate([*sizes, len(data)]):
+        piece = data[at : at + size]
+        at += len(piece)
+        counted += cutter.skip(piece) if number % 2 else sum(one.lines for one in cutter.feed(piece))
+    assert counted + sum(one.lines for one in cutter.feed(b"")) == total
 
 
 CORPUS = lines(Path(__file__).with_name("corpus") / "frames.hex")

@@ -8,7 +8,7 @@ was dropped is in the mark by then, and is passed over.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from sandpost.bus.contract import MAX_BATCH, Batch, Writer
 from sandpost.collector import spool as spools
@@ -392,7 +392,7 @@ class Digest:
         while stream.fed < min(until, spool.length):
             if stream.ahead and stream.fed >= stream.ahead[0].begin:
                 cut_off = stream.decoder.end
-                self._drop(stream, LOST, cut_off, len(stream.decoder.flush()), now)
+                self._drop(stream, LOST, cut_off, _lines(stream.decoder.flush()), now)
                 self._pass_over(stream)
                 continue
             data = spool.read(stream.fed, self._size_at(stream, CHUNK))
@@ -537,7 +537,7 @@ class Digest:
         for number, one in enumerate(said):
             if not keep.is_open(now):
                 self._hand_over(stream, tenancy, lines, begin, at)
-                self._drop(stream, OVER, begin, len(said) - number, now, end=said[-1].end)
+                self._drop(stream, OVER, begin, _lines(said[number:]), now, end=said[-1].end)
                 return True
             keep.spend(len(one.text) + RECORD_COST)
             line = line_of(one, stamp, raw=raw)
@@ -632,3 +632,8 @@ class Digest:
             drops.clear()
         if not any(drops.lines for drops in stream.drops):
             self._telling.discard(stream)
+
+
+def _lines(said: Iterable[Said]) -> int:
+    """Return how many of the program's lines are lost with these records."""
+    return sum(one.lines for one in said)

@@ -20,6 +20,13 @@ NOTICE: Final = 2
 
 _HEADER = struct.Struct(">BBBBHBB")
 _LEVELS = frozenset({bunyan.TRACE, bunyan.DEBUG, bunyan.INFO, bunyan.WARN, bunyan.ERROR})
+_LOSS = re.compile(rb"([0-9]{1,7}) log records ")
+"""How a notice begins that tells of records which the runtime dropped."""
+_LAST = re.compile(re.escape(MAGIC) + rb".[\0\2]", re.DOTALL)
+"""How a record's only or last frame begins: of a record that is skipped in part the rest is read as one."""
+_NOTICE_HEAD = MAGIC + bytes((bunyan.WARN, NOTICE))
+_NOTICE = re.compile(re.escape(_NOTICE_HEAD) + rb"..\0\0" + _LOSS.pattern, re.DOTALL)
+_LONGEST_NOTICE = _HEADER.size + 7 + len(b" log records ")
 _REQ_ID = re.compile(rb"[\x20-\x7e]{0,64}")
 
 
@@ -85,14 +92,16 @@ class FrameCutter:
         return said
 
     def skip(self, data: bytes) -> int:
-        begun = (self._buffer + data).count(MAGIC) + (self._joining is not None)
-        self._at += len(self._buffer) + len(data)
-        self._buffer = data[-1:] if data.endswith(MAGIC[:1]) else b""
-        self._at -= len(self._buffer)
+        whole = self._buffer + data
+        held = _undecided(whole)
+        passed = whole[: len(whole) - held]
+        lines = len(_LAST.findall(passed)) + sum(int(lost) - 1 for lost in _NOTICE.findall(passed))
+        self._buffer = whole[len(passed) :]
+        self._at += len(passed)
         self.end, self.torn = self._at, True
         self._joining = None
         self._parts, self._size = [], 0
-        return begun
+        return lines
 
     def flush(self) -> list[Said]:
         said: list[Said] = []
@@ -126,6 +135,25 @@ class FrameCutter:
             return
         level, req_id, _ = self._joining
         self.end = self._joined
-        said.append(Said(level, req_id.decode("ascii") or None, b"".join(self._parts), self.end))
+        text = b"".join(self._parts)
+        said.append(Said(level, req_id.decode("ascii") or None, text, self.end, self._joined_lines()))
         self._joining = None
         self._parts, self._size = [], 0
+
+    def _joined_lines(self) -> int:
+        """Return how many lines the record stands for that is being joined."""
+        assert self._joining is not None
+        told = _LOSS.match(self._parts[0]) if self._joining[2] else None
+        return int(told[1]) if told is not None else 1
+
+
+def _undecided(data: bytes) -> int:
+    """Return how many bytes at the end of `data` do not tell yet how many lines they stand for."""
+    begin = data.rfind(MAGIC)
+    if begin < 0:
+        return 1 if data.endswith(MAGIC[:1]) else 0
+    tail = data[begin:]
+    size = _HEADER.size + int.from_bytes(tail[4:6], "big") if len(tail) >= 6 else _LONGEST_NOTICE
+    if len(tail) < len(_NOTICE_HEAD) or (tail.startswith(_NOTICE_HEAD) and len(tail) < min(size, _LONGEST_NOTICE)):
+        return len(tail)
+    return 1 if data.endswith(MAGIC[:1]) else 0

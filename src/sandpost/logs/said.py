@@ -13,6 +13,8 @@ class Said(NamedTuple):
     req_id: str | None
     text: bytes
     end: int
+    lines: int = 1
+    """How many of the program's it stands for: what tells of the runtime's own losses stands for those."""
 
 
 class Decoder(Protocol):
@@ -37,9 +39,9 @@ class Decoder(Protocol):
         """Take the stream's next bytes; return the records that they finish."""
 
     def skip(self, data: bytes) -> int:
-        """Take the stream's next bytes without making records of them; return how many were begun in them.
+        """Take the stream's next bytes without making records of them; return how many lines are lost with them.
 
-        An unfinished record is lost with them.
+        An unfinished record is lost, too; it counts where its rest is left out.
         """
 
     def flush(self) -> list[Said]:
