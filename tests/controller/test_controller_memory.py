@@ -79,7 +79,12 @@ def test_idle_sandboxes_leave_for_a_tenant_that_waits_and_with_none_it_is_refuse
             await asyncio.sleep(5.5)
             answer = await proxy.answer(proxy.ask("newcomer"))
             assert isinstance(answer, Granted)
-            assert any(gone.word == "evicted" for gone in proxy.gone.values())
+            evicted = [gone.tenant for gone in proxy.gone.values() if gone.word == "evicted"]
+            assert evicted
+            # Each reads in his own log what became of his sandbox.
+            for tenant in evicted:
+                (told,) = [record for record in inst.heard.of(tenant) if record["msg"] == "webtask container recycled"]
+                assert (told["end"], told["container"]) == ("evicted", tenant)
 
     with small(pool_size=0) as inst:
         drive(work(inst))

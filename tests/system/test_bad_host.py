@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from sandpost.config import DEFAULTS
+from support.followed import texts
 from support.http import request
 from support.machine import traces
 from support.platform import SANDPOST, Platform
+from support.waiting import until
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 COUNT = "let n = 0; return function (cb) { cb(null, ++n) }"
@@ -37,6 +39,12 @@ def small_disk() -> Iterator[Platform]:
     finally:
         subprocess.run(["umount", made.state_dir], check=True, timeout=10)
         made.state_dir.rmdir()
+
+
+def logs_of(running: Platform) -> str:
+    """Return what `/health` says of the logs."""
+    said: str = request(running.port, "GET", "/health").json["components"]["logs"]
+    return said
 
 
 def fill(folder: Path) -> Path:
@@ -65,8 +73,10 @@ def test_on_a_full_disk_calls_go_on_and_what_cannot_be_kept_is_told(small_disk: 
     for n in range(10):
         assert running.call("settled", f"return function (cb) {{ cb(null, {n + 1}) }}").json == n + 1
         assert running.call(f"newcomer-{n % 3}", HELLO).body == b'"Hello, world!"'
-    # Output that cannot be written costs nobody a call.
-    assert running.call("settled", "return function (cb) { console.log('x'.repeat(1e5)); cb(null, 1) }").json == 1
+    # Output that cannot be written costs nobody a call, and `/health` tells.
+    loud = "return function (cb) { console.log('on a full disk', 'x'.repeat(6e4)); cb(null, 1) }"
+    assert running.call("settled", loud).json == 1
+    until(lambda: logs_of(running) == "cannot be written", "/health names it")
     # What would change something is refused as a whole, and says why.
     for method, path, body in (
         ("PUT", "/api/tenants/settled", {"limits": {"calls": 60}}),
@@ -87,6 +97,11 @@ def test_on_a_full_disk_calls_go_on_and_what_cannot_be_kept_is_told(small_disk: 
     assert running.api("PUT", "/api/tenants/late", {}).status == 201
     assert running.call("settled", COUNT).json == 13
     assert running.command("status").returncode == 0
+    # What was printed meanwhile waited.
+    until(lambda: logs_of(running) == "ok", "/health", within=20)
+    until(
+        lambda: [text[:14] for text in texts(running, "tenant/settled", "&f.sandbox=true")] == ["on a full disk"], "it"
+    )
     # Nothing that was used meanwhile is lost.
     deadline = time.monotonic() + 20
     while running.api("GET", "/api/tenants/settled/usage").json["total"]["calls"] < 24:

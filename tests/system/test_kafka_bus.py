@@ -4,17 +4,15 @@ import contextlib
 import json
 import os
 import re
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.collector import lines_told
+from support.followed import NUMBERED, followed, followed_numbers, kill, records, texts
 from support.http import request
 from support.kafka import Cluster, Secure, authority
 from support.load import Load
@@ -22,7 +20,6 @@ from support.platform import SANDPOST, Platform, free_port, platform
 from support.waiting import until
 
 HI = 'return function (cb) { console.log("hi"); cb(null, 1) }'
-NUMBERED = b"let n = 0; return function (cb) { console.log('n ' + n); cb(null, n++) }"
 PASSWORD = "s3cret-of-kafka-7"
 
 
@@ -31,19 +28,6 @@ def on_kafka(address: str, **more: str) -> Iterator[Platform]:
     settings = {"pool_size": "1", "workers": "1", "logs_bus": "kafka", "logs_kafka_brokers": address, **more}
     with platform(None, program=SANDPOST, **settings) as running:
         yield running
-
-
-def records(running: Platform, stream: str, query: str = "") -> list[dict[str, Any]]:
-    """Return what is kept of a stream now."""
-    answer = running.api("GET", f"/logs/{stream}?offset=0&follow=false{query}")
-    assert answer.status == 200, answer.body
-    found: list[dict[str, Any]] = [json.loads(line) for line in answer.body.splitlines()]
-    assert found.pop()["end"] == "told"
-    return found
-
-
-def texts(running: Platform, stream: str, query: str = "") -> list[str]:
-    return [record["msg"] for record in records(running, stream, query)]
 
 
 def logs(running: Platform) -> str:
@@ -112,13 +96,6 @@ def numbers(running: Platform, tenant: str) -> list[int]:
     return []
 
 
-def kill(running: Platform, part: str) -> None:
-    """End a part as a crash does, and wait for the next one."""
-    (victim,) = running.pids(part)
-    os.kill(victim, signal.SIGKILL)
-    until(lambda: running.pids(part) not in ([], [victim]), f"the next {part}")
-
-
 def test_a_kafka_a_collector_and_an_api_that_are_killed_cost_no_call_and_no_line(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster, on_kafka(cluster.address) as running:
         (broker,) = cluster.brokers
@@ -139,24 +116,6 @@ def test_a_kafka_a_collector_and_an_api_that_are_killed_cost_no_call_and_no_line
         assert numbers(running, "counted") == list(range(calls))
 
 
-@contextlib.contextmanager
-def followed(running: Platform, tenant: str, folder: Path) -> Iterator[Path]:
-    """Follow what programs of a tenant print as a user does, into a file."""
-    command = [running.program, "logs", tenant, "-f", "--json", "--field", "sandbox=true"]
-    with open(folder / "followed", "wb") as out, open(folder / "said", "wb") as said:
-        process = subprocess.Popen(command, env=running.environment(), stdout=out, stderr=said)
-        try:
-            yield folder / "followed"
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(20)
-
-
-def followed_numbers(path: Path) -> list[int]:
-    """Return the numbers that a follower has got, whole lines alone."""
-    return [int(json.loads(line)["msg"].split()[1]) for line in path.read_bytes().split(b"\n")[:-1]]
-
-
 @pytest.mark.long
 def test_over_many_deaths_under_load_no_call_is_lost_and_every_line_is_followed_once(tmp_path: Path) -> None:
     with (
@@ -172,12 +131,10 @@ def test_over_many_deaths_under_load_no_call_is_lost_and_every_line_is_followed_
             for victims in (["collector"], ["api"], ["collector", "api"], ["controller", "collector"]):
                 broker.kill()
                 until(lambda: logs(running) == "cannot be written", "/health names it", within=20)
-                for victim in victims:
-                    kill(running, victim)
+                kill(running, *victims)
                 broker.start()
                 until(lambda: logs(running) == "ok", "/health", within=30)
-                for victim in victims:
-                    kill(running, victim)
+                kill(running, *victims)
                 count = len(followed_numbers(seen))
                 until(lambda count=count: len(followed_numbers(seen)) > count, "lines go on", within=30)  # type: ignore[misc]
             broker.pause()
