@@ -96,9 +96,9 @@ def test_on_a_full_disk_calls_go_on_and_what_cannot_be_kept_is_told(small_disk: 
     assert running.api("GET", "/api/tenants/settled").json["limits"]["calls"] == 50
     assert running.api("PUT", "/api/tenants/late", {}).status == 201
     assert running.call("settled", COUNT).json == 13
-    assert running.command("status").returncode == 0
     # What was printed meanwhile waited.
     until(lambda: logs_of(running) == "ok", "/health", within=20)
+    assert running.command("status").returncode == 0
     until(
         lambda: [text[:14] for text in texts(running, "tenant/settled", "&f.sandbox=true")] == ["on a full disk"], "it"
     )
