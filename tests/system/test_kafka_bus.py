@@ -161,7 +161,7 @@ def test_what_a_spool_cannot_bridge_is_told_line_by_line(tmp_path: Path) -> None
         with Load(running.port, f"/flood?key={running.key}", flood, threads=1, pause=0.02) as load:
             until(lambda: numbers(running, "flood"), "a line", within=20)
             broker.kill()
-            until(lambda: load.tally.outcomes["200"] > 200, "20 MB of lines", within=60)
+            until(lambda: load.tally.outcomes["200"] > 600, "60 MB of lines", within=100)
             refused = running.api("GET", "/logs/tenant/flood?follow=false")
             assert (refused.status, refused.json["retryable"]) == (503, True)
             broker.start()
