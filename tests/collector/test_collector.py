@@ -419,12 +419,12 @@ def test_sandbox_whose_release_was_lost_is_closed_when_it_is_gone(tmp_path: Path
                 fifos.end()
             for channel in r.controller.channels:
                 channel.send(m.Gone(seq=1, sandbox_id=told.id, tenant="acme", word="idle", message=""))
-            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 2, 10)
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 2, 20)
             # The other's end was told while nobody listened: it is not in the next whole table.
             del r.routes[told.id], r.routes[untold.id]
             for channel in list(r.controller.channels):
                 channel.close()
-            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1)
+            await r.until(lambda: r.figure("sandpost_output_sandboxes") == 1, 20)
             os.write(alive.out, b"still here\n")
             await r.until(lambda: r.said("acme") == ["still here"])
 
