@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -232,7 +233,11 @@ class Rig:
         return [record["msg"] for record in self.records(tenant) if not record.get("sandbox")]
 
     def figure(self, name: str, **labels: str) -> float:
-        raw = json.loads((Path(self.host.metrics_dir) / "collector-0.json").read_bytes())
+        """The last one written; not a number, which equals none, before the first one is."""
+        try:
+            raw = json.loads((Path(self.host.metrics_dir) / "collector-0.json").read_bytes())
+        except FileNotFoundError:
+            return math.nan
         for sample in raw["samples"]:
             if sample["name"] == name and sample.get("labels", {}) == labels:
                 value: float = sample["value"]
