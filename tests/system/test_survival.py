@@ -50,13 +50,6 @@ def wait_until_healthy(platform: Platform, within: float = 15) -> None:
         answer = request(platform.port, "GET", "/health")
 
 
-def wait_for_end(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while os.path.exists(f"/proc/{pid}"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def wait_for_calls(platform: Platform, tenant: str, calls: int) -> None:
     deadline = time.monotonic() + 20
     path = f"/api/tenants/{tenant}/sandboxes"
@@ -85,14 +78,19 @@ def test_killing_what_is_beside_the_data_path_loses_no_warm_call(running: Platfo
 
 def test_a_sandbox_that_met_its_memory_while_no_controller_was_there_ended_by_memory(running: Platform) -> None:
     assert running.call("fill-alone", COUNT).status == 200
-    [controller] = running.pids("controller")
+    [controller], [supervisor] = running.pids("controller"), running.pids("supervisor")
     [mine] = [record["pid"] for record in running.records() if record["tenant"] == "fill-alone"]
-    os.kill(controller, signal.SIGSTOP)
-    with ThreadPoolExecutor() as threads:
-        call = threads.submit(running.call, "fill-alone", FILL)
-        wait_for_end(mine)
+    # It starts no other one meanwhile, and reaps nobody.
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
         os.kill(controller, signal.SIGKILL)
-        answer = call.result(timeout=30)
+        with ThreadPoolExecutor() as threads:
+            call = threads.submit(running.call, "fill-alone", FILL)
+            assert until(lambda: " (zombie)" in Path(f"/proc/{mine}/status").read_text(), 20)
+            os.kill(supervisor, signal.SIGCONT)
+            answer = call.result(timeout=30)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
     assert (answer.status, answer.json["reason"], answer.json["setting"]) == (500, "memory", "limits.memory")
 
 
