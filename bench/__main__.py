@@ -3,22 +3,24 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
 
 from bench import report
 from bench.measures import ALL
-from bench.options import Options
+from bench.options import Options, choose
 
 
 def main() -> int:
     """Run the named measurements; 0 if all ran and reached their goals, 1 if one missed, 2 if one could not run."""
-    listed = "\n".join(f"  {name:<11}{measure.about}" for name, measure in ALL.items())
+    width = max(map(len, ALL)) + 2
+    listed = "\n".join(f"  {name:<{width}}{measure.about}" for name, measure in ALL.items())
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="Measures Sandpost as it runs on this machine, each figure beside a reference.",
-        epilog=f"measurements (all, if none is named):\n{listed}",
+        epilog=f"measurements (all, if none is named; of `logs` its parts, if some are named behind it):\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME")
@@ -28,16 +30,18 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="small counts: to see that it works, not to measure")
     arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in ALL]
-    if unknown:
-        parser.error(f"no measurement is called {', '.join(unknown)}; there are {', '.join(ALL)}")
+    try:
+        names = choose(arguments.names, ALL)
+    except ValueError as error:
+        parser.error(f"no measurement is called {error}; there are {', '.join(ALL)}")
     missing = [what for what, lacking in (("root", os.geteuid() != 0), ("wrk", not shutil.which("wrk"))) if lacking]
     if missing:
         print(f"needs {' and '.join(missing)}; wrk comes by `apt-get install wrk`", file=sys.stderr)
         return 2
-    names = list(arguments.names or ALL)
     if arguments.plot and "load" not in names:
         names.append("load")
+    # Who ends it by SIGTERM leaves nothing running, as by Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(quick=arguments.quick)
     results = {}
     broken = False
@@ -69,4 +73,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

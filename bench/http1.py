@@ -141,7 +141,7 @@ def _h11_response() -> object:
 
 
 def _httptools_request(data: bytes) -> Callable[[], object]:
-    import httptools  # type: ignore[import-not-found, unused-ignore]
+    import httptools  # type: ignore[import-untyped]
 
     class Sink:
         """Keeps the fields, as any user must."""

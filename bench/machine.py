@@ -33,6 +33,29 @@ def pss(pid: int) -> int:
     return 0
 
 
+def cpu(pid: int) -> float:
+    """Return the seconds of CPU that all threads of a process have used; `OSError` if it is gone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident(pid: int) -> int:
+    """Return the bytes that a process has in memory, shared ones too; `OSError` if it is gone."""
+    return _status(pid, "VmRSS")
+
+
+def peak(pid: int) -> int:
+    """Return the most bytes that a process ever had in memory; `OSError` if it is gone."""
+    return _status(pid, "VmHWM")
+
+
+def _status(pid: int, name: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(f"process {pid} has no {name}: it has ended")
+
+
 def commands() -> dict[int, str]:
     """Return the command line of every process."""
     found = {}

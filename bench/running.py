@@ -1,6 +1,8 @@
 """The servers that are measured: the platform as a user starts it, and a bare Node process beside it."""
 
+import asyncio
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -12,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +22,9 @@ from typing import Any, Self
 import msgspec
 
 from bench import machine
+from sandpost.config import DEFAULTS
+from sandpost.image.build import ensure
+from sandpost.model import inside
 from sandpost.model.host import Host, load
 
 ANSWER = '"Hello, world!"'
@@ -46,6 +51,35 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float) -> None
         time.sleep(0.02)
 
 
+async def until(condition: Callable[[], bool], what: str, seconds: float) -> None:
+    """Do what `wait_until` does, in an event loop."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
+        await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def beside(*work: Coroutine[Any, Any, object]) -> AsyncIterator[None]:
+    """Do `work` while the block runs, and wait for its end. What fails is raised, and breaks the rest off."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        yield
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def listens(port: int) -> bool:
+    """Return whether somebody takes connections at 127.0.0.1."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 class ControllerStatus(msgspec.Struct, frozen=True):
     """What the benchmark reads of `/api/status`."""
 
@@ -67,12 +101,14 @@ class ControllerStatus(msgspec.Struct, frozen=True):
 class Platform:
     """`sandpost serve` with a state folder, port and key of its own; a context manager.
 
-    `settings` are names of the environment without `SANDPOST_`, in lower case.
+    `settings` are names of the environment without `SANDPOST_`, in lower case. `prepare` is called with the state
+    folder before the start.
     """
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, prepare: Callable[[Path], None] | None = None, /, **settings: str) -> None:
         self.port = free_port()
         self.key = "bench-" + secrets.token_hex(16)
+        self._prepare = prepare
         self._settings = settings
         self._state_dir = Path(tempfile.mkdtemp(prefix="sandpost-bench-"))
         self._state_dir.chmod(0o711)
@@ -88,10 +124,12 @@ class Platform:
             "SANDPOST_ADMIN_KEY": self.key,
         }
         command = [str(Path(sys.executable).with_name("sandpost")), "serve"]
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
-        )
         try:
+            if self._prepare is not None:
+                self._prepare(self._state_dir)
+            self._process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log
+            )
             wait_until(self._healthy, "the platform's start", START_DEADLINE)
         except BaseException:
             self.__exit__(*sys.exc_info())
@@ -184,6 +222,13 @@ class Platform:
                 found.setdefault(pid, rest.split()[0])
         return found
 
+    def pids(self, *parts: str) -> list[int]:
+        """Return the processes of these parts; `RuntimeError` if one has none."""
+        found = self.parts()
+        if missing := set(parts) - set(found.values()):
+            raise RuntimeError(f"not running: {', '.join(sorted(missing))}")
+        return [pid for pid, part in found.items() if part in parts]
+
     def pss(self) -> dict[str, int]:
         """Return the bytes (PSS) of each part's processes together."""
         sizes: dict[str, int] = {}
@@ -192,22 +237,28 @@ class Platform:
         return sizes
 
 
+@functools.cache
+def image_root(*, coreclr: bool = False) -> str:
+    """Return the root of this release's image, with CoreCLR or without, which is built first if it is not there."""
+    image_dir = DEFAULTS["image_dir"]
+    return os.path.join(image_dir, ensure(image_dir, print, coreclr=coreclr), "rootfs")
+
+
 def node_binary() -> str:
-    """Return the Node binary of the newest built image."""
-    found = sorted(
-        Path("/var/lib/sandpost/image").glob("*/rootfs/usr/local/bin/node"), key=lambda path: path.stat().st_mtime
-    )
-    if not found:
-        raise RuntimeError("no image is built yet: scripts/serve builds one")
-    return str(found[-1])
+    """Return the path of the image's Node."""
+    return os.path.join(image_root(), inside.NODE[1:])
 
 
-class BareNode:
-    """One Node process that answers as the measured program does; a context manager."""
+class _Bare:
+    """One process that answers as the measured program does; a context manager."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        """Return what is run."""
+        raise NotImplementedError
 
     @property
     def pid(self) -> int:
@@ -217,15 +268,17 @@ class BareNode:
         return self._process.pid
 
     def __enter__(self) -> Self:
-        command = [node_binary(), str(_BARE), str(self.port), ANSWER]
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        environment = {**os.environ, "ANSWER": ANSWER}
+        self._process = subprocess.Popen(
+            self.command(), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 10
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            if listens(self.port):
                 return self
             if time.monotonic() > deadline:
                 self.__exit__(None, None, None)
-                raise TimeoutError("the bare Node server does not listen")
+                raise TimeoutError(f"{type(self).__name__} does not listen")
             time.sleep(0.001)
 
     def __exit__(
@@ -234,3 +287,20 @@ class BareNode:
         if self._process is not None:
             self._process.kill()
             self._process.wait(10)
+
+
+class BareNode(_Bare):
+    """One Node process."""
+
+    def command(self) -> list[str]:
+        """Return what is run."""
+        return [node_binary(), str(_BARE), str(self.port), ANSWER]
+
+
+class BareUvicorn(_Bare):
+    """One uvicorn process with httptools and uvloop, without a log."""
+
+    def command(self) -> list[str]:
+        """Return what is run."""
+        options = ("--http", "httptools", "--loop", "uvloop", "--log-level", "error", "--no-access-log")
+        return [sys.executable, "-m", "uvicorn", "bench.bare_asgi:app", "--port", str(self.port), *options]

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from bench import machine
+from bench.machine import MiB
 from bench.running import free_port, wait_until
 from sandpost.auth.keys import Key, key_digest
 from sandpost.bus.contract import Batch
@@ -89,18 +91,6 @@ def _host(root: str) -> Host:
     )
 
 
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _memory(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError(pid)
-
-
 async def _write(folder: str, tenants: int, rate: float, told: asyncio.Event) -> None:
     """Write records at `rate` a second, each tenant's turn after the other's, until told."""
     writer = LocalWriter(folder)
@@ -164,11 +154,11 @@ async def _measure(root: str, options: argparse.Namespace) -> dict[str, float]:
         told = asyncio.Event()
         writing = asyncio.create_task(_write(host.logs_dir, options.tenants, options.lines, told))
         await asyncio.sleep(_SETTLE)
-        before = [_cpu(part.pid) for part in parts]
+        before = [machine.cpu(part.pid) for part in parts]
         reader.stdin.write(b"\n")
         seen = json.loads(await reader.stdout.readline())
-        spent = [(_cpu(part.pid) - cpu) / options.seconds for part, cpu in zip(parts, before, strict=True)]
-        memory = [_memory(part.pid) for part in parts]
+        spent = [(machine.cpu(part.pid) - cpu) / options.seconds for part, cpu in zip(parts, before, strict=True)]
+        memory = [machine.pss(part.pid) / MiB for part in parts]
         told.set()
         await writing
     finally:

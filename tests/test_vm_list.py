@@ -4,14 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from vm.__main__ import SHORT, listed
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_every_test_that_the_list_names_is_selected() -> None:
+@pytest.mark.parametrize("everything", [False, True])
+def test_every_test_that_the_list_names_is_selected(everything: bool) -> None:
     # `tests/vm` is there in the machine alone.
-    arguments = [one for one in listed() if one != "tests/vm"]
+    arguments = [one for one in listed(everything=everything) if one != "tests/vm"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--collect-only", "-q", *SHORT, *arguments],
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,

@@ -11,10 +11,16 @@ from bench.result import Figure, Result, median, milliseconds, percentile
 from bench.running import ANSWER, PROGRAM, BareNode, Platform
 
 
-def _check(answer: Answer) -> float:
+def check(answer: Answer) -> float:
+    """Return the seconds of an answer that is the program's; `RuntimeError` for any other."""
     if answer.status != 200 or answer.body != ANSWER.encode():
         raise RuntimeError(f"a wrong answer: {answer.status} {answer.body[:300]!r}")
     return answer.seconds
+
+
+async def timed(platform: Platform, tenant: str, program: bytes) -> float:
+    """Return the seconds until the answer of a tenant's program, on a new connection; see `check`."""
+    return check(await ask_once(platform.port, post(f"/{tenant}", platform.key, program)))
 
 
 def warm_pool(options: Options) -> Result:
@@ -26,8 +32,8 @@ def warm_pool(options: Options) -> Result:
         for number in range(count):
             await asyncio.to_thread(platform.wait_pool)
             await asyncio.sleep(0.05)
-            ours.append(_check(await ask_once(platform.port, post(f"/first{number}", platform.key, PROGRAM))))
-            theirs.append(_check(await ask_once(bare.port, post("/", "none", PROGRAM))))
+            ours.append(await timed(platform, f"first{number}", PROGRAM))
+            theirs.append(check(await ask_once(bare.port, post("/", "none", PROGRAM))))
             if (number + 1) % 50 == 0:
                 options.say(f"{number + 1} of {count} tenants")
         return ours, theirs
@@ -63,7 +69,7 @@ def empty_pool(options: Options) -> Result:
             while (status := await asyncio.to_thread(platform.status)).pool or status.starting:
                 # The pool may grow by the rate of arrivals: what it made is used up, unmeasured.
                 await ask_once(platform.port, post(f"/used{number}-{status.starts}", platform.key, PROGRAM))
-            ours.append(_check(await ask_once(platform.port, post(f"/empty{number}", platform.key, PROGRAM))))
+            ours.append(await timed(platform, f"empty{number}", PROGRAM))
         return ours
 
     with Platform(pool_size="0", limits_idle="30s") as platform:
@@ -102,7 +108,7 @@ def sustained(options: Options) -> Result:
             nonlocal failed
             for number in numbers:
                 try:
-                    times.append(_check(await ask_once(platform.port, post(f"/new{number}", platform.key, PROGRAM))))
+                    times.append(check(await ask_once(platform.port, post(f"/new{number}", platform.key, PROGRAM))))
                 except (RuntimeError, BrokenAnswer, OSError) as error:
                     failed += 1
                     options.say(str(error))

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandpost.model.host import Modules
 from support.installation import Installation, ScriptedController, installation
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[tuple[Installation, ScriptedController]]:
     """One api with a controller for a module's tests, which use tenants of their own."""
-    with installation() as made:
+    # Nobody listens where a builder would be called: what is asked for stays queued.
+    with installation(modules=Modules(npm="http://npm.example.com:4873/")) as made:
         controller = made.controller()
         controller.wait_connected()
         yield made, controller

@@ -54,6 +54,15 @@ def test_a_batch_of_usage_counts_once_over_kills_of_the_api() -> None:
         assert (total["calls"], total["cpu_seconds"]) == (20, 10.0)
 
 
+def test_who_asks_right_after_the_controller_came_is_told_of_it() -> None:
+    with installation() as made:
+        # By now the api looks for it once a second.
+        time.sleep(2)
+        made.controller()
+        assert made.call("GET", "/api/status").json()["controller"]["pool"] == 3
+        assert made.call("GET", "/api/sandboxes").status_code == 200
+
+
 def drained(taken: "object", into: set[str]) -> int:
     import queue
 

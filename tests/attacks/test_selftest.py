@@ -92,6 +92,11 @@ CONTROL = "callback_twice"
 """A case that every wall here has nothing to do with: it is withstood by a platform that works."""
 
 
+def test_what_is_taken_away_stands_in_the_code_once() -> None:
+    edits = [(edit, edit.text()) for wall in WALLS.values() for edit in wall.edits]
+    assert [(edit.file, edit.old) for edit, text in edits if text.count(edit.old) != 1] == []
+
+
 @pytest.mark.parametrize(
     "wall",
     [pytest.param(one, marks=() if wall.quick else pytest.mark.long) for one, wall in walls_of_this_host().items()],

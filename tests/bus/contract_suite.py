@@ -20,7 +20,7 @@ from sandpost.bus.contract import (
 )
 from sandpost.model.errors import BusError, InvalidName
 from sandpost.model.names import SYSTEM
-from support.bus import PATIENCE, Items, all_of, batch, keep, line, number_of, read, run, settle, take
+from support.bus import PATIENCE, Items, all_of, batch, begun, keep, line, number_of, read, run, take, told
 
 
 class Bus(Protocol):
@@ -254,11 +254,11 @@ def test_a_next_writer_finds_how_far_each_source_came_and_goes_on(bus: Bus) -> N
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"offset": -1}, {"tail": -1}, {"offset": 0, "tail": 1}, {"tail": 1, "since": 0.0}, {"since": float("nan")}],
+    [{"offset": -1}, {"tail": -1}, {"offset": 0, "tail": 1}, {"offset": 0, "since": 0.0}, {"since": float("nan")}],
     ids=str,
 )
 def test_starts_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"choose one|counts from 0|not a number"):
+    with pytest.raises(ValueError, match=r"from an offset, or|counts from 0|not a number"):
         Start(**wrong)  # type: ignore[arg-type]
 
 
@@ -293,12 +293,14 @@ def test_reading_begins_where_it_is_asked_to(bus: Bus) -> None:
         ]
         times = {0.0: 0, -1e300: 0, 1000.0: 0, 1000.5: 10, 1010.0: 10, 1055.0: 60, 1090.0: 90}
         assert {since: await first(Start(since=since)) for since in times} == times
+        both = {(100, 1055.0): 60, (5, 1055.0): 95, (40, 1055.0): 60, (41, 0.0): 59, (10**30, 1010.0): 10}
+        assert {one: await first(Start(tail=one[0], since=one[1])) for one in both} == both
         at_the_end = [
-            Start(), Start(tail=0), Start(offset=offsets[-1] + 1), Start(offset=10**30),
+            Start(), Start(tail=0), Start(tail=0, since=0.0), Start(tail=7, since=1090.5), Start(offset=offsets[-1] + 1), Start(offset=10**30),
             Start(since=1090.5), Start(since=float("inf")),
         ]  # fmt: skip
         following = [asyncio.create_task(read(reader, stream, start, 1)) for start in at_the_end]
-        await settle()
+        await begun(reader, stream)
         await keep(writer, batch(stream, [100], at=2000.0))
         for task in following:
             assert [number_of(item) for item in await task] == [100]
@@ -317,10 +319,64 @@ def test_a_stream_that_was_never_written_waits_for_its_first_record(bus: Bus, st
         await writer.open()
         await keep(writer, batch(bus.stream(), [5]))
         following = asyncio.create_task(read(reader, stream, start, 3))
-        await settle()
+        await begun(reader, stream)
         assert not following.done()
         await keep(writer, batch(stream, [0]), batch(stream, [1, 2]))
         assert [number_of(item) for item in await following] == [0, 1, 2]
+        await reader.close()
+        await writer.close()
+
+    run(body())
+
+
+# --- what was there -----------------------------------------------------------------------------------------
+
+
+def test_that_all_which_was_there_has_been_told_is_marked_once(bus: Bus) -> None:
+    async def body() -> None:
+        stream, writer, reader = bus.stream(), bus.writer(), bus.reader()
+        await writer.open()
+        for first in range(0, 3000, 500):
+            await keep(writer, batch(stream, range(first, first + 500), at=1000.0 + first))
+        # Of others, behind and beside it.
+        for number in range(20):
+            await keep(writer, batch(bus.stream(), [number]))
+        ways = {
+            Start(offset=0): 0, Start(since=0.0): 0, Start(tail=10**9): 0, Start(tail=1200): 1800, Start(tail=1): 2999,
+            Start(since=1600.0): 1000, Start(tail=7, since=0.0): 2993, Start(): 3000, Start(tail=0): 3000,
+            Start(offset=10**15): 3000, Start(since=5000.0): 3000,
+        }  # fmt: skip
+        following = [reader.follow(stream, start) for start in ways]
+        for pieces, first in zip(following, ways.values(), strict=True):
+            assert [number_of(item) for item in await told(pieces)] == list(range(first, 3000))
+        nobody = bus.stream()
+        following.append(reader.follow(nobody, Start(offset=0)))
+        assert await told(following[-1]) == []
+        await keep(writer, batch(stream, [3000]), batch(nobody, [3000], source="s.2"))
+        for pieces in following:
+            assert [number_of(item) for item in await anext(pieces)] == [3000]
+            await pieces.aclose()
+        await reader.close()
+        await writer.close()
+
+    run(body())
+
+
+def test_what_was_there_is_marked_however_much_comes(bus: Bus) -> None:
+    async def body() -> None:
+        stream, writer, reader = bus.stream(), bus.writer(), bus.reader()
+        await writer.open()
+        for first in range(0, 5000, 1000):
+            await keep(writer, batch(stream, range(first, first + 1000), size=300))
+        pieces = reader.follow(stream, Start(offset=0))
+        items = await take(pieces, 1)
+        for first in range(5000, 25_000, 1000):
+            await keep(writer, batch(stream, range(first, first + 1000), size=300))
+        items += await told(pieces)
+        assert 5000 <= len(items) < 25_000
+        items += await take(pieces, 25_000 - len(items))
+        assert [number_of(item) for item in items] == list(range(25_000))
+        await pieces.aclose()
         await reader.close()
         await writer.close()
 
@@ -386,7 +442,7 @@ def test_streams_do_not_mix(bus: Bus) -> None:
         writer, reader = bus.writer(), bus.reader()
         await writer.open()
         following = [asyncio.create_task(read(reader, stream, Start(), 100)) for stream in streams]
-        await settle()
+        await begun(reader, streams[0])
         for number in range(100):
             writer.append(
                 [batch(stream, [number * 10 + one], source=f"s.{one}") for one, stream in enumerate(streams)]
@@ -526,7 +582,7 @@ def test_closing_a_reader_ends_all_that_follow(bus: Bus) -> None:
         waiting.append(asyncio.create_task(all_of(reader.follow(bus.stream(), Start()))))
         held = reader.follow(stream, Start(offset=0))
         await take(held, 1)
-        await settle()
+        await begun(reader, stream)
         await reader.close()
         async with asyncio.timeout(PATIENCE):
             assert [len(await task) for task in waiting] == [1, 1, 1, 0]
@@ -546,7 +602,7 @@ def test_who_stops_following_or_is_cancelled_disturbs_nobody(bus: Bus) -> None:
         await take(stays, 1)
         await take(stops, 1)
         cancelled = asyncio.create_task(all_of(reader.follow(stream, Start())))
-        await settle()
+        await begun(reader, stream)
         await stops.aclose()
         cancelled.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -117,6 +117,7 @@ def test_what_is_not_damaged_is_read_whole(made: Path) -> None:
         assert not [item for item in items if isinstance(item, Missing)]
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(data=st.data())
 def test_flipped_bits_alter_no_record_and_what_they_cost_is_told(

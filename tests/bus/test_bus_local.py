@@ -587,12 +587,15 @@ def test_records_go_by_age_and_offsets_go_on_all_the_same(folder: Path) -> None:
         await until_bytes(folder / "acme", 0)
         assert sorted(path.name for path in (folder / "acme").iterdir()) == [f"{100:020d}.seg"]
         following = asyncio.create_task(read(reader, "acme", Start(offset=0), 2))
+        since = asyncio.create_task(read(reader, "acme", Start(since=0), 2))
         ends = [
-            asyncio.create_task(read(reader, "acme", start, 1)) for start in (Start(), Start(tail=5), Start(since=0))
+            asyncio.create_task(read(reader, "acme", start, 1))
+            for start in (Start(), Start(tail=5), Start(tail=0, since=0))
         ]
         await settle()
         await keep(writer, batch("acme", [7]))
         assert await following == [Missing(0, 100, local_pieces.GONE), Record(100, b'{"n": 7, "pad": ""}')]
+        assert await since == [Missing(0, 100, local_pieces.EARLIER), Record(100, b'{"n": 7, "pad": ""}')]
         assert [number_of((await task)[0]) for task in ends] == [7, 7, 7]
         assert len(await read(reader, "young", Start(offset=0), 100)) == 100
         await reader.close()
@@ -846,6 +849,7 @@ def test_a_stream_whose_folder_is_removed_goes_on_for_writer_and_readers(folder:
         pieces = [reader.follow("acme", Start(offset=0)) for _ in range(3)]
         for one in pieces:
             await take(one, 10)
+            assert not await anext(one)
         waiting = [asyncio.create_task(anext(one)) for one in pieces]
         await settle()
         shutil.rmtree(folder / "acme")

@@ -22,6 +22,7 @@ from sandpost.bus.contract import MAX_BATCH, Batch, Missing, Record, Start
 from sandpost.bus.kafka import KafkaSettings
 from sandpost.bus.kafka_index import GUARD, SPAN
 from sandpost.bus.kafka_link import EARLIEST, Link
+from sandpost.bus.kafka_reader import EARLIER
 from sandpost.bus.kafka_wire import HEADER, Label, header, offset_of, partition_of
 from sandpost.model.errors import BusError
 from support.kafka import Cluster
@@ -320,7 +321,10 @@ def test_what_is_no_longer_kept_is_told_and_reading_goes_on(kafka: Cluster) -> N
             assert "no longer kept" in missing.why
             assert numbers(found) == list(range(12, 20))
             assert numbers(await read(other, Start(tail=100), has(19))) == list(range(12, 20))
-            assert numbers(await read(other, Start(since=1.0), has(19))) == list(range(12, 20))
+            found = await read(other, Start(since=1.0), has(19))
+            assert numbers(found) == list(range(12, 20))
+            assert found[0] == Missing(0, offset_of(12), EARLIER)
+            assert numbers(await read(other, Start(tail=3, since=1.0), has(19))) == [17, 18, 19]
 
     asyncio.run(scenario())
 
@@ -359,6 +363,38 @@ def test_a_time_that_only_others_have_reached_hides_nothing_that_comes(kafka: Cl
     asyncio.run(scenario())
 
 
+def test_what_was_there_is_marked_where_others_alone_wrote_what_is_read_late(
+    kafka: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = Link.fetch
+
+    async def scenario() -> None:
+        go_on = asyncio.Event()
+
+        async def late(self: Link, *arguments: Any, **more: Any) -> Any:
+            fetched = await fetch(self, *arguments, **more)
+            if more["group"] != "history":
+                await go_on.wait()
+            return fetched
+
+        monkeypatch.setattr(Link, "fetch", late)
+        how = settings(kafka.address)
+        async with writer(how) as bus, reader(how) as other:
+            first = Following(other, Start())
+            await waits(other)
+            await keep(bus, batch(0, 1, stream=OTHERS[0]))
+            second = other.follow("acme", Start(offset=0))
+            marked = asyncio.ensure_future(anext(second))
+            await until(lambda: any(one.tail._moving for one in other._partitions.values()))
+            go_on.set()
+            async with asyncio.timeout(WITHIN):
+                assert not await marked
+            await second.aclose()
+            await first.end()
+
+    asyncio.run(scenario())
+
+
 def test_a_reader_whose_place_goes_while_it_is_slow_is_told(kafka: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_tail.Ring.__init__, "__defaults__", (1_000,))
 
@@ -366,6 +402,7 @@ def test_a_reader_whose_place_goes_while_it_is_slow_is_told(kafka: Cluster, monk
         how = settings(kafka.address)
         async with writer(how) as bus, reader(how) as other:
             following = other.follow("acme", Start())
+            assert not await anext(following)
             first = asyncio.ensure_future(anext(following))
             await waits(other)
             await keep(bus, batch(0, 1))
@@ -400,6 +437,7 @@ def test_a_topic_that_was_made_anew_is_told(kafka: Cluster) -> None:
                 missing = (await live.until(lambda found: isinstance(found[-1], Missing)))[-1]
                 assert isinstance(missing, Missing)
                 assert "anew" in missing.why
+                assert (missing.first, missing.next_) == (0, 0)
                 await keep(bus, batch(9, 1))
                 assert numbers(await live.until(has(9)))[-1] == 9
             await live.end()
@@ -505,6 +543,26 @@ def test_with_a_wrong_address_the_start_goes_on_and_says_so(
         place.run(lambda: asyncio.run(scenario()))
 
 
+def test_a_writer_ends_after_a_second_where_brokers_are_away_and_keeps_what_it_can_where_they_are(
+    kafka: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_link, "REQUEST_MS", 300)
+
+    async def scenario() -> None:
+        async with writer(settings("localhost:1", patience=0.5)) as bus:
+            bus.append([batch(0, 1)])
+            await fails(bus.kept())
+            began = time.monotonic()
+        assert time.monotonic() - began < 2
+        how = settings(kafka.address)
+        async with writer(how) as bus:
+            bus.append([batch(0, 1)])
+        async with reader(how) as other:
+            assert numbers(await read(other, Start(offset=0), has(0))) == [0]
+
+    asyncio.run(scenario())
+
+
 def test_history_of_one_among_many_is_found_by_few_requests(kafka: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     requests: list[str] = []
     fetch = Link.fetch
@@ -536,6 +594,8 @@ def test_history_of_one_among_many_is_found_by_few_requests(kafka: Cluster, monk
             requests.clear()
             assert numbers(await read(other, Start(tail=10_000), at_least(1), names[8]))[0] == 2_400
             assert len(requests) <= 8, requests
+            # The index that was asked for to find the beginning is enough for what is read from there.
+            assert sum(one.startswith(how.index_topic) for one in requests) == 1, requests
             requests.clear()
             assert numbers(await read(other, Start(tail=4), at_least(4), "seldom")) == [0, 1, 2, 3]
             assert numbers(await read(other, Start(offset=0), at_least(4), "seldom")) == [0, 1, 2, 3]

@@ -107,6 +107,7 @@ async def under_load(how: KafkaSettings, fault: Callable[[Load], Awaitable[None]
         return load
 
 
+@pytest.mark.long
 def test_a_killed_broker_that_comes_back_loses_and_doubles_nothing(tmp_path: Path) -> None:
     async def scenario(cluster: Cluster) -> None:
         async def fault(load: Load) -> None:
@@ -215,6 +216,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.long
 def test_a_writer_that_is_killed_again_and_again_loses_and_doubles_nothing(kafka: Cluster, tmp_path: Path) -> None:
     script = tmp_path / "writer.py"
     script.write_text(WRITER)

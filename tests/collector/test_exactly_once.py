@@ -310,7 +310,85 @@ def test_what_waited_for_the_bus_is_not_dropped_for_coming_all_at_once(tmp_path:
     assert numbers_of(bus, 0) == list(range(1000))
 
 
-def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path) -> None:
+def test_lines_that_come_one_after_another_are_read_together(tmp_path: Path) -> None:
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            await asyncio.sleep(0.01)
+            for _ in range(60):
+                lives.say(0, 1, 0)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.05)
+            lives.bus.keep(60)
+            await asyncio.sleep(0.01)
+        await lives.finish()
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    lives.run(body(lives))
+    assert numbers_of(bus, 0) == list(range(60))
+    assert len(bus.batches) < 30
+
+
+def whole(count: int) -> list[str]:
+    return [f"{number} " + "x" * (number % 50) for number in range(count)]
+
+
+@pytest.mark.parametrize("stream", [0, 2])
+def test_who_writes_without_a_pause_has_whole_records_wherever_each_piece_ends(
+    stream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # More than this test is ever stopped for by a busy machine, and less than it takes.
+    monkeypatch.setattr(digest, "PARTIAL", 2.0)
+
+    async def body(lives: Lives) -> None:
+        async with lives.life(orderly=True) as alive:
+            for _ in range(70):
+                lives.say(stream, 3, 5)
+                await asyncio.sleep(0.05)
+                lives.bus.keep(10)
+            await lives.written(stream)
+            await asyncio.sleep(0.05)
+            assert alive.counts.forged == 0
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    lives.run(body(lives))
+    assert [one["msg"] for one in bus.records()] == whole(210)
+
+
+@pytest.mark.parametrize("stream", [0, 2])
+def test_what_waited_for_the_bus_has_whole_records(
+    stream: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "PARTIAL", 1.0)
+
+    async def body(lives: Lives) -> None:
+        async with lives.life(orderly=True) as alive:
+            lives.say(stream, 2, 2)
+            await asyncio.sleep(0.02)
+            lives.bus.capacity = 0
+            lives.say(stream, 8000, 0)
+            await lives.written(stream)
+            await asyncio.sleep(1.5)
+            lives.bus.capacity = 4 << 20
+            # What the bus has room for again it says by what it keeps.
+            lives.bus.keep(10)
+            for _ in range(100):
+                await asyncio.sleep(0.005)
+                lives.bus.keep(10)
+            assert alive.counts.forged == 0
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    lives.run(body(lives))
+    assert [one["msg"] for one in bus.records()] == whole(8002)
+
+
+def test_little_of_the_bus_is_looked_at_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Much is to be on the bus, in many batches.
+    monkeypatch.setattr(drain, "rest_after", lambda _moved, _since: 0.0)
+
     async def body(lives: Lives) -> None:
         async with lives.life():
             for _ in range(200):
@@ -459,3 +537,82 @@ def test_of_too_many_sandboxes_that_have_ended_the_oldest_lose_what_is_left_and_
     for number in range(3, 6):
         assert said[number] == ["one", "two"]
     assert list(tmp_path.glob("*.out")) == []
+
+
+def test_what_a_former_life_left_of_one_of_too_many_ended_sandboxes_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "MAX_LEAVING", 0)
+    monkeypatch.setattr(drain, "FINISH", 0.01)
+
+    async def body(lives: Lives) -> None:
+        async with lives.life():
+            lives.say(0, 10, 0)
+            await asyncio.sleep(0.05)
+            lives.bus.keep(10)
+            await asyncio.sleep(0.05)
+            lives.bus.capacity = 0
+            lives.say(0, 30, 0)
+            await asyncio.sleep(0.05)
+        lives.bus.away, lives.bus.capacity = True, 2 << 20
+        async with lives.life() as alive:
+            lives.say(0, 5, 0)
+            await asyncio.sleep(0.05)
+            alive.release(ID)
+            await asyncio.sleep(0.2)
+            lives.bus.keep(10)
+            assert alive.counts.unwritten == 35
+
+    bus = Bus()
+    lives = Lives(str(tmp_path), bus)
+    lives.run(body(lives))
+    assert numbers_of(bus, 0) == list(range(10))
+    assert lines_told(one["msg"] for one in bus.records() if not one.get("sandbox")) == 35
+    assert list(tmp_path.glob("*.out")) == []
+
+
+def test_what_is_nobodys_yet_waits_for_a_controller_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "HOLD", 1.2)
+    monkeypatch.setattr(drain, "HOLD_ALONE", 1.5)
+    bus = Bus()
+
+    async def body() -> None:
+        bus.begin_anew()
+        made = Drain(bus, str(tmp_path), rate=0, spool=64 << 20, hostname="h", pid=1)
+        running = asyncio.create_task(made.run())
+        pipes = [os.pipe() for _ in range(3)]
+        made.take(ID, [read for read, _ in pipes])
+        os.write(pipes[0][1], b"alone\n")
+        await asyncio.sleep(0.3)
+        assert made.counts.unassigned == 0
+        # A controller is there, and its words take their time.
+        made.compare(set())
+        await asyncio.sleep(0.05)
+        made.assign(ID, "acme")
+        await asyncio.sleep(0.05)
+        bus.keep(100)
+        assert [one["msg"] for one in bus.records()] == ["alone"]
+
+        other = [os.pipe() for _ in range(3)]
+        made.left_alone()
+        made.take("f" * 12, [read for read, _ in other])
+        os.write(other[0][1], b"one\ntwo\n")
+        await asyncio.sleep(0.3)
+        assert made.counts.unassigned == 0
+        await asyncio.sleep(1.6)
+        assert made.counts.unassigned == 2
+        monkeypatch.setattr(drain, "HOLD", 0.1)
+        made.compare(set())
+        await asyncio.sleep(0.2)
+        os.write(other[0][1], b"three\n")
+        await asyncio.sleep(0.2)
+        assert made.counts.unassigned == 3
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await made.close()
+        for _, write in pipes + other:
+            os.close(write)
+
+    asyncio.run(body())

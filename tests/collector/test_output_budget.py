@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandpost.collector.budget import Bucket
+from sandpost.collector.budget import BUSY, REST, Bucket, rest_after
 from sandpost.logs.drops import Drops
 
 
@@ -68,3 +68,20 @@ def test_drops_are_told_when_they_stop_or_go_on_for_long() -> None:
     assert drops.sentence("over 1 MiB/s") == "49 lines dropped in 5.0 s: over 1 MiB/s"
     drops.clear()
     assert not drops.due(100.0)
+
+
+@given(st.integers(0, 1 << 16), st.floats(1e-6, 1.0))
+def test_a_busy_fifo_rests_for_as_long_as_it_has_room_at_its_rate(moved: int, since: float) -> None:
+    rest = rest_after(moved, since)
+    assert 0 <= rest <= REST
+    # A quarter of what a FIFO holds.
+    assert rest * moved / since <= 16 * 1024 + 1
+    if since >= BUSY:
+        assert rest == 0
+
+
+def test_lines_that_come_one_by_one_are_gathered_and_those_alone_or_in_a_burst_are_not() -> None:
+    assert rest_after(100, 0.0002) == REST
+    assert rest_after(100, 0.5) == 0
+    assert rest_after(10_000, 0.0002) == 0
+    assert rest_after(64 * 1024, 0.009) == 0

@@ -127,6 +127,11 @@ def test_flags_win_over_the_environment_which_wins_over_the_file(tmp_path: Path)
         ({"LOGS_KAFKA_PORTS": "9092,99999"}, ["logs.kafka.ports", "99999", "not a port"]),
         ({"LOGS_KAFKA_TOPIC": "of us"}, ["logs.kafka.topic", "name of a topic"]),
         ({"LOGS_KAFKA_TOPIC": ".."}, ["logs.kafka.topic", "name of a topic"]),
+        ({"LOGS_OTLP_ENDPOINT": "collector:4318"}, ["logs.otlp.endpoint", "not a URL", "/v1/logs"]),
+        ({"LOGS_OTLP_ENDPOINT": "ftp://collector/v1/logs"}, ["logs.otlp.endpoint", "not a URL"]),
+        ({"LOGS_OTLP_ENDPOINT": "http://c:99999/v1/logs"}, ["logs.otlp.endpoint", "not a URL"]),
+        ({"LOGS_OTLP_ENDPOINT": "http://me:word@c/v1/logs"}, ["logs.otlp.endpoint", "file of headers"]),
+        ({"LOGS_OTLP_ENDPOINT": "http://c/v1/logs?key=1"}, ["logs.otlp.endpoint", "file of headers"]),
         ({"LOGS_KAFKA_SASL": "GSSAPI"}, ["logs.kafka.sasl", "SCRAM-SHA-512"]),
         ({"OCI_RUNTIME": ""}, ["oci.runtime", "empty", "runc"]),
         ({"ADMIN_KEY": "short"}, ["admin_key", "SANDPOST_ADMIN_KEY", "at least 16"]),
@@ -178,6 +183,13 @@ def test_a_wrong_setting_is_named_with_its_origin_and_what_would_be_right(
         (KAFKA | {"LOGS_KAFKA_USER": "me"}, ["logs.kafka.user", "logs.kafka.sasl", "none"]),
         (KAFKA | {"LOGS_KAFKA_SASL": "SCRAM-SHA-256", "LOGS_KAFKA_USER": "me"}, ["logs.kafka.password_file", "empty"]),
         (KAFKA | SASL | {"LOGS_KAFKA_SASL": "PLAIN"}, ["PLAIN", "clear text", "logs.kafka.tls"]),
+        ({"LOGS_OTLP_HEADERS_FILE": "/h"}, ["logs.otlp.headers_file", "logs.otlp.endpoint"]),
+        ({"LOGS_OTLP_CA": "/c"}, ["logs.otlp.ca", "logs.otlp.endpoint"]),
+        ({"LOGS_OTLP_CA": "/c", "LOGS_OTLP_ENDPOINT": "http://127.0.0.1/v1/logs"}, ["logs.otlp.ca", "https"]),
+        (
+            {"LOGS_OTLP_HEADERS_FILE": "/h", "LOGS_OTLP_ENDPOINT": "http://collector/v1/logs"},
+            ["logs.otlp.headers_file", "clear text", "https"],
+        ),
     ],
 )
 def test_contradictions_are_told_in_one_sentence(environ: dict[str, str], words: list[str]) -> None:
@@ -331,3 +343,32 @@ def test_anything_is_either_taken_or_refused_with_a_sentence(values: dict[str, A
 def test_any_flags_are_taken_or_refused_and_nothing_else_happens(flags: list[str]) -> None:
     with contextlib.suppress(ConfigError):
         resolve(from_flags(flags))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"MODULES_NPM": "http://10.0.0.5:4873/"},
+            "`modules.npm`: `10.0.0.5:4873` lies in 10.0.0.0/8, which no sandbox",
+        ),
+        ({"MODULES_PYPI": "https://127.0.0.1/simple/"}, "lies in 127.0.0.0/8"),
+        ({"MODULES_NPM": "http://registry:4873/"}, "is no domain, address or block"),
+        ({"MODULES_NPM": "http://[2001:db8::1]/"}, "is IPv6, which sandboxes do not have"),
+        ({"MODULES_NPM": "https://user:hunter2@npm.example.com/"}, "without user"),
+        ({"MODULES_HOSTS": "files.example.com,192.168.1.1:80"}, "lies in 192.168.0.0/16"),
+        ({"MODULES_SIZE": "600MiB"}, "more than half of `modules.memory` 1GiB"),
+        ({"MODULES_KEEP": "100MiB"}, "`modules.keep` 100MiB of all modules is less than `modules.size` 256MiB"),
+    ],
+)
+def test_a_source_of_modules_that_no_sandbox_could_reach_is_told(given: dict[str, str], told: str) -> None:
+    message = problem(**given)
+    assert told in message
+    assert "hunter2" not in message
+
+
+def test_hosts_of_modules_have_a_port() -> None:
+    assert load({"SANDPOST_MODULES_HOSTS": "a.example.com,b.example.com:8443"})["modules.hosts"] == [
+        "a.example.com:443",
+        "b.example.com:8443",
+    ]

@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from sandpost.controller.record import Record
-from sandpost.model.engines import outside
 from sandpost.model.limits import EngineName, Limits, MiB, Tenant
 from sandpost.model.messages import Activity, Engines, Report, Route, Suspect, TenantChanged
 from support import gvisor
@@ -40,6 +39,14 @@ def pooled(inst: Installation, engine: EngineName) -> list[Record]:
 
 def record(inst: Installation, route: Route) -> Record:
     return inst.records()[route.sandbox_id]
+
+
+def limit(inst: Installation, route: Route) -> int:
+    """Memory of its tenant's group, bytes."""
+    group = f"{inst.host.cgroup_parent}/t-{record(inst, route).group_id}"
+    one, two = f"/sys/fs/cgroup/memory/{group}/memory.limit_in_bytes", f"/sys/fs/cgroup/{group}/memory.max"
+    with open(two if inst.host.cgroups == 2 else one, encoding="ascii") as file:
+        return int(file.read())
 
 
 def test_each_tenant_gets_what_it_is_set_to_and_records_and_lists_say_it(inst: Installation) -> None:
@@ -171,10 +178,30 @@ def test_a_program_can_use_as_much_memory_as_on_runc(inst: Installation) -> None
             for tenant in (Tenant(name="much"), strong("as-much")):
                 route = await proxy.route(tenant)
                 assert await run_in(route, program % 105) == (200, b"105")
-            group = f"/sys/fs/cgroup/memory/{inst.host.cgroup_parent}/t-{record(inst, route).group_id}"
-            if os.path.exists(group):
-                with open(f"{group}/memory.limit_in_bytes", encoding="ascii") as file:
-                    assert int(file.read()) == outside(Limits(), "runsc").memory == 152 * MiB
+            assert limit(inst, route) == 152 * MiB
+
+    drive(work())
+
+
+def test_on_runsc_a_second_runtime_gets_what_its_sentry_needs_and_takes_it_along(inst: Installation) -> None:
+    fill = "return function (cb) { const all = []; for (let i = 0; i < 40; i++) all.push(Buffer.alloc(1 << 20, 1)); cb(null, 1) }"
+    fill_in_python = "def main(context):\n    return len(b'x' * (30 << 20))"
+
+    async def work() -> None:
+        async with client(inst.host) as proxy:
+            tenant = strong("two-sentries")
+            node = await proxy.route(tenant)
+            assert limit(inst, node) == 152 * MiB
+            python = await proxy.route(tenant, runtime="python")
+            assert record(inst, node).group_id == record(inst, python).group_id
+            assert limit(inst, node) == 176 * MiB
+            # What one program can use, both can use together.
+            assert await run_in(node, fill) == (200, b"1")
+            assert (await run_in(python, fill_in_python))[0] == 200
+            await run_in(python, "import os\ndef main(context):\n    os.abort()")
+            assert (await proxy.end_of(python)).word == "crash"
+            await inst.becomes(lambda: limit(inst, node) == 152 * MiB, "the limit to be of one sandbox again")
+            assert await run_in(node, HELLO) == (200, b'"hello"')
 
     drive(work())
 

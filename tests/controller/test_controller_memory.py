@@ -76,7 +76,7 @@ def test_idle_sandboxes_leave_for_a_tenant_that_waits_and_with_none_it_is_refuse
             assert (refused.refusal.reason, refused.refusal.status) == ("no_room", 503)
             for route in routes:
                 report(proxy, route)
-            await asyncio.sleep(5.5)
+            await asyncio.sleep(6.5)
             answer = await proxy.answer(proxy.ask("newcomer"))
             assert isinstance(answer, Granted)
             evicted = [gone.tenant for gone in proxy.gone.values() if gone.word == "evicted"]

@@ -26,6 +26,12 @@ LIMITS = Limits(memory=128 * MiB)
             "memory: 128 MiB reached (a call's share of `limits.memory`)",
         ),
         (Evidence(limits=LIMITS, status=3 << 8), "exit", "exit: process ended with status 3"),
+        # What the runtime of Python says as it ends itself.
+        (
+            Evidence(limits=LIMITS, status=86 << 8, in_flight=2),
+            "blocked",
+            "blocked: a thread ran on, a second after its call's deadline, 2 calls in flight",
+        ),
         (Evidence(limits=LIMITS, status=0), "exit", "exit: process ended with status 0"),
         (Evidence(limits=LIMITS, status=(128 + 11) << 8), "crash", "crash: killed by signal 11 (SIGSEGV)"),
         (Evidence(limits=LIMITS, status=9), "crash", "crash: killed by signal 9 (SIGKILL)"),

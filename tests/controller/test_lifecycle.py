@@ -13,13 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sandpost.controller import pool
 from sandpost.controller.adoption import adopt
-from sandpost.controller.desk import LONGEST_WAIT, Desk, Policy
+from sandpost.controller.desk import LONGEST_WAIT, SETS, Desk, Policy
 from sandpost.controller.lifecycle import Fleet, Forbidden, Sandbox
 from sandpost.controller.record import ProxyKey, Record
 from sandpost.model.ends import ALL
 from sandpost.model.errors import EngineError, NoRoom
 from sandpost.model.limits import EngineName, Limits, MiB, Tenant
-from sandpost.model.messages import Ask, Assigned, Gone, Granted, Leaving, Refused, Route, Table
+from sandpost.model.messages import Ask, Assigned, Gone, Granted, Leaving, Refused, Route, RouteKey, Table
 
 SLOTS = 5
 POOL = 2
@@ -139,6 +139,9 @@ class Hands:
         self.world.step()
         before = self.world.records.get(record.sandbox_id)
         assert before is None or before.tenant in {None, record.tenant}, "a sandbox changed its tenant"
+        if record.tenant is not None:
+            beside = {one.tenant for one in self.world.records.values() if one.group_id == record.group_id}
+            assert beside <= {None, record.tenant}, "two tenants stand in one group"
         # What goes to disk is bytes, and comes back the same.
         self.world.records[record.sandbox_id] = msgspec.json.decode(msgspec.json.encode(record), type=Record)
 
@@ -209,6 +212,8 @@ class Hands:
 
 
 workers = st.integers(0, 1)
+runtimes = st.sampled_from(["node", "python"])
+sets = st.sampled_from(["", "", "a==1", "b", "c", "d", "e"])
 
 
 class Life(RuleBasedStateMachine):
@@ -397,15 +402,23 @@ class Life(RuleBasedStateMachine):
             self.proxy_reads(index, 1000)
             self.proxy_acknowledges(index)
 
-    @rule(index=workers, tenant=st.sampled_from(sorted(TENANTS)), times=st.integers(1, 4))
-    def proxy_asks(self, index: int, tenant: str, times: int) -> None:
+    @rule(
+        index=workers, tenant=st.sampled_from(sorted(TENANTS)), times=st.integers(1, 4), runtime=runtimes, modules=sets
+    )
+    def proxy_asks(self, index: int, tenant: str, times: int, runtime: str, modules: str) -> None:
         proxy = self.workers[index]
         for _ in range(times):
             if proxy.connection:
                 seq = next(self.seqs)
                 proxy.asked[proxy.connection].add(seq)
                 value = self.world.tenants[tenant]
-                ask = Ask(seq=seq, tenant=value, exclusive=value.isolation == "per_request")
+                ask = Ask(
+                    seq=seq,
+                    tenant=value,
+                    runtime=runtime,
+                    modules=modules,
+                    exclusive=value.isolation == "per_request",
+                )
                 self.run(self.desk.ask, proxy.key, ask, self.now)
 
     @rule(index=workers, in_flight=st.integers(0, 2))
@@ -423,9 +436,9 @@ class Life(RuleBasedStateMachine):
             if proxy.connection and (sandbox := self.desk.fleet.sandboxes.get(sandbox_id)) is not None:
                 self.run(self.desk.finished, sandbox, proxy.key, self.now)
 
-    @rule(tenant=st.sampled_from(SHARED))
-    def runtime_wants_a_successor(self, tenant: str) -> None:
-        if (sandbox := self.desk.fleet.routes.get((tenant, "node"))) is not None:
+    @rule(tenant=st.sampled_from(SHARED), runtime=runtimes, modules=sets)
+    def runtime_wants_a_successor(self, tenant: str, runtime: str, modules: str) -> None:
+        if (sandbox := self.desk.fleet.routes.get(RouteKey(tenant, runtime, modules))) is not None:
             self.run(self.desk.wishes_to_be_replaced, sandbox, self.now)
 
     # --- the api --------------------------------------------------------------------------------------------
@@ -506,16 +519,18 @@ class Life(RuleBasedStateMachine):
         }
 
     @invariant()
-    def a_tenant_has_one_route_and_keeps_to_its_budget(self) -> None:
+    def a_tenant_has_one_route_for_each_key_and_keeps_to_its_budget(self) -> None:
         fleet = self.desk.fleet
         for name, own in fleet.tenants.items():
             assigned = [one for one in own.values() if one.phase == "assigned"]
-            assert len([one for one in assigned if not one.record.exclusive]) <= 1
+            keys = [one.key for one in assigned if not one.record.exclusive]
+            assert len(keys) == len(set(keys))
+            assert sum(1 for key in keys if key[2]) <= SETS
             exclusive = [one for one in assigned if one.record.exclusive]
             assert len(exclusive) <= pool.at_once(2, POOL)
             memory = sum(one.record.limits.memory for one in exclusive)
             assert memory <= TENANTS[name].limits.memory
-        for (name, _), sandbox in fleet.routes.items():
+        for (name, *_), sandbox in fleet.routes.items():
             assert sandbox.record.engine == (self.world.tenants[name].engine or "runc")
             assert sandbox.phase == "assigned"
             assert sandbox.record.tenant == name
@@ -528,7 +543,9 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
-        assert self.desk.waiting() <= 4 + 4
+        # The queue, that of `per_request`, and what waits behind a tenant's own first: its other runtime, its sets.
+        behind = (len(TENANTS) - 1) * (SETS + 1)
+        assert self.desk.waiting() <= 4 + 4 + behind
         assert len(self.desk.starting) <= 2
 
     def teardown(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from sandpost.controller import warmup
 from sandpost.controller.warmup import warm
 from sandpost.model.errors import EngineError
 from sandpost.model.wire import ANSWER
@@ -63,7 +64,8 @@ def test_another_answer_is_a_failure(answer: bytes, said: str) -> None:
 
 
 @pytest.mark.parametrize("event", ["a byte", "the end of all writers"])
-def test_the_first_try_waits_for_word_from_inside(event: str) -> None:
+def test_the_first_try_waits_for_word_from_inside(event: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warmup, "_BOOT", 10)
     told, tells = os.pipe()
     began = time.monotonic()
 
@@ -82,7 +84,7 @@ def test_the_first_try_waits_for_word_from_inside(event: str) -> None:
 
         with pytest.raises(EngineError, match="ended before"):
             await warm("127.0.0.1", 1, ready=told, wanted=wanted)
-        assert 0.1 <= tries[0] < 0.4
+        assert 0.1 <= tries[0] < 5
 
     try:
         asyncio.run(work())
@@ -112,7 +114,7 @@ def test_silence_ends_with_the_patience() -> None:
     begun = time.monotonic()
     with pytest.raises(EngineError, match=r"within 0\.2 s"):
         meet(lambda _, __: None, patience=0.2)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 def test_nobody_listening_is_waited_for_as_long_as_the_sandbox_lives() -> None:

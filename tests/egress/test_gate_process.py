@@ -243,7 +243,8 @@ def test_bytes_go_both_ways_with_back_pressure_and_half_close() -> None:
         await lab.ask("www.example.com")
         loop = asyncio.get_running_loop()
         server = sock_in(lab.names.outside, socket.SOCK_STREAM, SERVER, 443)
-        sent = os.urandom(1 << 20) * 16
+        # More than the buffers of four sockets grow to.
+        sent = os.urandom(1 << 20) * 28
         with await lab.connect(SERVER, 443) as sock:
             writing = asyncio.create_task(loop.sock_sendall(sock, hello("www.example.com") + sent))
             accepted, _ = await loop.sock_accept(server)
@@ -328,8 +329,8 @@ def test_a_server_that_is_not_there_is_a_reset_and_a_silent_client_is_given_up()
         silent = await lab.connect(SERVER, 80)
         began = time.monotonic()
         with pytest.raises(ConnectionResetError):
-            await read_all(silent, 15)
-        assert 8 < time.monotonic() - began < 13
+            await read_all(silent, 30)
+        assert 8 < time.monotonic() - began < 20
         silent.close()
 
     in_lab(body)
@@ -349,13 +350,37 @@ def test_a_policy_that_changes_ends_what_it_does_not_allow_any_more() -> None:
             assert await loop.sock_recv(sock, 100)
             socks.append(sock)
         lab.way(ONE, "allow:other.example.com")
-        assert await read_all(socks[0], 2) == b""
+        assert await read_all(socks[0]) == b""
         await loop.sock_sendall(socks[1], b"still here")
         await lab.until(lambda: servers[1].got[0].endswith(b"still here"))
         for sock in socks:
             sock.close()
         for server in servers:
             await server.close()
+
+    in_lab(body)
+
+
+def test_a_policy_that_changes_ends_what_waits_for_its_server_too() -> None:
+    async def body(lab: Lab) -> None:
+        lab.way(ONE, "allow:www.example.com")
+        lab.resolver(WORLD)
+        await lab.ask("www.example.com")
+        loop = asyncio.get_running_loop()
+        # One that accepts nobody: beyond the first two it does not even answer.
+        server = sock_in(lab.names.outside, socket.SOCK_STREAM, SERVER, 443)
+        server.listen(0)
+        socks = [await lab.connect(SERVER, 443) for _ in range(4)]
+        for sock in socks:
+            await loop.sock_sendall(sock, hello("www.example.com"))
+        await asyncio.sleep(0.5)
+        assert lab.figure("sandpost_gate_connections_total") < 4
+        lab.way(ONE, "allow:other.example.com")
+        for sock in socks:
+            with contextlib.suppress(ConnectionResetError):
+                assert await read_all(sock) == b""
+            sock.close()
+        server.close()
 
     in_lab(body)
 
@@ -371,8 +396,8 @@ def test_the_end_of_a_sandbox_ends_its_connections_before_it_is_acknowledged() -
         await loop.sock_sendall(sock, hello("www.example.com"))
         assert await loop.sock_recv(sock, 100)
         lab.gone(way, 3)
-        await lab.until(lambda: lab.acks == [3], 2)
-        await lab.until(lambda: server.ended == 1, 2)
+        await lab.until(lambda: lab.acks == [3])
+        await lab.until(lambda: server.ended == 1)
         sock.close()
         await server.close()
 
@@ -391,6 +416,8 @@ def test_retired_it_takes_nothing_new_and_lets_connections_end() -> None:
         assert await loop.sock_recv(sock, 100)
         for channel in lab.supervisor.channels:
             channel.send(m.Retire(timeout=20))
+        # Nothing tells when it was heard; what comes together with it may be answered still.
+        await asyncio.sleep(0.5)
         asking = asyncio.create_task(lab.ask("www.example.com"))
         await asyncio.sleep(0.3)
         assert not asking.done()

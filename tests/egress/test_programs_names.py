@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from pathlib import Path
 
-from sandpost.config import DEFAULTS
+from bench.running import image_root
+
 from sandpost.walls import names
 from support.egress_lab import Lab, in_lab, zone
 
-IMAGES = Path(DEFAULTS["image_dir"])
 PROGRAM = """
 const dns = require('node:dns').promises;
 const told = (promise) => promise.then((value) => value, (error) => error.code);
@@ -42,14 +41,12 @@ def test_node_finds_names_both_ways() -> None:
                 "evil.example.com 300 A 192.168.1.1",
             )
         )
-        built = sorted(IMAGES.glob("*/rootfs/usr/local/bin/node"), key=lambda path: path.stat().st_mtime)
-        root = built[-1].parents[3]
         resolv_conf = lab.folder / "resolv.conf"
         resolv_conf.write_text(names.render(lab.host))
         script = 'mount --bind "$1" "$2/etc/resolv.conf" && mount --rbind /dev "$2/dev" && mount -t proc proc "$2/proc" && exec chroot "$2" /usr/local/bin/node -e "$3"'
         process = await asyncio.create_subprocess_exec(
             "ip", "netns", "exec", lab.names.inside, "unshare", "--mount", "--pid", "--fork", "--kill-child", "timeout", "20", "sh", "-c", script, "sh",
-            str(resolv_conf), str(root), PROGRAM, stdout=asyncio.subprocess.PIPE,
+            str(resolv_conf), image_root(), PROGRAM, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, _ = await asyncio.wait_for(process.communicate(), 30)
         assert json.loads(out) == {

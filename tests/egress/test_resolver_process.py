@@ -12,6 +12,7 @@ import dns.rrset
 import msgspec
 import pytest
 
+from sandpost.egress.budget import SLOW
 from sandpost.model import messages as m
 from support.egress_lab import ONE, PLATFORM, RESOLVER, SECOND, STRANGER, TWO, Lab, ede, in_lab, sock_in, texts, zone
 
@@ -230,6 +231,7 @@ def test_a_resolver_that_spells_otherwise_is_asked_by_tcp() -> None:
     in_lab(body)
 
 
+@pytest.mark.long
 def test_a_dead_resolver_costs_a_moment_and_two_dead_ones_a_reason_within_5_s() -> None:
     def two(lab: Lab) -> None:
         lab.host = msgspec.structs.replace(lab.host, resolvers=[f"{RESOLVER}:53", f"{SECOND}:53"])
@@ -240,11 +242,11 @@ def test_a_dead_resolver_costs_a_moment_and_two_dead_ones_a_reason_within_5_s() 
         good = lab.resolver(WORLD, SECOND)
         began = time.monotonic()
         assert texts(await lab.ask("www.example.com")) == ["203.0.113.5"]
-        assert time.monotonic() - began < 1.5
-        # It rests: the next one is asked at once.
+        assert time.monotonic() - began < 2
+        # It rests: the next one is asked at once, not after the 0.8 s that a first try has.
         began = time.monotonic()
         assert texts(await lab.ask("alias.example.com"))[-1] == "203.0.113.5"
-        assert time.monotonic() - began < 0.3
+        assert time.monotonic() - began < 0.8
         good.script = lambda _: None
         began = time.monotonic()
         answer = await lab.ask("mail.example.com", "MX")
@@ -258,6 +260,7 @@ def test_a_dead_resolver_costs_a_moment_and_two_dead_ones_a_reason_within_5_s() 
     in_lab(body, two)
 
 
+@pytest.mark.long
 def test_a_resolver_that_cuts_without_end_or_fails_is_given_up() -> None:
     async def body(lab: Lab) -> None:
         lab.way()
@@ -318,6 +321,9 @@ def test_a_tenant_does_not_learn_what_another_asked() -> None:
 
 
 def test_a_question_may_be_quicker_than_the_news_of_its_sandbox() -> None:
+    def patient(lab: Lab) -> None:
+        lab.before = "from sandpost.egress import ways; ways.HOLD = 1.5; "
+
     async def body(lab: Lab) -> None:
         lab.resolver(WORLD)
         asking = asyncio.create_task(lab.ask("www.example.com"))
@@ -327,9 +333,9 @@ def test_a_question_may_be_quicker_than_the_news_of_its_sandbox() -> None:
         began = time.monotonic()
         answer = await lab.ask("www.example.com", source=STRANGER)
         assert answer.rcode() == dns.rcode.REFUSED
-        assert 0.25 < time.monotonic() - began < 1
+        assert 1.4 < time.monotonic() - began < 5
 
-    in_lab(body)
+    in_lab(body, patient)
 
 
 def test_who_asks_too_much_is_refused_alone() -> None:
@@ -353,11 +359,11 @@ def test_who_asks_too_much_is_refused_alone() -> None:
                         await asyncio.sleep(0.001)
             began = time.monotonic()
             assert texts(await lab.ask("www.example.com", source=TWO)) == ["203.0.113.5"]
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 3
             rcodes = []
             while True:
                 try:
-                    async with asyncio.timeout(0.3):
+                    async with asyncio.timeout(1):
                         rcodes.append(dns.message.from_wire(await loop.sock_recv(sock, 4096)).rcode())
                 except TimeoutError:
                     break
@@ -382,7 +388,8 @@ def test_a_tunnel_is_slowed_and_then_refused() -> None:
         first = [await send(n) for n in range(10)]
         rest = await asyncio.gather(*(send(n) for n in range(10, 60)))
         assert {rcode for rcode, _ in first} == {dns.rcode.NXDOMAIN}
-        assert max(took for _, took in first) < 0.2
+        # Of those that are slowed each takes as long; of these one may, on a busy machine.
+        assert sorted(took for _, took in first)[5] < SLOW
         found = [took for rcode, took in rest if rcode == dns.rcode.NXDOMAIN]
         assert 18 <= len(found) < 30
         assert max(found) > 0.2
@@ -409,6 +416,26 @@ def test_an_end_is_acknowledged_when_nothing_is_under_way() -> None:
             await asking
         lab.say(m.Gone(seq=8, sandbox_id="unknown", tenant="x", word="idle", message=""))
         await lab.until(lambda: lab.acks == [7, 8], 1)
+
+    in_lab(body)
+
+
+def test_an_end_that_is_told_while_it_starts_is_acknowledged_once_what_waits_is_taken() -> None:
+    async def body(lab: Lab) -> None:
+        way = lab.way()
+        lab.resolver(lambda _: None)
+        lab.kill()
+        asking = asyncio.create_task(lab.ask("www.example.com", within=3))
+        await asyncio.sleep(0.1)
+        lab.whole = False
+        await lab.start()
+        lab.gone(way, 7)
+        await lab.until(lambda: lab.acks == [7], 3)
+        # Its successor, which reaches nothing, has not asked.
+        lab.way(ONE, "none", "next", "another")
+        with pytest.raises(TimeoutError):
+            await asking
+        assert lab.notes == []
 
     in_lab(body)
 

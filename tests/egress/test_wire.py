@@ -21,12 +21,19 @@ from sandpost.egress.judge import judge
 from sandpost.egress.question import Malformed, Question, read, refusal
 from sandpost.egress.scrub import LEAST_TTL, MAX_CHAIN, MOST_TTL, scrub
 from sandpost.egress.special import why_local
-from sandpost.egress.upstream import is_answer, make
+from sandpost.egress.upstream import is_answer, make, servers
 from sandpost.model.egress import parse_egress
 from sandpost.model.forbidden import why
 
 QUERY = dns.message.make_query("WWW.example.com", "A", use_edns=0, payload=4096).to_wire()
 NAME = dns.name.from_text("www.example.com")
+
+
+def test_a_resolver_that_never_answers_again_rests_for_a_bounded_time() -> None:
+    [server] = servers(["203.0.113.1:53"])
+    for number in range(3000):
+        server.failed(float(number))
+    assert 0 < server.rests_until - 2999 <= 60
 
 
 def question(name: str = "www.example.com", kind: str = "A", **options: object) -> Question:

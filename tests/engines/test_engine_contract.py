@@ -500,7 +500,7 @@ def test_the_next_owner_of_a_slot_finds_nothing_of_the_last_one(bed: Bed) -> Non
         assert "written" not in box.call(LEAVE)
         slot, uids = box.spec.slot, range(box.uid() - 1, box.uid() + 7)
         await bed.end(box)
-        assert processes_of(uids) == []
+        assert until(lambda: not processes_of(uids), patience=1)
         assert owned_by(uids) == []
         heir = await bed.make(slot=slot)
         assert heir.call(LOOK) == [[], fresh]
@@ -543,7 +543,8 @@ def test_a_fork_bomb_is_killed_at_once(bed: Bed) -> None:
         await asyncio.sleep(0.3)
         began = time.monotonic()
         await bed.engine.kill(box.spec.sandbox_id, box.spec.group_id)
-        assert box.processes() == []
+        # One that is dying has left its group, and runs no more, before it is shown as dead.
+        assert until(lambda: not box.processes(), patience=3)
         assert time.monotonic() - began < 3
 
     asyncio.run(body())
@@ -620,6 +621,7 @@ def test_another_process_finds_what_is_there(bed: Bed) -> None:
     asyncio.run(body())
 
 
+@pytest.mark.long
 def test_a_kill_at_any_moment_of_a_start_leaves_nothing_after_find_and_remove(bed: Bed) -> None:
     program = (
         "import asyncio, os, sys; sys.path.insert(0, sys.argv[1]); import msgspec; from support import engine_bed\n"

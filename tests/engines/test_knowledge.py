@@ -35,7 +35,7 @@ def test_proc_tells_of_the_machine_what_programs_need_and_no_more(bed: Bed) -> N
 
 
 @pytest.mark.engine("runc")
-def test_mounts_name_no_tenant_no_other_sandbox_and_nothing_of_the_host_but_the_image(bed: Bed) -> None:
+def test_mounts_name_no_tenant_no_other_sandbox_and_nothing_of_the_host_but_image_and_modules(bed: Bed) -> None:
     async def body() -> None:
         box, other = await asyncio.gather(bed.make(), bed.make())
         text = box.call(
@@ -50,6 +50,9 @@ def test_mounts_name_no_tenant_no_other_sandbox_and_nothing_of_the_host_but_the_
         assert {roots.pop(f"/dev/{name}") for name in DEVICES} == {f"/{name}" for name in DEVICES}
         # Below the root of its file system: the run folder's own, or all of `/run` where that is in memory already.
         assert bed.host.resolv_conf.endswith(roots.pop("/etc/resolv.conf"))
+        store = roots.pop("/modules")
+        assert bed.host.modules_ready.endswith(store)
+        text = text.replace(f" {store} /modules ", "")
         assert set(roots) <= {*procfs.MASKED, *procfs.READ_ONLY}
         for one in (box, other):
             assert one.spec.sandbox_id not in text
@@ -151,5 +154,60 @@ def test_a_file_longer_than_tmp_cannot_be_and_a_full_tmp_says_so(bed: Bed) -> No
             return said;"""
         )
         assert seen == {"long": "EFBIG", "short": "done", "write": "ENOSPC"}
+
+    asyncio.run(body())
+
+
+WATCH = r"""
+import ctypes, fcntl, os, signal, struct, time
+libc, seen = ctypes.CDLL(None, use_errno=True), []
+signal.signal(signal.SIGIO, lambda *_: seen.append('a folder was read'))
+folder = os.open('/etc', os.O_RDONLY)
+events = libc.inotify_init1(os.O_NONBLOCK)
+for path in (b'/etc/passwd', b'/etc', b'/modules'):
+    # All there is, else all that is left of it.
+    if libc.inotify_add_watch(events, path, 0xfff) < 0: libc.inotify_add_watch(events, path, 0xfff & ~0x31)
+try: fcntl.fcntl(folder, fcntl.F_NOTIFY, fcntl.DN_ACCESS | fcntl.DN_MULTISHOT)
+except OSError: pass
+open('/tmp/ready', 'w').close()
+while not os.path.exists('/tmp/enough'): time.sleep(0.01)
+try: seen.append(os.read(events, 4096).hex())
+except BlockingIOError: pass
+open('/tmp/new', 'w').write(repr(seen))
+os.rename('/tmp/new', '/tmp/seen')
+"""
+
+
+def test_what_others_open_and_read_is_not_seen(bed: Bed) -> None:
+    async def body() -> None:
+        box, other = await asyncio.gather(bed.make(), bed.make())
+        wait = (
+            "const fs = require('fs'); while (!fs.existsSync('/tmp/%s')) await new Promise((r) => setTimeout(r, 10));"
+        )
+        box.call(
+            "require('child_process').spawn('python3', ['-c', sent], {stdio: 'ignore'}); return 1", sent=WATCH.encode()
+        )
+        box.call(wait % "ready" + "return 1")
+        other.call(
+            "const fs = require('fs'); fs.readFileSync('/etc/passwd'); return fs.readdirSync('/etc').concat("
+            "fs.readdirSync('/modules'))"
+        )
+        box.call("require('fs').writeFileSync('/tmp/enough', ''); return 1")
+        assert box.call(wait % "seen" + "return fs.readFileSync('/tmp/seen', 'utf8')") == "[]"
+
+    asyncio.run(body())
+
+
+@pytest.mark.engine("runc")
+def test_what_of_the_image_is_in_memory_is_not_told(bed: Bed) -> None:
+    async def body() -> None:
+        box = await bed.make()
+        told = box.call(
+            "const {status, stderr} = require('child_process').spawnSync('python3', ['-c', 'import os; "
+            'os.preadv(os.open("/etc/passwd", 0), [bytearray(1)], 0, os.RWF_NOWAIT)\']);'
+            "return [status, String(stderr)]"
+        )
+        assert told[0] == 1
+        assert "Operation not permitted" in told[1]
 
     asyncio.run(body())

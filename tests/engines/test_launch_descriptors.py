@@ -1,7 +1,17 @@
 """A sandbox gets the descriptors that it is given, under their numbers, and no other, whatever numbers ours have."""
 
+import asyncio
+import errno
+import fcntl
+import os
 import subprocess
 import sys
+
+import pytest
+
+from sandpost.engines import launch
+from sandpost.model.errors import EngineError
+from support.engine_bed import Bed
 
 # In a process of its own: it takes descriptors of every number.
 PROGRAM = '''
@@ -29,3 +39,50 @@ for first in range(12, 100):
 
 def test_no_number_of_ours_hands_a_sandbox_what_is_not_its_own() -> None:
     subprocess.run([sys.executable, "-c", PROGRAM], timeout=60, check=True)
+
+
+def test_a_start_for_which_descriptors_are_wanting_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fcntl.fcntl
+    copied: list[int] = []
+
+    def scarce(*args: int) -> int:
+        if len(copied) == 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        copied.append(real(*args))
+        return copied[-1]
+
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr(fcntl, "fcntl", scarce)
+        with pytest.raises(EngineError, match="Too many open files"):
+            launch.run(["/bin/true"], stdout=null, stderr=null, frames=null, ready=None, lock=null, patience=10)
+        assert os.listdir("/proc/self/fd") == before
+    finally:
+        os.close(null)
+
+
+def test_a_runtime_that_makes_the_frames_block_changes_nothing_of_them() -> None:
+    read, write = os.pipe()
+    lock = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    null = os.open("/dev/null", os.O_WRONLY)
+    try:
+        os.set_blocking(write, False)
+        command = [sys.executable, "-c", "import os; os.set_blocking(3, True)"]
+        code = launch.run(command, stdout=null, stderr=null, frames=write, ready=None, lock=lock, patience=10)
+        assert code == 0
+        assert not os.get_blocking(write)
+    finally:
+        for fd in (read, write, lock, null):
+            os.close(fd)
+
+
+def test_a_program_that_logs_more_than_is_read_does_not_wait_for_the_reader(bed: Bed) -> None:
+    async def body() -> None:
+        box = await bed.make()
+        flags = "return require('fs').readFileSync('/proc/self/fdinfo/3', 'latin1').match(/flags:\\s*(\\d+)/)[1]"
+        assert int(box.call(flags), 8) & os.O_NONBLOCK
+        # Nobody reads, and a FIFO holds 64 KiB.
+        assert box.call("for (let i = 0; i < 3000; i++) console.log('x'.repeat(1000)); return 'done'") == "done"
+
+    asyncio.run(body())

@@ -53,7 +53,7 @@ def test_tenants_share_a_busy_processor_in_proportion_to_their_limits(bed: Bed) 
 
 
 # The memory of programs on runsc is a file of their sentry: where the kernel ends a stub (v1) nothing comes free, and
-# it goes on to what else is in the tenant's group. No two sandboxes share one yet.
+# it goes on to what else is in the tenant's group.
 @pytest.mark.engine("runc")
 def test_one_process_that_wants_memory_ends_its_sandbox_and_not_the_tenants_other(bed: Bed) -> None:
     async def body() -> None:

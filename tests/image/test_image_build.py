@@ -25,6 +25,8 @@ def runtimes(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runtimes")
     (folder / "node").mkdir()
     (folder / "node" / "main.js").write_text(MAIN)
+    (folder / "python").mkdir()
+    (folder / "python" / "main.py").write_text("print('booted')\n")
     return str(folder)
 
 
@@ -36,6 +38,11 @@ def image_dir(runtimes: str) -> Iterator[str]:
     shutil.rmtree(folder)
 
 
+def _said_by_node(root: str, script: str) -> list[str]:
+    command = ["chroot", "--userspec=1000:1000", root, "/usr/local/bin/node", "-e", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.split("\n")
+
+
 def test_a_program_finds_shell_tools_certificates_and_node(image_dir: str, runtimes: str) -> None:
     root = os.path.join(image_dir, ensure(image_dir, _quiet, runtimes=runtimes), "rootfs")
     script = (
@@ -43,17 +50,46 @@ def test_a_program_finds_shell_tools_certificates_and_node(image_dir: str, runti
         'console.log(c(\'id -un; ls / | sort | tr "\\\\n" " "; grep -c BEGIN /etc/ssl/certs/ca-certificates.crt;'
         ' printf a:b | awk -F: "{print \\\\$2}"; tini --version\').toString())'
     )
-    said = subprocess.run(
-        ["chroot", "--userspec=1000:1000", root, "/usr/local/bin/node", "-e", script],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=True,
-    ).stdout.split("\n")
+    said = _said_by_node(root, script)
     assert said[0] == "sandbox"
-    assert said[1].startswith("bin dev etc home lib lib32 lib64 libx32 opt proc run sbin sys tmp usr var 1")
+    assert said[1].startswith("bin dev etc home lib lib32 lib64 libx32 modules opt proc run sbin sys tmp usr var 1")
     assert said[2] == "b"
     assert said[3].startswith("tini version 0.19")
+
+
+def test_the_compiler_of_typescript_is_the_one_that_node_has(image_dir: str, runtimes: str) -> None:
+    root = os.path.join(image_dir, ensure(image_dir, _quiet, runtimes=runtimes), "rootfs")
+    script = (
+        "const { transformSync } = require('/usr/local/lib/amaro/index.js');"
+        "const { stripTypeScriptTypes } = require('node:module');"
+        "const text = 'let a: number = 1 as any; // \u00e4';"
+        "console.log(`amaro@${process.versions.amaro}`);"
+        "console.log(transformSync(text, { mode: 'strip-only' }).code === stripTypeScriptTypes(text))"
+    )
+    said = _said_by_node(root, script)
+    assert said[:2] == [recipe.AMARO.name, "true"]
+    assert {"LICENSE.md", "dist-LICENSE"} < set(os.listdir(os.path.join(root, recipe.AMARO_FOLDER)))
+
+
+def test_python_is_there_compiled_and_runs_the_runtime(image_dir: str, runtimes: str) -> None:
+    root = os.path.join(image_dir, ensure(image_dir, _quiet, runtimes=runtimes), "rootfs")
+    script = (
+        "import asyncio, ctypes, sqlite3, ssl, sys; from importlib.util import find_spec;"
+        "print(sys.version_info[:2], all(os.path.exists(m.__cached__) for m in (asyncio, sqlite3, ssl)))"
+    )
+    command = ["chroot", "--userspec=1000:1000", root, f"/{recipe.PYTHON}", "-I", "-S"]
+    said = subprocess.run(
+        [*command, "-c", f"import os; {script}"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert said.stdout.endswith(" True\n"), said
+    here = Path(root, recipe.RUNTIMES, "python")
+    assert {path.stem for path in here.glob("*.py")} == {
+        path.name.split(".")[0] for path in here.glob("__pycache__/*.pyc")
+    }
+    said = subprocess.run(
+        [*command, f"/{recipe.RUNTIMES}/python/main.py"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert said.stdout == "booted\n"
 
 
 def test_nothing_in_the_root_is_privileged_writable_or_dated(image_dir: str, runtimes: str) -> None:
@@ -112,16 +148,16 @@ def test_an_image_that_is_held_or_runs_is_not_pruned(image_dir: str, runtimes: s
     second = ensure(image_dir, _quiet, runtimes=str(tmp_path / "other"))
     rootfs = os.path.join(image_dir, second, "rootfs")
     held = use.hold(image_dir, second)
-    assert second not in use.prune(image_dir, {first})
+    assert second not in use.prune(image_dir, {first}, unused_for=0)
     os.close(held)
     with subprocess.Popen(["chroot", rootfs, "/usr/bin/sleep", "60"]) as sleeper:
         deadline = time.monotonic() + 5
         while os.stat(f"/proc/{sleeper.pid}/root").st_ino != os.stat(rootfs).st_ino:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert second not in use.prune(image_dir, {first})
+        assert second not in use.prune(image_dir, {first}, unused_for=0)
         sleeper.kill()
-    assert second in use.prune(image_dir, {first})
+    assert second in use.prune(image_dir, {first}, unused_for=0)
     assert not os.path.exists(rootfs)
     assert first in os.listdir(image_dir)
 

@@ -2,6 +2,7 @@ import struct
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +66,23 @@ def test_frame_is_a_record_with_its_level_and_request() -> None:
     data = frame(b"hello", 40, b"abc-1") + frame(b"", 10, b"") + frame("\u20ac".encode(), 50)
     said = [Said(40, "abc-1", b"hello", 18), Said(10, None, b"", 26), Said(50, "r1", "\u20ac".encode(), 39)]
     assert cut(data, []) == (said, 0)
+
+
+@pytest.mark.parametrize(
+    ("id_", "req_id", "trace_id"),
+    [
+        (b"r1 " + b"ab" * 16, "r1", "ab" * 16),
+        # What has another form is taken as it is.
+        (b"r1 " + b"AB" * 16, "r1 " + "AB" * 16, None),
+        (b"r1 " + b"ab" * 15, "r1 " + "ab" * 15, None),
+        (b" " + b"ab" * 16, " " + "ab" * 16, None),
+        (b"r1 2 " + b"ab" * 16, "r1 2 " + "ab" * 16, None),
+        (b"ab" * 16, "ab" * 16, None),
+    ],
+)
+def test_a_request_id_may_have_its_trace_behind_it(id_: bytes, req_id: str, trace_id: str | None) -> None:
+    (said,), forged = cut(frame(b"hello", 30, id_), [])
+    assert (said.req_id, said.trace_id, said.text, forged) == (req_id, trace_id, b"hello", 0)
 
 
 def test_frames_with_more_following_are_one_record() -> None:

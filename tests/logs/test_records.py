@@ -30,6 +30,13 @@ def test_user_record_has_bunyans_fields_and_says_that_it_is_the_users() -> None:
     assert "req_id" not in json.loads(line(b"hi"))
 
 
+def test_a_record_of_a_traced_call_names_its_trace() -> None:
+    said = Said(30, "r1", b"hi", 1, trace_id="ab" * 16)
+    record = json.loads(SCRIBE.line(said, bunyan.timestamp(0.0), raw=False))
+    assert (record["req_id"], record["trace_id"]) == ("r1", "ab" * 16)
+    assert "trace_id" not in json.loads(line(b"hi", req_id="r1"))
+
+
 def test_a_programs_own_record_keeps_its_fields_beside_ours() -> None:
     said = {
         "name": "shop", "hostname": "evil", "pid": 7, "level": 40, "msg": "hi", "time": "2001-01-01T00:00:00.000Z", "v": 1,

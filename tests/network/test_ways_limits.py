@@ -111,11 +111,12 @@ def test_connections_begun_a_second_are_bounded(walls: Walls) -> None:
     slot, place = walls.sandbox(connection_rate=10)
     hits(walls, slot)
     with closing(connect(place, 40)) as made:
-        assert 10 <= made <= 14
+        # Ten at once, and ten for each second that a busy machine takes.
+        assert 10 <= made <= 20
     assert hits(walls, slot)["connection_rate"] == 40 - made
     time.sleep(1.1)
-    with closing(connect(place, 20)) as made:
-        assert 10 <= made <= 14
+    with closing(connect(place, 40)) as made:
+        assert 10 <= made <= 20
     # A packet of one that is open begins nothing.
     with closing(connect(place, 1)) as made, contextlib.suppress(OSError):
         pass

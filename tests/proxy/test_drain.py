@@ -134,7 +134,8 @@ def test_a_renewal_fails_no_call_and_keeps_idle_connections() -> None:
             heard: list[object] = []
             with supervisor(rig, heard, []) as boss:
                 async with process(rig, sock) as old:
-                    await eventually(lambda: Ready() in heard)
+                    # The rig's own worker says so, too.
+                    await eventually(lambda: heard.count(Ready()) == 2)
                     sleepers = [Connection(*await asyncio.open_connection("127.0.0.1", port)) for _ in range(40)]
                     for each in sleepers:
                         assert (await each.call(at("acme"), HELLO)).status == 200
@@ -142,17 +143,16 @@ def test_a_renewal_fails_no_call_and_keeps_idle_connections() -> None:
                     await asyncio.sleep(0.2)
                     [former] = [channel for channel in boss.channels if channel.peer.pid == old.pid]
                     async with process(rig, sock) as new:
-                        await eventually(lambda: heard.count(Ready()) == 2)
+                        await eventually(lambda: heard.count(Ready()) == 3)
                         former.send(Retire(timeout=5))
                         assert await asyncio.to_thread(old.wait, 10) == 0
                         before = answered
                         # Those that slept through it are served by the new worker, on the same connections.
                         for each in sleepers:
                             assert (await each.call(at("acme"), HELLO)).status == 200
-                        await asyncio.sleep(0.2)
+                        await eventually(lambda: answered > before)
                         stopping = True
                         await asyncio.gather(*clients)
-                        assert answered > before
                         for each in sleepers:
                             each.close()
                         assert new.poll() is None
@@ -179,10 +179,10 @@ def test_streams_finish_within_the_timeout_and_are_cut_and_counted_after_it() ->
             await short.head()
             await long.head()
             retired_at = asyncio.get_running_loop().time()
-            rig.worker.retire(1.5)
+            rig.worker.retire(2.0)
             assert (await short.reader.readuntil(b"0\r\n\r\n")).count(b"x") == 5
             assert not (await long.rest()).endswith(b"0\r\n\r\n")
-            assert 1.4 < asyncio.get_running_loop().time() - retired_at < 2.5
+            assert 1.9 < asyncio.get_running_loop().time() - retired_at < 5
             await rig._task
             assert rig.worker.counts.streams_cut == 1
             with pytest.raises(ConnectionRefusedError):
@@ -282,8 +282,9 @@ def test_tls_and_its_certificate_taken_up_anew(tmp_path: Path) -> None:
             heard: list[object] = []
             with supervisor(rig, heard, []) as boss:
                 await eventually(lambda: Ready() in heard)
+                former = rig.worker.host
                 tell(boss, Reload())
-                await asyncio.sleep(0.1)
+                await eventually(lambda: rig.worker.host is not former)
             assert await call() == "second"
             # A certificate that is no good is said, and the former one stays.
             Path(cert).write_text("rubbish")

@@ -27,12 +27,12 @@ def test_an_upgraded_connection_lives_until_the_drains_end_and_is_cut_and_counte
             )
             assert (await connection.head()).status == 101
             began = asyncio.get_running_loop().time()
-            rig.worker.retire(1.0)
+            rig.worker.retire(2.0)
             await asyncio.sleep(0.5)
             await connection.send(b"still here")
             assert await connection.reader.readexactly(10) == b"still here"
             assert await connection.ended()
-            assert 0.9 < asyncio.get_running_loop().time() - began < 2
+            assert 1.9 < asyncio.get_running_loop().time() - began < 5
             await rig._task
             assert (rig.worker.counts.streams_cut, rig.worker.counts.tunnels) == (1, 0)
 

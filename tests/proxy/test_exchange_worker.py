@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
+from sandpost.proxy.program import examine
 from support.proxy import HELLO, Peer, Request, Rig, Sandbox, answer, at, eventually, request, run, says
 
 HASH = hashlib.sha256(HELLO).hexdigest()
@@ -27,6 +29,14 @@ async def echo(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
             body = await peer.reader.readexactly(int(head.headers[b"content-length"]))
     whole = answer(head.line.split()[0] + b" " + body)
     await peer.write(whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head.line.startswith(b"HEAD") else whole)
+
+
+async def rests(sent: Callable[[], int]) -> None:
+    """Wait until no more is sent."""
+    before = 0
+    while not before or sent() != before:
+        before = sent()
+        await asyncio.sleep(0.4)
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
@@ -123,7 +133,7 @@ def test_events_pass_as_they_come_and_trailers_are_dropped() -> None:
             connection = await rig.connect()
             await connection.send(request(at("acme"), HELLO))
             assert (await connection.head()).headers["content-type"] == "text/event-stream"
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 assert await connection.reader.readuntil(b"data: 1\n\n\r\n")
             go_on.set()
             rest = await connection.reader.readuntil(b"0\r\n\r\n")
@@ -263,7 +273,7 @@ def test_a_client_that_goes_away_frees_its_call_and_the_program_notices(answered
             if answered == "a stream":
                 await connection.reader.readuntil(b"here")
             connection.close()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(10):
                 await noticed.wait()
             assert rig.worker.counts.in_flight == 0
             assert rig.worker.quota.in_flight("acme") == 0
@@ -283,24 +293,20 @@ def test_a_slow_reader_holds_the_program_and_not_memory() -> None:
                 await peer.write(bytes(1 << 20))
                 sent += 1 << 20
 
-        async with Sandbox(script) as sandbox, Rig() as rig:
+        async with Sandbox(script) as sandbox, Rig(body_timeout=10) as rig:
             rig.controller.places["*"] = sandbox.place
             connection = await rig.connect()
             connection.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await connection.send(request(at("acme"), HELLO))
-            await asyncio.sleep(0.5)
-            stalled = sent
-            await asyncio.sleep(0.3)
-            assert sent == stalled < total / 2
+            await rests(lambda: sent)
+            assert sent < total / 2
             buffered = sum(
                 client.transport.get_write_buffer_size() for client in rig.worker.clients if client.transport
             )
             assert buffered < 1 << 20
             connection.writer.transport.resume_reading()  # type: ignore[attr-defined]
             await connection.head()
-            left = total
-            while left:
-                left -= len(await connection.reader.read(1 << 20))
+            await connection.reader.readexactly(total)
 
     run(check())
 
@@ -313,15 +319,13 @@ def test_a_slow_program_holds_the_sender_and_not_memory() -> None:
         async def script(_sandbox: Sandbox, peer: Peer, _head: Request) -> None:
             await peer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await go_on.wait()
-            size = 0
-            while size < total:
-                size += len(await peer.reader.read(1 << 20))
-            await peer.write(answer(b"%d" % size))
+            await peer.reader.readexactly(total)
+            await peer.write(answer(b"all of it"))
 
         async with Sandbox(echo) as first, Sandbox(script) as sandbox, Rig() as rig:
             rig.controller.places |= {"first": first.place, "acme": sandbox.place}
             await known(rig, "first")
-            rig.worker.codes._keep("acme", HASH, HELLO)
+            rig.worker.codes._keep("acme", examine(HELLO, None))
             connection = await rig.connect()
             target = at("acme", f"webtask_code={HASH}")
             connection.writer.write(f"PUT {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {total}\r\n\r\n".encode())
@@ -334,13 +338,11 @@ def test_a_slow_program_holds_the_sender_and_not_memory() -> None:
                     sent += 1 << 20
 
             sender = asyncio.create_task(send())
-            await asyncio.sleep(0.6)
-            stalled = sent
-            await asyncio.sleep(0.3)
-            assert sent == stalled < total / 2
+            await rests(lambda: sent)
+            assert sent < total / 2
             go_on.set()
             await sender
-            assert (await connection.answer()).body == b"%d" % total
+            assert (await connection.answer()).body == b"all of it"
 
     run(check())
 
@@ -381,7 +383,7 @@ def test_an_upgraded_connection_is_the_programs_until_it_is_idle() -> None:
             while data := await peer.reader.read(65536):
                 await peer.write(data.upper())
 
-        async with Sandbox(script) as sandbox, Rig(limits={"upgrade_idle": 1.0}) as rig:
+        async with Sandbox(script) as sandbox, Rig(limits={"upgrade_idle": 1.5}) as rig:
             rig.controller.places["*"] = sandbox.place
             target = await known(rig, "acme")
             connection = await rig.connect()
@@ -396,13 +398,13 @@ def test_an_upgraded_connection_is_the_programs_until_it_is_idle() -> None:
             )
             assert await connection.reader.readexactly(5) == b"hello"
             for _ in range(4):
+                last = asyncio.get_running_loop().time()
                 await connection.send(b"abc" * 10_000)
                 assert await connection.reader.readexactly(30_000) == b"ABC" * 10_000
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.5)
             assert rig.worker.counts.tunnels == 1
-            began = asyncio.get_running_loop().time()
             assert await connection.ended()
-            assert 0.4 < asyncio.get_running_loop().time() - began < 2
+            assert 1.4 < asyncio.get_running_loop().time() - last < 5
             assert rig.worker.counts.tunnels == 0
             assert rig.worker.quota.in_flight("acme") == 0
 

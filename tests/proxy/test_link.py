@@ -12,8 +12,8 @@ from support.proxy import Rig, eventually, run
 @pytest.fixture(autouse=True)
 def grace(monkeypatch: pytest.MonkeyPatch) -> float:
     """How long the controller may be away here."""
-    monkeypatch.setattr(link, "CONTROLLER_GRACE", 0.5)
-    return 0.5
+    monkeypatch.setattr(link, "CONTROLLER_GRACE", 1.5)
+    return 1.5
 
 
 def warnings_of(*, away: float) -> list[str]:
@@ -25,7 +25,7 @@ def warnings_of(*, away: float) -> list[str]:
                 rig.controller.close()
                 await eventually(lambda: not rig.worker.link.table_known)
                 await asyncio.sleep(away)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.6)
 
     with capture_logs() as lines:
         run(check())

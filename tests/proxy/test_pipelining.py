@@ -156,9 +156,7 @@ def test_a_client_whose_body_waits_is_not_taken_for_gone() -> None:
                 return
             await go_on.wait()
             peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
-            left = int(head.headers[b"content-length"])
-            while left:
-                left -= len(await peer.reader.read(min(left, 1 << 20)))
+            await peer.reader.readexactly(int(head.headers[b"content-length"]))
             await peer.write(answer(b"all of it"))
 
         async with Sandbox(script) as sandbox, Rig() as rig:

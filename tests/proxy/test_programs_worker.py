@@ -3,17 +3,23 @@
 import asyncio
 import hashlib
 import os
+import random
 import time
 from pathlib import Path
 
 import pytest
 
+from sandpost.model.languages import JAVASCRIPT, LANGUAGES, Language
+from sandpost.model.limits import Isolation
+from sandpost.proxy import call as call_module
 from sandpost.proxy import code as code_module
 from sandpost.proxy.code import CodeStore
+from sandpost.proxy.program import Program, examine
 from support.proxy import (
     HELLO,
     Ask,
     Peer,
+    Replace,
     Request,
     Rig,
     Sandbox,
@@ -75,13 +81,41 @@ def test_a_program_that_was_unloaded_is_sent_again_and_no_body_is_lost() -> None
     run(check())
 
 
-def test_a_runtime_that_never_keeps_a_program_is_a_503_that_may_be_tried_again() -> None:
+def test_a_sandbox_that_asks_for_its_program_again_and_again_gets_no_further_deadline() -> None:
     async def check() -> None:
-        async with Sandbox(says(UNKNOWN)) as sandbox, Rig(limits={"deadline": 1.0}) as rig:
+        loop = asyncio.get_running_loop()
+        asked_at = 0.0
+
+        async def asks(sandbox: Sandbox, peer: Peer, _request: Request) -> None:
+            nonlocal asked_at
+            # Three times only: the pauses between are random and grow, and must not use up the deadline themselves.
+            if len(sandbox.calls) <= 3:
+                await asyncio.sleep(0.3)
+                asked_at = loop.time()
+                await peer.write(UNKNOWN)
+            else:
+                await peer.reader.read()
+
+        async with Sandbox(asks) as sandbox, Rig(limits={"deadline": 2.0}) as rig:
             rig.controller.places["*"] = sandbox.place
-            began = asyncio.get_running_loop().time()
             seen = await rig.call(at("acme"))
-            assert asyncio.get_running_loop().time() - began < 1.1
+            assert (seen.status, seen.json["reason"]) == (504, "deadline")
+            assert loop.time() - asked_at < 2.0
+            assert len(sandbox.calls) == 4
+
+    run(check())
+
+
+def test_a_runtime_that_never_keeps_a_program_is_a_503_that_may_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By chance the last pause could end just before the deadline, which would then be the answer. As it is, 1.9 s are
+    # waited, and the next pause is 1.9 s.
+    monkeypatch.setattr(random, "uniform", lambda _, most: most)
+    monkeypatch.setattr(call_module, "MAX_PAUSE", 60)
+
+    async def check() -> None:
+        async with Sandbox(says(UNKNOWN)) as sandbox, Rig(limits={"deadline": 3.5}) as rig:
+            rig.controller.places["*"] = sandbox.place
+            seen = await rig.call(at("acme"))
             assert (seen.status, seen.json["reason"], seen.json["retryable"]) == (503, "unavailable", True)
             assert "limits.programs" in seen.json["message"]
             assert seen.headers["retry-after"] == "1"
@@ -197,7 +231,7 @@ def test_large_programs_wait_their_turn_and_none_is_lost() -> None:
 
 def test_a_call_that_waits_for_its_turn_meets_its_deadline() -> None:
     async def check() -> None:
-        async with Sandbox(says(answer())) as sandbox, Rig(limits={"deadline": 0.5}) as rig:
+        async with Sandbox(says(answer())) as sandbox, Rig(limits={"deadline": 1.5}) as rig:
             rig.controller.places["*"] = sandbox.place
             assert (await rig.call(at("acme"))).status == 200
             sandbox.load_gate = asyncio.Event()
@@ -304,17 +338,17 @@ def store(folder: Path, work: object) -> None:
     run(check())
 
 
-async def put(kept: CodeStore, code: bytes, bound: int = 1 << 30) -> str:
+async def put(kept: CodeStore, code: bytes, bound: int = 1 << 30, typed: Language | None = None) -> str:
     """Keep a program and wait until it is on disk."""
-    name, done = hashlib.sha256(code).hexdigest(), asyncio.Event()
-    kept.put("acme", name, code, bound, done.set)
+    program, done = examine(code, typed), asyncio.Event()
+    kept.put("acme", program, bound, done.set)
     await done.wait()
-    return name
+    return program.id
 
 
-async def fetch(kept: CodeStore, name: str) -> bytes | None:
+async def fetch(kept: CodeStore, name: str) -> Program | None:
     """Look on disk."""
-    found: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+    found: asyncio.Future[Program | None] = asyncio.get_running_loop().create_future()
     kept.fetch("acme", name, found.set_result)
     return await found
 
@@ -326,6 +360,32 @@ def test_a_program_cut_short_by_a_crash_is_not_found(tmp_path: Path) -> None:
         path.write_bytes(b"retu")
         assert await fetch(kept, name) is None
         assert not path.exists()
+
+    store(tmp_path, work)
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+def test_a_kept_program_keeps_its_language(tmp_path: Path, language: Language) -> None:
+    async def work(kept: CodeStore) -> None:
+        name = await put(kept, b"return cb => cb(null, 1)", typed=language)
+        kept._kept.clear()
+        found = await fetch(kept, name)
+        assert found == Program(name, language, b"return cb => cb(null, 1)")
+        kept._touched.clear()
+        path = next((tmp_path / "acme").iterdir())
+        os.utime(path, (1, 1))
+        kept.renew("acme", name)
+        await eventually(lambda: path.stat().st_mtime > 1)
+
+    store(tmp_path, work)
+
+
+def test_the_same_bytes_in_two_languages_are_two_kept_programs(tmp_path: Path) -> None:
+    async def work(kept: CodeStore) -> None:
+        names = [await put(kept, b"return cb => cb(null, 1)", typed=language) for language in LANGUAGES]
+        kept._kept.clear()
+        found = [await fetch(kept, name) for name in names]
+        assert [program.language for program in found if program is not None] == list(LANGUAGES)
 
     store(tmp_path, work)
 
@@ -360,7 +420,7 @@ def test_what_was_not_used_for_a_day_goes(tmp_path: Path) -> None:
 def test_a_full_or_foreign_disk_costs_the_keeping_and_no_call(tmp_path: Path) -> None:
     async def work(kept: CodeStore) -> None:
         name = await put(kept, b"return 1")
-        assert kept.look("acme", name) == b"return 1"
+        assert kept.look("acme", name) == examine(b"return 1", None)
 
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
@@ -371,6 +431,123 @@ def test_a_full_or_foreign_disk_costs_the_keeping_and_no_call(tmp_path: Path) ->
 def test_only_hashes_name_files(tmp_path: Path, name: str) -> None:
     async def work(kept: CodeStore) -> None:
         with pytest.raises(AssertionError):
-            kept._path("acme", name)
+            kept._path("acme", name, JAVASCRIPT)
 
     store(tmp_path, work)
+
+
+def test_the_language_that_a_content_type_says_reaches_the_runtime_and_stays_with_the_hash() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer())) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            plain = await rig.call(at("acme"), HELLO, "POST", "Content-Type: text/javascript")
+            typed = await rig.call(at("acme"), HELLO, "POST", "Content-Type: text/typescript")
+            form = await rig.call(at("acme"), HELLO, "POST", "Content-Type: application/x-www-form-urlencoded")
+            assert plain.headers["x-sandpost-code"] == form.headers["x-sandpost-code"] == HASH
+            assert typed.headers["x-sandpost-code"] == hashlib.sha256(b"typescript\0" + HELLO).hexdigest()
+            loads = [
+                (load.headers[b"x-sandpost-code"].decode(), load.headers[b"content-type"]) for load in sandbox.loads
+            ]
+            assert loads == [
+                (HASH, b"application/javascript"),
+                (typed.headers["x-sandpost-code"], b"application/typescript"),
+            ]
+
+    run(check())
+
+
+def test_typescript_is_called_by_its_hash_after_its_sandbox_and_its_worker_forgot_it() -> None:
+    async def check() -> None:
+        code = b"const f = <T,>(a: T) => a;\nreturn (context: any, cb: any) => cb(null, f(context.data.n))"
+        async with Rig() as rig:
+            async with real_runtime() as place:
+                rig.controller.places["*"] = place
+                seen = await rig.call(at("acme", "n=1"), code, "POST", "Content-Type: application/typescript")
+                assert seen.body == b'"1"'
+                rig.controller.gone(next(iter(rig.controller.routes)), "idle")
+            async with real_runtime() as place:
+                rig.controller.places["*"] = place
+                rig.worker.codes._kept.clear()
+                target = at("acme", f"webtask_code={seen.headers['x-sandpost-code']}&n=2")
+                assert (await rig.call(target, b"", "GET")).body == b'"2"'
+
+    run(check())
+
+
+def test_a_runtime_that_asks_for_another_at_a_load_gets_it() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer(b"1"))) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            refused = b'{"reason":"compilation_failed"}'
+            sandbox.load_answer = answer(refused, "400 Bad Request", "x-sandpost-replace: 1")
+            for program in (b"return (", b"return )"):
+                seen = await rig.call(at("acme"), program)
+                assert (seen.status, seen.body) == (400, refused)
+            assert len(sandbox.loads) == 2
+            await eventually(lambda: rig.controller.all(Replace))
+            assert len(rig.controller.all(Replace)) == 1
+
+    run(check())
+
+
+PYTHON = b"# sandpost: language=python\ndef main(context):\n    return 1"
+
+
+def test_a_program_goes_to_the_sandbox_of_its_languages_runtime() -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer(b"js"))) as node, Sandbox(says(answer(b"py"))) as python, Rig() as rig:
+            rig.controller.places.update({"node": node.place, "python": python.place})
+            assert (await rig.call(at("acme"))).body == b"js"
+            assert (await rig.call(at("acme"), PYTHON)).body == b"py"
+            assert (await rig.call(at("acme"), b"main = 1", "POST", "Content-Type: text/x-python")).body == b"py"
+            assert (await rig.call(at("acme"))).body == b"js"
+            assert [load.headers[b"content-type"] for load in python.loads] == [b"text/x-python"] * 2
+            assert [load.headers[b"content-type"] for load in node.loads] == [b"application/javascript"]
+            assert [ask.runtime for ask in rig.controller.all(Ask)] == ["node", "python"]
+
+    run(check())
+
+
+@pytest.mark.parametrize("isolation", ["per_tenant", "per_request"])
+@pytest.mark.parametrize("known", ["loaded", "in memory", "on disk"])
+def test_a_call_by_hash_goes_to_the_runtime_that_its_program_had(known: str, isolation: Isolation) -> None:
+    async def check() -> None:
+        async with Sandbox(says(answer(b"js"))) as node, Sandbox(says(answer(b"py"))) as python, Rig() as rig:
+            rig.tenant("acme", isolation)
+            rig.controller.places.update({"node": node.place, "python": python.place})
+            # The tenant has both, so that a wrong one would take it.
+            assert (await rig.call(at("acme"))).body == b"js"
+            code = (await rig.call(at("acme"), PYTHON)).headers["x-sandpost-code"]
+            if known != "loaded":
+                for route in list(rig.controller.routes.values()):
+                    if route.runtime == "python":
+                        rig.controller.gone(route.sandbox_id, "idle")
+                await eventually(lambda: isolation == "per_request" or len(rig.worker.routes.sandboxes) == 1)
+            if known == "on disk":
+                rig.worker.codes._kept.clear()
+            seen = await rig.call(at("acme", f"webtask_code={code}"), b"", "GET")
+            assert (seen.status, seen.body) == (200, b"py")
+            assert len(node.loads) == 1
+
+    run(check())
+
+
+def test_an_end_of_one_runtime_ends_no_call_of_the_other() -> None:
+    async def check() -> None:
+        gate = asyncio.Event()
+
+        async def waits(sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            await gate.wait()
+            await peer.write(answer(b"js"))
+
+        async with Sandbox(waits) as node, Sandbox(says(answer(b"py"))) as python, Rig() as rig:
+            rig.controller.places.update({"node": node.place, "python": python.place})
+            call = asyncio.create_task(rig.call(at("acme")))
+            assert (await rig.call(at("acme"), PYTHON)).body == b"py"
+            [gone] = [route for route in rig.controller.routes.values() if route.runtime == "python"]
+            rig.controller.gone(gone.sandbox_id, "crash")
+            await eventually(lambda: len(rig.worker.routes.sandboxes) == 1)
+            gate.set()
+            assert (await call).body == b"js"
+
+    run(check())

@@ -22,9 +22,13 @@ class Bed:
         self.rate = 2
         self.told = Told(self.journal, 1, lambda: self.rate)
 
-    def call(self, tenant: str, req_id: str, status: int = 200, seconds: float = 0.0124, reason: str = "") -> None:
-        apart = self.told.begin(tenant, req_id)
-        self.told.end(tenant, req_id, status, seconds, sandbox_id="0123456789ab", reason=reason, apart=apart)
+    def call(
+        self, tenant: str, req_id: str, status: int = 200, seconds: float = 0.0124, reason: str = "", trace_id: str = ""
+    ) -> None:
+        apart = self.told.begin(tenant, req_id, trace_id)
+        self.told.end(
+            tenant, req_id, status, seconds, trace_id=trace_id, sandbox_id="0123456789ab", reason=reason, apart=apart
+        )
 
     def texts(self, stream: str) -> list[str]:
         self.journal.flush()
@@ -56,6 +60,17 @@ def test_a_call_is_told_at_its_begin_and_at_its_end(bed: Bed) -> None:
     assert failed["reason"] == "memory"
 
 
+def test_a_traced_call_names_its_trace_at_its_begin_and_its_end(bed: Bed) -> None:
+    bed.call("acme", "abcd000000000001", trace_id="ab" * 16)
+    bed.told.refused("acme", "abcd000000000002", 413, "body_too_large", "cd" * 16)
+    bed.texts("acme")
+    bed.told.second()
+    bed.call("acme", "abcd000000000003")
+    bed.texts("acme")
+    assert [record.get("trace_id") for record in bed.heard.of("acme")][:3] == ["ab" * 16, "ab" * 16, "cd" * 16]
+    assert "trace_id" not in bed.heard.of("acme")[-1]
+
+
 def test_beyond_the_rate_calls_are_summed_each_second(bed: Bed) -> None:
     for number in range(2):
         bed.call("acme", f"{number:016x}")
@@ -77,11 +92,11 @@ def test_beyond_the_rate_calls_are_summed_each_second(bed: Bed) -> None:
 
 
 def test_a_call_that_began_within_the_rate_ends_with_a_record_however_late(bed: Bed) -> None:
-    apart = bed.told.begin("acme", "a" * 16)
+    apart = bed.told.begin("acme", "a" * 16, "")
     for number in range(5):
         bed.call("acme", f"{number:016x}")
     bed.told.second()
-    bed.told.end("acme", "a" * 16, 0, 3600.0, sandbox_id="", reason="", apart=apart)
+    bed.told.end("acme", "a" * 16, 0, 3600.0, trace_id="", sandbox_id="", reason="", apart=apart)
     assert bed.texts("acme")[-1] == f"finished webtask request {'a' * 16} without a complete answer in 3600000ms"
 
 

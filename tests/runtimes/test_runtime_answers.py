@@ -148,7 +148,9 @@ def test_thrown_later(runtime: Runtime, later: str) -> None:
         ("\ufeff foo bar", 1, 6, "Unexpected identifier 'bar'"),
         ("return cb => {\n  cb(\n", 3, 1, "Unexpected end of input"),
         ("return cb => cb(null, '\u00e4'", 1, 23, "missing ) after argument list"),
-        ("export default 1", 1, 1, "Unexpected token 'export'"),
+        ("export default 1; return 1", 1, 19, "Illegal return statement"),
+        ("export default function (cb) {\n  cb(null, 1\n}", 2, 12, "missing ) after argument list"),
+        ("import a from 'fs';\n\nexport { b };", 3, 10, "Export 'b' is not defined in module"),
     ],
 )
 def test_does_not_compile(runtime: Runtime, code: str, line: int, column: int, message: str) -> None:
@@ -223,7 +225,7 @@ def test_fails_at_load(runtime: Runtime) -> None:
 def test_a_missing_module_fails_at_load(runtime: Runtime) -> None:
     body = failure(runtime.call("\nrequire('express');"), 400, "compilation_failed", "compiler")
     assert body["message"] == (
-        "Compilation failed: Cannot find module 'express': a program can require the modules built into Node "
+        "Compilation failed: Cannot find module 'express': it is not installed: `sandpost module add npm:express@VERSION` "
         "(line 2, column 1)"
     )
 

@@ -32,6 +32,27 @@ def test_console_methods_have_levels(runtime: Runtime, say: str, level: int, tex
     assert runtime.records() == [Record(level, "r-log", text)]
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("headers", "req_id"),
+    [
+        ({"x-sandpost-trace": TRACE}, f"r-trace {TRACE}"),
+        ({}, "r-trace"),
+        # What would not fit into a frame is left out.
+        ({"x-sandpost-trace": TRACE * 2}, "r-trace"),
+    ],
+)
+def test_a_record_of_a_traced_call_names_its_trace(runtime: Runtime, headers: dict[str, str], req_id: str) -> None:
+    code = "return (c, cb) => { console.log(c.id, Object.keys(c.headers).filter((n) => /trace/.test(n))); cb(new Error('no')) }"
+    answer = runtime.call(code, headers=headers, req_id="r-trace")
+    assert answer.json["req_id"] == "r-trace"
+    said, failed = runtime.records(lambda found: len(found) == 2)
+    assert said == Record(30, req_id, "r-trace []")
+    assert (failed.level, failed.req_id) == (50, req_id)
+
+
 def test_groups_indent(runtime: Runtime) -> None:
     runtime.call(
         "return cb => { console.group('g'); console.warn('in'); console.groupEnd(); console.log('out'); cb(); }"

@@ -6,27 +6,6 @@ import pytest
 
 from support.runtime import Runtime
 
-SHOW = "return (context, cb) => cb(null, context)"
-
-
-def test_the_context_of_a_call(runtime: Runtime) -> None:
-    context = runtime.call(SHOW, target="/acme/x?a=1&b=2&b=3&c&d=%C3%BC+%26", headers={"X-Up": "Y"}, req_id="r5").json
-    assert context == {
-        "id": "r5",
-        "query": {"a": "1", "b": ["2", "3"], "c": "", "d": "\u00fc &"},
-        "params": {},
-        "secrets": {},
-        "data": {"a": "1", "b": ["2", "3"], "c": "", "d": "\u00fc &"},
-        "meta": {},
-        "headers": {"host": "runtime", "x-up": "Y"},
-    }
-
-
-def test_the_platforms_query_keys_never_appear(runtime: Runtime) -> None:
-    target = "/acme?key=secret&webtask_code=00&webtask_pb=1&keys=k&%6bey=s&webtask%5Fx=1&a=b"
-    context = runtime.call(SHOW, target=target).json
-    assert context["query"] == context["data"] == {"keys": "k", "a": "b"}
-
 
 def test_a_query_that_names_prototypes_is_data(runtime: Runtime) -> None:
     code = """return (context, cb) => cb(null, {
@@ -75,13 +54,6 @@ def test_a_json_body_that_names_prototypes_changes_none(runtime: Runtime) -> Non
     headers = {"content-type": "application/json"}
     body = b'{"__proto__": {"polluted": 1}, "constructor": {"prototype": {"polluted": 1}}}'
     assert runtime.call(code, "POST", headers=headers, body=body).json["polluted"] == "no"
-
-
-def test_without_a_body_there_is_none(runtime: Runtime) -> None:
-    for method, headers in (("GET", {}), ("POST", {"content-length": "0"}), ("POST", {"transfer-encoding": "chunked"})):
-        seen = runtime.call(SHOW, method, headers=headers).json
-        assert "body" not in seen
-        assert "body_raw" not in seen
 
 
 def test_a_body_arrives_in_pieces(runtime: Runtime) -> None:

@@ -47,6 +47,14 @@ def test_a_chosen_key_is_kept_and_another_one_takes_its_place(writer: SqliteWrit
     assert ensure_operator_key(writer, None) is None, "there is an operator's key already"
 
 
+def test_a_key_that_the_operator_made_can_be_chosen_and_takes_the_place_too(writer: SqliteWriter) -> None:
+    ensure_operator_key(writer, CHOSEN)
+    writer.add_key(Key(id="made", digest=key_digest(b"made-by-the-api"), tenant=None, created_at=1.0))
+    assert ensure_operator_key(writer, "made-by-the-api") is None
+    assert writer.key(key_digest(CHOSEN.encode())) is None
+    assert [key.id for key in writer.keys(None)] == ["made"]
+
+
 def test_a_tenants_key_cannot_become_the_operators(writer: SqliteWriter) -> None:
     writer.put_tenant(TenantRecord(name="acme"))
     writer.add_key(Key(id="k", digest=key_digest(CHOSEN.encode()), tenant="acme", created_at=1.0))

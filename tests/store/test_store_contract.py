@@ -10,7 +10,8 @@ from sandpost.auth.keys import Key, key_digest
 from sandpost.model.errors import Conflict
 from sandpost.model.limits import Limits
 from sandpost.model.messages import UsageItem
-from sandpost.store import Reader, TenantRecord, Writer
+from sandpost.model.modules import ModuleRecord
+from sandpost.store import Reader, StoreError, TenantRecord, Writer
 from sandpost.store.reader import SqliteReader
 from sandpost.store.sqlite import SqliteWriter
 
@@ -277,3 +278,33 @@ def test_everything_is_there_after_opening_again(driver: Driver, store_path: str
 def test_old_usage_is_dropped(writer: Writer) -> None:
     writer.add_usage("one", [UsageItem(tenant="acme", hour=5, calls=1), UsageItem(tenant="acme", hour=HOUR, calls=2)])
     assert [one.hour for one in writer.usage("acme", 0)] == [HOUR]
+
+
+def test_modules_are_kept_replaced_and_forgotten(writer: Writer) -> None:
+    assert writer.modules() == []
+    queued = ModuleRecord(spec="pypi:httpx==0.28.1", reason="it waits", asked_at=5.5)
+    done = ModuleRecord(
+        spec="npm:@scope/x@1.0.0",
+        state="available",
+        scripts=True,
+        asked_at=1.0,
+        done_at=2.5,
+        size=1 << 40,
+        files=7,
+        digest="ab",
+        integrity={"@scope/x@1.0.0": "sha512-x"},
+    )
+    writer.put_modules([queued, done])
+    assert writer.modules() == [done, queued]
+    failed = ModuleRecord(spec=queued.spec, state="failed", reason="no", asked_at=6.0, done_at=7.0)
+    writer.put_modules([failed])
+    assert writer.modules() == [done, failed]
+    writer.remove_modules([done.spec, "npm:nobody@1.0.0"])
+    assert writer.modules() == [failed]
+
+
+def test_modules_are_put_all_or_none(writer: Writer) -> None:
+    good = ModuleRecord(spec="npm:a@1.0.0")
+    with pytest.raises(StoreError):
+        writer.put_modules([good, ModuleRecord(spec="npm:b@1.0.0", state="nonsense")])  # type: ignore[arg-type]
+    assert writer.modules() == []

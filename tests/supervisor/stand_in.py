@@ -3,8 +3,8 @@
 They speak the real messages over the real sockets. A proxy answers each connection with `INDEX PID\n`; egress holds its
 sockets and leaves what comes where it is. The
 controller makes the FIFOs of a sandbox for each name it finds in `<run_dir>/records`, and leaves what it was told in
-`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end; with `mounted` the supervisor
-cannot give its place back.
+`<run_dir>/heard`. `<run_dir>/slow` makes starting parts wait, `broken` makes them end, `drains` keeps proxies that are to end; with `mounted` the supervisor
+cannot give its place back, with `dies` it is killed where it would write down one part more.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from sandpost.ipc import Channel, Connector
@@ -66,6 +67,20 @@ class StandIn:
         self.listeners[index] = sock
         asyncio.get_running_loop().add_reader(sock.fileno(), self.accept, sock)
 
+    def drain(self) -> None:
+        """Accept no more, and have clients until `<run_dir>/drains` is gone."""
+        for sock in self.listeners.values():
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+        self.listeners.clear()
+        self.drained()
+
+    def drained(self) -> None:
+        if os.path.exists(self.host.path("drains")):
+            asyncio.get_running_loop().call_later(0.05, self.drained)
+        else:
+            self.ended.set()
+
     def accept(self, sock: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
             connection, _ = sock.accept()
@@ -82,7 +97,10 @@ class StandIn:
         elif isinstance(message, m.GiveListeners):
             channel.send(m.Listeners(indices=list(self.listeners)), [sock.fileno() for sock in self.listeners.values()])
         elif isinstance(message, m.Retire):
-            self.ended.set()
+            if self.part == "proxy" and os.path.exists(self.host.path("drains")):
+                self.drain()
+            else:
+                self.ended.set()
         elif isinstance(message, m.Streams):
             self.fifos += fds
         if self.part in {"controller", "collector"}:
@@ -114,6 +132,7 @@ async def part(name: Part, index: int, host: Host) -> None:
 
 
 async def supervise(host: Host, host_file: str) -> None:
+    from sandpost.kernel import files
     from sandpost.logs.setup import configure
     from sandpost.supervisor import spawn
     from sandpost.supervisor.reach import Reach
@@ -128,6 +147,14 @@ async def supervise(host: Host, host_file: str) -> None:
         if os.path.exists(host.path("mounted")):
             raise HostUnfit("it is still mounted")
 
+    noted = files.replace
+
+    def note(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
+        if os.path.exists(host.path("dies")) and data.count(b'"pid"') > Path(path).read_bytes().count(b'"pid"'):
+            os.kill(os.getpid(), signal.SIGKILL)
+        noted(path, data, mode, owner)
+
+    files.replace = note
     configure("supervisor")
     plan = Plan(
         host=host,
@@ -135,6 +162,7 @@ async def supervise(host: Host, host_file: str) -> None:
         release=os.environ.get("RELEASE", "1"),
         command=command,
         reach=reach,
+        tidy=["/bin/sh", "-c", f"echo tidies >> {host.path('heard')}; exec sleep 600"] if "tidies" in sys.argv else (),
         on_ready=lambda: print("ready", flush=True),
         on_ended=on_ended,
     )

@@ -1,14 +1,22 @@
 """The supervisor is killed; the next one finds everything where it was."""
 
+import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
+import msgspec
+import pytest
+
+from sandpost.kernel.processes import start_time
 from sandpost.model import messages as m
-from supervisor.stand import Calls, Stand, alive, ask
+from sandpost.supervisor import family
+from sandpost.supervisor.family import Known
+from supervisor.stand import STAND_IN, Calls, Stand, alive, ask
 from support.waiting import until
 
 
@@ -37,7 +45,8 @@ def test_the_next_supervisor_has_the_same_listening_sockets(stand: Stand) -> Non
     victim = before["proxy", 1]
     os.kill(victim, signal.SIGKILL)
     until(lambda: stand.children().get(("proxy", 1), victim) != victim, "proxy 1 returns")
-    assert inode(stand.children()["proxy", 1]) == sockets[1]
+    # One that is not a part yet has the supervisor's.
+    until(lambda: inode(stand.children()["proxy", 1]) == sockets[1], "it has its socket")
     until(lambda: any(stand.call()[0] == 1 for _ in range(5)), "proxy 1 answers")
 
 
@@ -71,6 +80,43 @@ def test_an_adopted_part_that_dies_is_seen_and_replaced(stand: Stand) -> None:
         ),
         "adopted parts return",
     )
+
+
+def test_no_part_outlives_a_supervisor_that_was_killed_before_it_noted_it(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    Path(stand.host.path("dies")).touch()
+    os.kill(before["api", 0], signal.SIGKILL)
+    assert stand.wait() == -signal.SIGKILL
+    os.unlink(stand.host.path("dies"))
+    try:
+        until(lambda: not running(stand, "api"), "the part that nobody knows has ended")
+        stand.start()
+        assert running(stand, "api") == [stand.children()["api", 0]]
+        assert len(stand.pids()) == 6
+        del before["api", 0]
+        assert before.items() < stand.children().items()
+    finally:
+        for pid in {*running(stand, "api")} - {*stand.pids()}:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_supervisor_that_is_killed_while_it_adopts_leaves_all_to_the_next(tmp_path: Path) -> None:
+    async def adopt_one(path: str, known: Known) -> None:
+        adopting = family.Family(path, on_end=lambda _child, _status: None, on_foreign=lambda _pid, _status: None)
+        assert adopting.adopt(known) is not None
+        adopting.close()
+
+    path = tmp_path / "children.json"
+    with contextlib.ExitStack() as stack:
+        known = []
+        for index in range(2):
+            pid = stack.enter_context(subprocess.Popen(["sleep", "60"])).pid
+            stack.callback(os.kill, pid, signal.SIGKILL)
+            known.append(Known(part="proxy", index=index, pid=pid, start_time=start_time(pid), release="1"))
+        path.write_bytes(msgspec.json.encode(known))
+        asyncio.run(adopt_one(str(path), known[0]))
+        assert family.living(str(path)) == known
 
 
 def test_what_died_together_with_the_supervisor_is_started_again(stand: Stand) -> None:
@@ -128,6 +174,29 @@ def test_fifos_are_held_handed_on_and_reopened(stand: Stand) -> None:
     os.unlink(stand.host.path("records", sandbox))
 
 
+def test_workers_that_were_draining_when_a_stop_was_cut_short_are_followed_by_others(stand: Stand) -> None:
+    stand.start()
+    before = stand.children()
+    Path(stand.host.path("drains")).touch()
+    os.kill(stand.pid, signal.SIGTERM)
+
+    def refused() -> bool:
+        try:
+            stand.call()
+        except OSError:
+            return True
+        return False
+
+    until(refused, "nobody accepts any more")
+    stand.kill()
+    assert all(alive(before["proxy", index]) for index in range(2))
+    stand.start()
+    until(lambda: {stand.call()[0] for _ in range(20)} == {0, 1}, "both workers answer")
+    os.unlink(stand.host.path("drains"))
+    until(lambda: not any(alive(before["proxy", index]) for index in range(2)), "those before end")
+
+
+@pytest.mark.long
 def test_a_silent_part_is_replaced_at_adoption(stand: Stand) -> None:
     stand.start()
     silent = stand.children()["api", 0]
@@ -156,6 +225,17 @@ def test_a_renewal_that_was_cut_short_leaves_one_of_each(stand: Stand) -> None:
     with Calls(stand) as calls:
         time.sleep(0.2)
     assert calls.failures == []
+
+
+def running(stand: Stand, part: str) -> list[int]:
+    """Return the pids of all processes of a part, known or not."""
+    command = b"\0".join(word.encode() for word in (STAND_IN, part, "--host", stand.path))
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if command in Path(f"/proc/{name}/cmdline").read_bytes() and alive(int(name)):
+                found.append(int(name))
+    return found
 
 
 def ask_in_vain(stand: Stand) -> None:

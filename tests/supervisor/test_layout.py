@@ -56,6 +56,9 @@ def test_each_folder_is_its_parts_own(top: Path) -> None:
         host.state("store"): (0o750, users.api, users.gid),
         host.code_dir: (0o700, users.proxy, users.gid),
         host.logs_dir: (0o750, users.collector, users.gid),
+        host.modules_dir: (0o755, 0, users.gid),
+        host.modules_lock: (0o600, users.api, users.gid),
+        host.modules_ready: (0o755, users.api, users.gid),
     }
     assert {path: owner(path) for path in wanted} == wanted
     # Also where somebody changed it.

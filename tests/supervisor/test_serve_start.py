@@ -1,5 +1,6 @@
 """`sandpost serve` as it is typed, in all the ways in which it must not start; each says what to do and leaves nothing."""
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -271,6 +272,89 @@ def test_a_stop_while_it_starts_ends_it_and_leaves_nothing(top: Path) -> None:
     assert process.returncode == 0
     assert "Traceback" not in complaints
     assert not list(top.glob("run/?"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_build_of_the_image_ends_with_the_start_and_leaves_nothing(
+    top: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An index that takes connections and never answers: the build's first step waits for it.
+    with socket.create_server(("127.0.0.1", 0)) as index:
+        index.settimeout(20)
+        taken = f"127.0.0.1:{index.getsockname()[1]}"
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://{taken}/")
+        ours = {
+            "SANDPOST_STATE_DIR": str(top / "state"),
+            "SANDPOST_RUN_DIR": str(top / "run"),
+            "SANDPOST_IMAGE_DIR": str(top / "image"),
+            "SANDPOST_LISTEN": f"127.0.0.1:{free_port()}",
+        }
+        # As a terminal's: who types Ctrl-C there sends it to the whole group.
+        process = subprocess.Popen(
+            [SANDPOST, "serve"], env=os.environ | ours, stderr=subprocess.PIPE, text=True, process_group=0
+        )
+        try:
+            asking, _ = index.accept()
+            with asking:
+                assert building(top)
+                assert list(top.glob("image/.building-*"))
+                (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+                complaints = process.communicate(timeout=30)[1]
+                if number == signal.SIGKILL:
+                    until(lambda: not building(top), "the build has ended")
+                assert not building(top)
+                assert not list(top.glob("image/.building-*"))
+        finally:
+            process.kill()
+            process.wait()
+            for pid in building(top):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        if number == signal.SIGKILL:
+            # The next start takes the place, and gives it back as it finds that it cannot listen.
+            assert serve(top, "--listen", taken, IMAGE_DIR=str(top / "image")).returncode == 1
+            assert not building(top)
+        else:
+            assert process.returncode == 0
+            assert "Traceback" not in complaints
+            assert not list(top.glob("run/?"))
+
+
+def building(top: Path) -> list[int]:
+    """Pids of the processes of a start, beside itself, and of what a build runs."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if f"{top}/image".encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                found.append(int(name))
+    return found
+
+
+def test_what_a_build_mounts_goes_with_it_however_it_ends(top: Path) -> None:
+    program = f"""
+import subprocess, time
+from sandpost.image import build
+from sandpost.supervisor import start
+from sandpost.supervisor.aside import Aside
+
+def ensure(image_dir, progress, coreclr):
+    subprocess.run(["mount", "-t", "tmpfs", "mine", image_dir], check=True)
+    progress("mounted")
+    time.sleep(60)
+
+build.ensure = ensure
+settings = {{"image_dir": {str(top)!r}, "image.coreclr": False}}
+Aside(lambda: start._ensure_image(settings, lambda line: print(line, flush=True))).result()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "mounted\n"
+            assert not os.path.ismount(top)
+        finally:
+            process.kill()
+            subprocess.run(["umount", "--quiet", top], check=False, timeout=10)
 
 
 def test_a_stop_in_the_first_moment_is_noted() -> None:

@@ -79,6 +79,15 @@ async def take(pieces: AsyncGenerator[Sequence[Record | Missing], None], count: 
     return items
 
 
+async def told(pieces: AsyncGenerator[Sequence[Record | Missing], None]) -> Items:
+    """Return what comes before the mark that all which was there has been told."""
+    items: Items = []
+    async with asyncio.timeout(PATIENCE):
+        while piece := await anext(pieces):
+            items += piece
+    return items
+
+
 async def all_of(pieces: AsyncGenerator[Sequence[Record | Missing], None]) -> Items:
     """Return all that comes until it ends."""
     return [item async for items in pieces for item in items]
@@ -96,3 +105,14 @@ async def read(reader: Reader, stream: str, start: Start, count: int) -> Items:
 async def settle() -> None:
     """Let everything go on for a while that could."""
     await asyncio.sleep(0.2)
+
+
+async def begun(reader: Reader, stream: str) -> None:
+    """Wait until what follows by this reader stands where it begins, as far as can be seen from outside.
+
+    On a slow machine a reader may be connecting for longer than anything settles. To begin costs it the connection and
+    two answers; each of these costs an answer, too, on the same connection.
+    """
+    for _ in range(3):
+        await reader.end(stream)
+    await settle()

@@ -49,6 +49,7 @@ from sandpost.model.messages import (
     WayOpened,
     Ways,
 )
+from sandpost.model.runtimes import DEFAULT
 from support.engine_bed import claimed_host
 from support.heard import Heard
 from support.lab import Place
@@ -239,19 +240,19 @@ class Client:
         except TimeoutError:
             raise AssertionError(f"waited {within} s for {what}") from None
 
-    def ask(self, tenant: str | Tenant, *, exclusive: bool = False) -> int:
+    def ask(self, tenant: str | Tenant, *, exclusive: bool = False, runtime: str = DEFAULT) -> int:
         """Ask for a sandbox; return the number of the question."""
         self._seq += 1
         value = tenant if isinstance(tenant, Tenant) else Tenant(name=tenant, limits=self.host.defaults)
-        assert self.send(Ask(seq=self._seq, tenant=value, exclusive=exclusive)), "not connected"
+        assert self.send(Ask(seq=self._seq, tenant=value, runtime=runtime, exclusive=exclusive)), "not connected"
         return self._seq
 
     async def answer(self, seq: int, within: float = 20) -> Granted | Refused:
         return await self.until(lambda: self.answers.get(seq), f"the answer to {seq}", within)
 
-    async def route(self, tenant: str | Tenant, *, exclusive: bool = False) -> Route:
+    async def route(self, tenant: str | Tenant, *, exclusive: bool = False, runtime: str = DEFAULT) -> Route:
         """Ask, and return the granted route."""
-        answer = await self.answer(self.ask(tenant, exclusive=exclusive))
+        answer = await self.answer(self.ask(tenant, exclusive=exclusive, runtime=runtime))
         assert isinstance(answer, Granted), answer
         return answer.route
 

@@ -252,6 +252,10 @@ class Lab:
         self.sockets: list[socket.socket] = []
         self.resolvers: list[Resolver] = []
         self.log = self.folder / "stderr"
+        self.before = ""
+        """What the process does first."""
+        self.whole = True
+        """Whether the controller tells the end of its table."""
 
     # --- around it ------------------------------------------------------------------------------------------
 
@@ -278,7 +282,7 @@ class Lab:
         match message:
             case m.Hello(part="egress"):
                 channel.send(m.Ways(ways=self.ways[:1], last=False))
-                channel.send(m.Ways(ways=self.ways[1:], last=True))
+                channel.send(m.Ways(ways=self.ways[1:], last=self.whole))
                 self.hellos += 1
             case m.Noted():
                 self.notes.append(message)
@@ -315,7 +319,8 @@ class Lab:
     async def start(self) -> None:
         hellos = self.hellos
         command = [
-            "ip", "netns", "exec", self.names.host, *_AS_ITS_USER, sys.executable, "-c", _MAIN, "--host", self.write_host()
+            "ip", "netns", "exec", self.names.host, *_AS_ITS_USER, sys.executable, "-c", self.before + _MAIN, "--host",
+            self.write_host(),
         ]  # fmt: skip
         high = [os.dup(sock.fileno()) for sock in self.sockets]
 

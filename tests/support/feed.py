@@ -75,7 +75,9 @@ async def _serve(folder: str) -> None:
     await writer.open()
     while told := await asyncio.to_thread(sys.stdin.buffer.readline):
         what = json.loads(told)
-        lines = b"".join(json.dumps(one, separators=(",", ":")).encode() + b"\n" for one in what["records"])
+        lines = b"".join(
+            json.dumps(one, ensure_ascii=False, separators=(",", ":")).encode() + b"\n" for one in what["records"]
+        )
         writer.append(
             [
                 Batch(

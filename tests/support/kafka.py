@@ -96,6 +96,12 @@ class Broker:
         done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=UP_WITHIN)
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def change(self, old: str, new: str) -> None:
+        """Write `new` for `old` in its properties; it has them at its next start."""
+        text = self._properties.read_text()
+        assert old in text
+        self._properties.write_text(text.replace(old, new))
+
     def start(self, *, wait: bool = True) -> None:
         """Start it, again after `kill` or `stop`; its data is what it was."""
         assert self.process is None
@@ -171,6 +177,8 @@ class Cluster:
         voters = ",".join(
             f"{node}@127.0.0.1:{port}" for node, port in zip(nodes, ports[count : 2 * count], strict=True)
         )
+        self.inside = ",".join(f"127.0.0.1:{port}" for port in ports[2 * count :])
+        """Where brokers speak with one another: no TLS, no password, and whoever comes is `User:ANONYMOUS`."""
         self.brokers = []
         for node, port, control, inside in zip(
             nodes, ports[:count], ports[count : 2 * count], ports[2 * count :], strict=True

@@ -76,7 +76,7 @@ async def read(
     try:
         async with asyncio.timeout(WITHIN):
             async for piece in following:
-                assert 0 < len(piece) <= 1_000
+                assert len(piece) <= 1_000
                 found += piece
                 if until(found):
                     return found

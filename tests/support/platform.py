@@ -22,6 +22,7 @@ from sandpost.model.host import Host, load
 from support.http import Answer, request
 from support.lab import Place
 from support.machine import traces
+from support.secrecy import keys_in, places_of
 
 Result = TypeVar("Result")
 START_DEADLINE = 120.0
@@ -54,6 +55,8 @@ class Platform:
         self.state_dir.chmod(0o711)
         self.port = free_port()
         self.key = "test-" + secrets.token_hex(16)
+        self.keys: set[str] = set()
+        """Keys that the platform made, as far as the test came to see them here."""
         self.settings = settings
         self.process: subprocess.Popen[bytes] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
@@ -105,8 +108,9 @@ class Platform:
 
     def output(self) -> str:
         """Everything that the platform's processes have printed."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        # Read where it stands: they write at the place that this file has.
+        fd = self._log.fileno()
+        return os.pread(fd, os.fstat(fd).st_size, 0).decode(errors="replace")
 
     def __enter__(self) -> Self:
         try:
@@ -119,20 +123,32 @@ class Platform:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            shown = []
             if self.process is not None:
-                if self.process.poll() is None:
-                    self.stop()
-                else:
+                if self.process.poll() is not None:
                     # The supervisor was killed by the test: the next start adopts what is left, and stops it.
                     self.start()
-                    self.stop()
+                shown = self.shown_keys()
+                self.stop()
             if kind is not None:
                 print(self.output()[-20000:])
+                return
+            shown += self.shown_keys()
+            assert not shown, f"keys were written: {shown}"
         finally:
             self._log.close()
             shutil.rmtree(self.state_dir, ignore_errors=True)
 
     # --- looking ------------------------------------------------------------------------------------------
+
+    def shown_keys(self) -> list[str]:
+        """Say where one of its keys stands: in records, host file, state or run folder, or what it printed."""
+        keys = {self.key, *self.keys}
+        folders = [self.state_dir]
+        with contextlib.suppress(AssertionError):
+            folders.append(Path(self.host.run_dir))
+        said = self.output()
+        return [*places_of(keys, *folders), *(f"output has the key {key[:12]}.." for key in keys if key in said)]
 
     @property
     def host(self) -> Host:
@@ -187,16 +203,20 @@ class Platform:
         """Call a management route with the operator's key."""
         data = None if body is None else json.dumps(body)
         headers = {"Authorization": f"Bearer {self.key}"}
-        return self.there(lambda: request(self.port, method, path, data, headers))
+        answer = self.there(lambda: request(self.port, method, path, data, headers))
+        self.keys |= keys_in(answer.body)
+        return answer
 
     def command(
         self, *arguments: str, timeout: float = 60, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `sandpost ..` against this installation, with `environment` besides its own."""
         command, whole = [self.program, *arguments], {**self.environment(), **(environment or {})}
-        return self.there(
+        done = self.there(
             lambda: subprocess.run(command, env=whole, capture_output=True, text=True, timeout=timeout, check=False)
         )
+        self.keys |= keys_in(done.stdout)
+        return done
 
     def there(self, work: Callable[[], Result]) -> Result:
         """Call `work` in the network that it runs in."""

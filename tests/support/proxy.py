@@ -6,6 +6,7 @@ connections the test reads and writes byte by byte; `real_runtime` is the runtim
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 import uvloop
+from bench.running import node_binary
 
 from sandpost.auth.keys import Key, key_digest
 from sandpost.ipc import Channel, Listener
@@ -43,6 +45,7 @@ from sandpost.model.messages import (
     Table,
     ToController,
 )
+from sandpost.model.runtimes import DEFAULT
 from sandpost.proxy.worker import Worker
 from sandpost.store import TenantRecord, open_writer
 from support.installation import host_in
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 KEY = "operator-key-of-the-tests"
 HELLO = b'return function (cb) { cb(null, "Hello, world!") }'
 RUNTIME = Path(__file__).resolve().parents[2] / "src/sandpost/runtimes/node/main.js"
+FLAGS = json.loads(RUNTIME.with_name("flags.json").read_text())["flags"]
 T = TypeVar("T")
 
 
@@ -84,10 +88,12 @@ class Controller:
 
     path: str
     places: dict[str, tuple[str, int]] = field(default_factory=dict)
-    """Where a tenant's sandboxes are; `*` is for all others."""
+    """Where a tenant's sandboxes are, or those of a set of modules or a runtime; `*` is for all others."""
     refusal: Refusal | None = None
     silent: bool = False
     heard: list[Any] = field(default_factory=list)
+    ended: list[Gone] = field(default_factory=list)
+    """What whoever connects has to forget: told before the table, as the controller does it."""
     routes: dict[str, Route] = field(default_factory=dict)
     made: int = 0
     _open: bool = False
@@ -114,11 +120,20 @@ class Controller:
         """What was heard of one kind."""
         return [message for message in self.heard if isinstance(message, kind)]
 
-    def route(self, tenant: str, *, exclusive: bool = False) -> Route:
+    def route(self, tenant: str, *, runtime: str = DEFAULT, modules: str = "", exclusive: bool = False) -> Route:
         """Make a route."""
         self.made += 1
-        host, port = self.places.get(tenant) or self.places["*"]
-        route = Route(sandbox_id=f"{self.made:012x}", tenant=tenant, host=host, port=port, exclusive=exclusive)
+        place = self.places.get(tenant) or (modules and self.places.get(modules)) or self.places.get(runtime)
+        host, port = place or self.places["*"]
+        route = Route(
+            sandbox_id=f"{self.made:012x}",
+            tenant=tenant,
+            runtime=runtime,
+            modules=modules,
+            host=host,
+            port=port,
+            exclusive=exclusive,
+        )
         self.routes[route.sandbox_id] = route
         return route
 
@@ -134,14 +149,23 @@ class Controller:
         """Say that a sandbox takes no new calls."""
         self.send(Leaving(sandbox_id=sandbox_id))
 
-    def present(self, tenant: str) -> Route | None:
-        """The tenant's last shared route."""
-        return next((r for r in reversed(self.routes.values()) if r.tenant == tenant and not r.exclusive), None)
+    def present(self, tenant: str, runtime: str = DEFAULT, modules: str = "") -> Route | None:
+        """The tenant's last shared route of a runtime and set of modules."""
+        return next(
+            (
+                route
+                for route in reversed(self.routes.values())
+                if (route.tenant, route.runtime, route.modules, route.exclusive) == (tenant, runtime, modules, False)
+            ),
+            None,
+        )
 
     def _take(self, channel: Channel[ToController], message: ToController, fds: list[int]) -> None:
         assert not fds
         self.heard.append(message)
         if isinstance(message, Hello):
+            for gone in self.ended:
+                channel.send(gone)
             channel.send(Table(routes=list(self.routes.values()), last=True))
         elif isinstance(message, Ask) and not self.silent:
             self.answer(channel, message)
@@ -153,9 +177,9 @@ class Controller:
         if self.refusal is not None:
             channel.send(Refused(seq=ask.seq, refusal=self.refusal))
             return
-        route = None if ask.exclusive else self.present(ask.tenant.name)
+        route = None if ask.exclusive else self.present(ask.tenant.name, ask.runtime, ask.modules)
         if route is None:
-            route = self.route(ask.tenant.name, exclusive=ask.exclusive)
+            route = self.route(ask.tenant.name, runtime=ask.runtime, modules=ask.modules, exclusive=ask.exclusive)
             for each in self._listener.channels:
                 each.send(Assigned(route=route))
         channel.send(Granted(seq=ask.seq, route=route))
@@ -298,13 +322,6 @@ def says(data: bytes) -> Script:
     return script
 
 
-def node() -> str:
-    """The node binary; a missing one fails the test."""
-    found = os.environ.get("SANDPOST_TEST_NODE") or shutil.which("node")
-    assert found, "no node binary: install Debian's nodejs, or name one by SANDPOST_TEST_NODE"
-    return found
-
-
 @contextlib.asynccontextmanager
 async def real_runtime(*flags: str, programs: int = 256) -> AsyncIterator[tuple[str, int]]:
     """The runtime of production as a plain process; yields where it listens."""
@@ -317,7 +334,7 @@ async def real_runtime(*flags: str, programs: int = 256) -> AsyncIterator[tuple[
             "PATH": os.environ["PATH"],
         }
         process = await asyncio.create_subprocess_exec(
-            node(), *flags, str(RUNTIME), env=environment, stdin=asyncio.subprocess.DEVNULL
+            node_binary(), *FLAGS, *flags, str(RUNTIME), env=environment, stdin=asyncio.subprocess.DEVNULL
         )
         try:
             port = int(await eventually(lambda: os.path.exists(port_file) and Path(port_file).read_text(), 10))
@@ -448,7 +465,9 @@ class Rig:
         for connection in self._connections:
             connection.writer.transport.abort()
         self.worker.retire(0.2)
-        await self._task
+        # Also where a test's own time is up already.
+        async with asyncio.timeout(10):
+            await self._task
         self._journal.close()
         self.controller.close()
         self.writer.close()
@@ -477,6 +496,6 @@ def at(tenant: str, query: str = "") -> str:
 
 __all__ = [
     "HELLO", "KEY", "LOADED", "Ack", "Answer", "Ask", "Connection", "Controller", "Finished", "Leaving", "Named", "Peer",
-    "Refusal", "Replace", "Report", "Request", "Rig", "Sandbox", "Suspect", "answer", "at", "eventually", "node",
+    "Refusal", "Replace", "Report", "Request", "Rig", "Sandbox", "Suspect", "answer", "at", "eventually",
     "real_runtime", "request", "run", "says", "sys",
 ]  # fmt: skip

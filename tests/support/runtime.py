@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -21,6 +22,9 @@ from sandpost.image.bundle import bundle
 
 SOURCE = Path(__file__).parents[2] / "src" / "sandpost" / "runtimes" / "node"
 DEADLINE = 10.0
+JAVASCRIPT = "application/javascript"
+TYPESCRIPT = "application/typescript"
+CSHARP = "text/x-csharp"
 FRAME = struct.Struct(">BBBBHBB")
 
 
@@ -110,6 +114,15 @@ class Connection:
         self.sock.close()
 
 
+def rests(number: Callable[[], int]) -> int:
+    """Return a number that grows once it does no more."""
+    before = -1
+    while (now := number()) != before:
+        before = now
+        time.sleep(0.3)
+    return now
+
+
 def code_hash(code: str | bytes) -> str:
     return hashlib.sha256(code.encode() if isinstance(code, str) else code).hexdigest()
 
@@ -120,13 +133,74 @@ def _shipped() -> str:
     return bundle({path.name: path.read_text() for path in SOURCE.glob("*.js")}, "main.js")[0]
 
 
+@dataclass(frozen=True)
+class Kind:
+    """One of the runtimes: how it is started, with files of its own in a folder, and what it runs."""
+
+    command: Callable[[Path], list[str]]
+    content_type: str
+
+
+def node_kind(node: str) -> Kind:
+    """Return the runtime of JavaScript."""
+
+    def command(folder: Path) -> list[str]:
+        main = folder / "main.js"
+        main.write_text(_shipped())
+        return [node, *json.loads((SOURCE / "flags.json").read_text())["flags"], str(main)]
+
+    return Kind(command, "application/javascript")
+
+
+_IN_ROOT = """
+set -e
+image=$1 folder=$2
+shift 2
+mount -t overlay -o "lowerdir=$image,upperdir=$folder/upper,workdir=$folder/work" overlay "$folder/root"
+for name in /proc /dev "$folder"; do
+    mkdir -p "$folder/root$name"
+    mount --bind "$name" "$folder/root$name"
+done
+exec chroot --userspec=1000:1000 "$folder/root" "$@"
+"""
+
+
+def image_kind(rootfs: str) -> Kind:
+    """Return the runtime of JavaScript with the root of an image around it, as a sandbox's user, without its walls."""
+
+    def command(folder: Path) -> list[str]:
+        place = folder / "upper" / "opt" / "sandpost" / "node"
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("work", "root"):
+            (folder / name).mkdir(exist_ok=True)
+        (place / "main.js").write_text(_shipped())
+        for path in (folder, folder / "upper"):
+            path.chmod(0o777)
+        flags = json.loads((SOURCE / "flags.json").read_text())["flags"]
+        own = ["unshare", "--mount", "--propagation=private", "/bin/sh", "-c", _IN_ROOT, "sh", rootfs, str(folder)]
+        return [*own, "/usr/local/bin/node", *flags, "/opt/sandpost/node/main.js"]
+
+    return Kind(command, JAVASCRIPT)
+
+
+PYTHON_SOURCE = SOURCE.parent / "python"
+
+
+def python_kind(python: str, shipped: Path) -> Kind:
+    """Return the runtime of Python; `shipped` becomes a folder that holds it compiled, as the image does."""
+    shutil.copytree(PYTHON_SOURCE, shipped, ignore=shutil.ignore_patterns("__pycache__"))
+    compiler = [python, "-I", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(shipped)]
+    subprocess.run(compiler, check=True)
+    flags = json.loads((shipped / "flags.json").read_text())["flags"]
+    return Kind(lambda _: [python, *flags, str(shipped / "main.py")], "text/x-python")
+
+
 class Runtime:
     """A running runtime process with a FIFO for its frames."""
 
-    def __init__(self, node: str, folder: Path, env: dict[str, str] | None = None, *, frames: bool = True) -> None:
-        flags = json.loads((SOURCE / "flags.json").read_text())["flags"]
-        main = folder / "main.js"
-        main.write_text(_shipped())
+    def __init__(self, kind: Kind, folder: Path, env: dict[str, str] | None = None, *, frames: bool = True) -> None:
+        self._kind = kind
+        command = kind.command(folder)
         port_file = folder / "port"
         port_file.unlink(missing_ok=True)
         self._fifo = -1
@@ -144,8 +218,14 @@ class Runtime:
             if frames:
                 script = 'if [ "$LOG" = 3 ]; then exec "$@"; else exec "$@" 3>&$LOG {LOG}>&-; fi'
             self.process = subprocess.Popen(
-                ["/bin/bash", "-c", script, "bash", node, *flags, str(main)],
-                env={"SANDPOST_PORT": "0", "SANDPOST_PORT_FILE": str(port_file), "LOG": str(writer), **(env or {})},
+                ["/bin/bash", "-c", script, "bash", *command],
+                env={
+                    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                    "SANDPOST_PORT": "0",
+                    "SANDPOST_PORT_FILE": str(port_file),
+                    "LOG": str(writer),
+                    **(env or {}),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -190,7 +270,7 @@ class Runtime:
             "x-sandpost-op": "load",
             "x-sandpost-code": code_hash(source),
             "x-sandpost-req": "load-1",
-            "content-type": "application/javascript",
+            "content-type": self._kind.content_type,
             **headers,
         }
         return self.request("PUT", "/", lines, source)
@@ -203,13 +283,16 @@ class Runtime:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
         *,
+        kind: str | None = None,
         req_id: str = "req-1",
         end: bool = True,
     ) -> Connection:
-        """Load the program, send a call and leave its answer on the connection."""
-        key = code_hash(code)
+        """Load the program, send a call and leave its answer on the connection. `kind`: its content type."""
+        own = self._kind.content_type
+        kind = kind or own
+        key = code_hash(code if kind == own else f"{kind}\0{code}")
         if key not in self._loaded:
-            answer = self.load(code)
+            answer = self.load(code, **{"content-type": kind, "x-sandpost-code": key})
             assert answer.status == 204, answer
             self._loaded.add(key)
         connection = self.connect()
@@ -225,9 +308,10 @@ class Runtime:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
         *,
+        kind: str | None = None,
         req_id: str = "req-1",
     ) -> Answer:
-        with self.begin(code, method, target, headers, body, req_id=req_id) as connection:
+        with self.begin(code, method, target, headers, body, kind=kind, req_id=req_id) as connection:
             return connection.answer()
 
     def read_frames(self) -> bytes:

@@ -38,6 +38,10 @@ def check(value: Any, schema: dict[str, Any], components: dict[str, Any], where:
         elif keyword == "propertyNames":
             for name in value:
                 check(name, says, components, f"{where}.{name}")
+        elif keyword in {"minItems", "minimum"}:
+            assert (len(value) if keyword == "minItems" else value) >= says, f"{where}: below {says}"
+        elif keyword in {"maxItems", "maximum"}:
+            assert (len(value) if keyword == "maxItems" else value) <= says, f"{where}: above {says}"
         elif keyword == "maxLength":
             assert len(value) <= says, f"{where}: too long"
         elif keyword == "pattern":

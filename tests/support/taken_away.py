@@ -24,6 +24,18 @@ V1, V2, OCI = "walls/cgroups/v1.py", "walls/cgroups/v2.py", "walls/oci_config.py
 RENDER, REQUEST, RESPONSE = "network/firewall/render.py", "proxy/http1/request.py", "proxy/http1/response.py"
 CALL, EXCHANGE, SUSPICION = "proxy/call.py", "proxy/exchange.py", "controller/suspicion.py"
 _REFUSE = "\t\tip daddr @forbidden goto refuse_address\n"
+_FORBIDDEN = (
+    (
+        RENDER,
+        f"\t\tfib daddr type local goto refuse_address\n{_REFUSE}",
+        "\t\tfib daddr type local goto refuse_address\n",
+    ),
+    (
+        RENDER,
+        f"\t\tct state invalid,untracked counter drop\n{_REFUSE}",
+        "\t\tct state invalid,untracked counter drop\n",
+    ),
+)
 
 
 def _wall(case: str, *edits: tuple[str, str, str], quick: bool = False) -> Wall:
@@ -127,7 +139,7 @@ WALLS = {
         ("proxy/client.py", "self.due = self.worker.now() + self.worker.host.head_timeout", "self.due = NEVER"),
     ),
     "the pause of answers that nobody reads": _wall(
-        "slow_reader", (EXCHANGE, "            transport.pause_reading()\n\n    def body_complete", "            pass\n\n    def body_complete")
+        "slow_reader", (EXCHANGE, "self._client_full = not writable", "self._client_full = False")
     ),
     # --- escape
     "a read-only root": _wall("writable_places", (OCI, '"readonly": True}', '"readonly": False}')),
@@ -229,14 +241,12 @@ WALLS = {
     ),
     "descriptors that are left out": _wall(
         "inherited_descriptors",
-        ("engines/launch.py", "wanted = {0: null,", 'wanted = {0: os.open("/", os.O_RDONLY | os.O_CLOEXEC),'),
+        ("engines/launch.py", "({0: null} |", '({0: os.open("/", os.O_RDONLY | os.O_CLOEXEC)} |'),
     ),
     # --- network
-    "the list of forbidden addresses": _wall(
-        "metadata",
-        (RENDER, f"\t\tfib daddr type local goto refuse_address\n{_REFUSE}", "\t\tfib daddr type local goto refuse_address\n"),
-        (RENDER, f"\t\tct state invalid,untracked counter drop\n{_REFUSE}", "\t\tct state invalid,untracked counter drop\n"),
-    ),
+    "the list of forbidden addresses": _wall("metadata", *_FORBIDDEN),
+    "the forbidden addresses, from Python": _wall("python_network", *_FORBIDDEN),
+    "the forbidden addresses, from C#": _wall("csharp_network", *_FORBIDDEN),
     "private networks in the list": _wall("private_networks", ("model/forbidden.py", '        ("10.0.0.0/8", "private"),\n', "")),
     "many in the list": _wall("private_networks", ("model/forbidden.py", '        ("224.0.0.0/4", "multicast"),\n', "")),
     "neighbours in the list": _wall(

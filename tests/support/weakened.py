@@ -24,6 +24,10 @@ class Edit(NamedTuple):
     old: str
     new: str
 
+    def text(self) -> str:
+        """What stands in the file as it is."""
+        return (_SOURCE / self.file).read_text()
+
 
 @contextlib.contextmanager
 def weakened(*edits: Edit) -> Iterator[str]:

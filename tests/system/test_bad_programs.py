@@ -32,11 +32,11 @@ def ask(running: Platform, tenant: str, program: str) -> tuple[int, bytes, bytes
 
 
 def neighbours_are_well(running: Platform, tenant: str) -> None:
-    """The tenant's next call is served, and another tenant's within a second."""
+    """The tenant's next call is served, and another tenant's before a loop that hangs would be ended."""
     assert running.call(tenant, HELLO).body == b'"Hello, world!"'
     began = time.monotonic()
     assert running.call("bystander", HELLO).body == b'"Hello, world!"'
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 2
 
 
 CB = "return function (cb) { %s }"
@@ -91,7 +91,7 @@ def test_a_misbehaving_program_gets_its_typed_error(
     assert found["req_id"]
     if status == 504:
         # A sandbox that is silent after a deadline is given a second; then it is replaced.
-        time.sleep(2)
+        time.sleep(4)
     neighbours_are_well(strict, name)
 
 

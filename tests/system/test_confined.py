@@ -46,7 +46,14 @@ def test_a_part_sees_no_files_but_those_it_needs(running: Platform) -> None:
     host = running.host
     own = {
         "proxy": {host.code_dir, host.metrics_dir, host.path("tables"), host.run_dir, host.state("store")},
-        "api": {host.state("store"), host.logs_dir, host.metrics_dir, host.path("api"), host.run_dir},
+        "api": {
+            host.state("store"),
+            host.modules_dir,
+            host.logs_dir,
+            host.metrics_dir,
+            host.path("api"),
+            host.run_dir,
+        },
         "collector": {host.logs_dir, host.spool_dir, host.metrics_dir, host.run_dir},
         "egress": {host.metrics_dir, host.run_dir},
     }

@@ -34,6 +34,15 @@ def test_programs_run_on_gvisors_kernel_and_those_of_a_tenant_of_runc_do_not(str
     assert "gvisor" in strong.call("weak", KERNEL).json
 
 
+def test_typescript_and_modules_run_on_gvisor(strong: Platform) -> None:
+    module = (
+        "import { release } from 'node:os';\nconst kernel = await release();\nexport default cb => cb(null, kernel)"
+    )
+    assert "gvisor" in strong.call("acme", module).json
+    typed = "enum A { B = 1, C }\nreturn (cb: any): void => cb(null, A.C)"
+    assert strong.call("acme", typed, headers={"Content-Type": "text/typescript"}).json == 2
+
+
 def test_a_body_of_megabytes_streams_through_its_network(strong: Platform) -> None:
     code = strong.call("echo", ECHO).headers["x-sandpost-code"]
     body = bytes(range(256)) * 20_000

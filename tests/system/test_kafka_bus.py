@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -32,7 +33,7 @@ def on_kafka(address: str, **more: str) -> Iterator[Platform]:
 
 def logs(running: Platform) -> str:
     """Return what `/health` says of the logs; all else is well whatever they are."""
-    answer = request(running.port, "GET", "/health")
+    answer = request(running.port, "GET", "/health", timeout=5)
     assert (answer.status, answer.json["status"]) == (200, "ok")
     said: str = answer.json["components"]["logs"]
     return said
@@ -40,7 +41,7 @@ def logs(running: Platform) -> str:
 
 def up(running: Platform) -> float:
     """Return the figure of the log bus."""
-    answer = request(int(running.settings["metrics_listen"].rpartition(":")[2]), "GET", "/metrics")
+    answer = request(int(running.settings["metrics_listen"].rpartition(":")[2]), "GET", "/metrics", timeout=5)
     found = re.search(rb"^sandpost_log_bus_up{[^}]*} (\S+)$", answer.body, re.MULTILINE)
     return float(found[1]) if found else -1
 
@@ -71,6 +72,7 @@ def test_records_get_to_a_kafka_and_back_by_tls_and_sasl_and_its_password_is_now
             assert PASSWORD.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
+@pytest.mark.long
 def test_a_kafka_that_is_not_there_holds_no_start_up_is_named_and_gets_all_once_it_comes(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
         (broker,) = cluster.brokers
@@ -89,6 +91,54 @@ def test_a_kafka_that_is_not_there_holds_no_start_up_is_named_and_gets_all_once_
             assert running.api("GET", "/api/status").json["problems"] == []
 
 
+def test_a_sighup_changes_nothing_of_which_bus_it_is_and_says_so(tmp_path: Path) -> None:
+    settings = tmp_path / "sandpost.toml"
+
+    def write(bus: str, brokers: str, spool: str) -> None:
+        settings.write_text(
+            f'pool_size = 1\nworkers = 1\n[logs]\nbus = "{bus}"\nspool = "{spool}"\n'
+            f'[logs.kafka]\nbrokers = "{brokers}"\npartitions = 3\n'
+        )
+
+    def lines(running: Platform) -> list[str]:
+        return texts(running, "tenant/acme", "&f.sandbox=true")
+
+    with Cluster(tmp_path) as cluster:
+        write("kafka", cluster.address, "64MiB")
+        with platform(None, program=SANDPOST, config=str(settings)) as running:
+            assert running.process is not None
+            for turn, (bus, brokers, named) in enumerate(
+                (("kafka", "localhost:1", "logs.kafka.brokers"), ("local", "localhost:1", "logs.bus")), 1
+            ):
+                said = running.output().count("settings that only a stop and a start take up")
+                write(bus, brokers, f"{64 + turn}MiB")
+                os.kill(running.process.pid, signal.SIGHUP)
+
+                def warned(said: int = said, named: str = named) -> bool:
+                    found = [
+                        line for line in running.output().splitlines() if "only a stop and a start take up" in line
+                    ]
+                    return len(found) > said and named in found[-1]
+
+                until(warned, f"{named} is named")
+                until(lambda turn=turn: running.host.spool == (64 + turn) << 20, "what can change is taken up")  # type: ignore[misc]
+                assert running.call("acme", HI).status == 200
+                until(lambda turn=turn: lines(running) == ["hi"] * turn, "the line", within=20)  # type: ignore[misc]
+                assert logs(running) == "ok"
+            # What is started meanwhile keeps to it, too.
+            kill(running, "collector", "api")
+            until(lambda: lines_or_none(running) == ["hi"] * 2, "the lines", within=20)
+            assert running.host.kafka is not None
+            assert os.listdir(running.host.logs_dir) == []
+
+
+def lines_or_none(running: Platform) -> list[str]:
+    """Return what programs of `acme` printed; nothing while the api is away."""
+    with contextlib.suppress(AssertionError, OSError, HTTPException):
+        return texts(running, "tenant/acme", "&f.sandbox=true")
+    return []
+
+
 def numbers(running: Platform, tenant: str) -> list[int]:
     """Return the numbers that programs of a tenant have printed, as far as they are kept; empty if nobody answers."""
     with contextlib.suppress(AssertionError, OSError, HTTPException):
@@ -96,6 +146,7 @@ def numbers(running: Platform, tenant: str) -> list[int]:
     return []
 
 
+@pytest.mark.long
 def test_a_kafka_a_collector_and_an_api_that_are_killed_cost_no_call_and_no_line(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster, on_kafka(cluster.address) as running:
         (broker,) = cluster.brokers

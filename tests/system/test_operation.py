@@ -1,17 +1,23 @@
 """The installation as its operator meets it: the first start, the next one, SIGHUP, logs without keys."""
 
+import contextlib
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sandpost.config import DEFAULTS
 from support.command import as_nobody
 from support.platform import SANDPOST, Platform, free_port, platform
+from support.waiting import until
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 PARTS = ("supervisor", "controller", "proxy", "api", "collector", "egress")
@@ -53,6 +59,38 @@ def test_the_line_that_the_first_start_prints_works_and_its_key_is_shown_once(id
     assert "sandpost key create" in said
     idle.key = key
     assert idle.call("acme", HELLO).body == b'"Hello, world!"'
+
+
+def descriptors(pid: int) -> set[str]:
+    """What a process has open."""
+    found = set()
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        # Some come and go while we look.
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def test_a_start_removes_the_images_that_nobody_uses_and_holds_its_own() -> None:
+    images = Path(DEFAULTS["image_dir"])
+    former, held = (images / uuid.uuid4().hex for _ in range(2))
+    images.mkdir(parents=True, exist_ok=True)
+    for path in (former, held):
+        path.mkdir()
+    fd = os.open(held, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH)
+        for path in (former, held):
+            os.utime(path, (0, 0))
+        with platform(pool_size="1") as mine:
+            until(lambda: not former.exists(), "it is removed")
+            assert held.exists()
+            # Between two controllers nobody else does.
+            assert str(images / mine.host.image) in descriptors(*mine.pids("supervisor"))
+    finally:
+        os.close(fd)
+        for path in (former, held):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def test_a_second_start_is_ready_within_two_seconds(idle: Platform) -> None:

@@ -69,6 +69,7 @@ def test_heads_that_never_end_cost_their_bytes_and_little_more(running: Platform
     assert running.call("neighbour", HELLO).status == 200
 
 
+@pytest.mark.long
 def test_programs_that_never_end_are_held_to_their_bound(running: Platform) -> None:
     before = memory(running)
     size = 900_000

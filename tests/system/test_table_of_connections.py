@@ -52,6 +52,7 @@ def pace(made: Lab, running: Platform) -> int:
     return max(rates, default=1 << 30)
 
 
+@pytest.mark.long
 def test_calls_of_all_go_on_when_it_is_full_and_what_tenants_begin_is_refused_and_told(
     made: Lab, running: Platform
 ) -> None:

@@ -194,7 +194,7 @@ def test_a_slow_handshake_keeps_nobody_waiting(secure: Secure) -> None:
     try:
         began = time.monotonic()
         secure.hello()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     finally:
         for sock in slow:
             sock.close()

@@ -11,19 +11,20 @@ from sandpost.config import DEFAULTS
 from sandpost.image.build import ensure
 from vm import disks, machine
 
-DEADLINE = 1500
+DEADLINE = 2400
 """Seconds for the machine, from its switch being pressed to its end."""
 SHORT = ("-m", "not long")
 """What pytest is told without `--all`."""
 _LAST_WORDS = 90
 """Of these: seconds for what pytest has to say when its time is up."""
 _LIST = Path(__file__).with_name("tests.txt")
+_MORE = Path(__file__).with_name("more.txt")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the tests; return pytest's status, 1 if the machine came to no end of its own."""
     parser = argparse.ArgumentParser(prog="scripts/test-vm", description="All other arguments go to pytest.")
-    parser.add_argument("--all", action="store_true", help="the long tests too")
+    parser.add_argument("--all", action="store_true", help="the tests of more.txt and the long ones too")
     parser.add_argument("--deadline", type=int, default=DEADLINE, help="seconds for the machine (%(default)s)")
     options, chosen = parser.parse_known_args(arguments)
     began = time.monotonic()
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     system = disks.system()
     say(f"the disks are there after {time.monotonic() - began:.0f} s")
     which = () if options.all else SHORT
-    pytest = [*which, *(chosen or listed())]
+    pytest = [*which, *(chosen or listed(everything=options.all))]
     with disks.run(Path(image_dir), image, pytest, options.deadline - _LAST_WORDS) as run:
         status = machine.boot(system, run, say, options.deadline)
     took = f"after {time.monotonic() - began:.0f} s"
@@ -50,9 +51,10 @@ def say(line: str) -> None:
     print(f"vm: {line}", flush=True)
 
 
-def listed() -> list[str]:
-    """Return the arguments of pytest in tests.txt."""
-    lines = (line.partition("#")[0].strip() for line in _LIST.read_text().splitlines())
+def listed(*, everything: bool = False) -> list[str]:
+    """Return the arguments of pytest in tests.txt, and behind them, where the last `-k` counts, those in more.txt."""
+    texts = [path.read_text() for path in ([_LIST, _MORE] if everything else [_LIST])]
+    lines = (line.partition("#")[0].strip() for text in texts for line in text.splitlines())
     return [line for line in lines if line]
 
 

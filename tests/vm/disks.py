@@ -25,7 +25,7 @@ _INPUTS = (
 """What decides what is on a system's disk, but for the packages' versions: `rm -r .vm` gets newer ones."""
 _BUILD_DEADLINE = 900.0
 _SYSTEM_SIZE = "6G"
-_RUN_SIZE = "2G"
+_RUN_SIZE = "6G"
 _SWAP_SIZE = "512M"
 
 

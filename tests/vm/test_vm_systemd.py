@@ -40,6 +40,12 @@ class Service:
         """Wait until a `serve` that was started again has adopted what it found."""
         until(lambda: '"msg":"ready"' in journal(f"_PID={shown('MainPID')}"))
 
+    def kill_main_process(self) -> None:
+        """Kill it, and wait until systemd has started the next one: until then it names the one that is dead."""
+        before = shown("NRestarts")
+        systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
+        until(lambda: shown("NRestarts") != before and shown("ActiveState") == "active")
+
     @property
     def host(self) -> Host:
         [path] = Path("/run/sandpost").glob("?/host.json")
@@ -118,7 +124,7 @@ def test_parts_stand_in_the_service_and_sandboxes_outside(service: Service) -> N
 def test_a_killed_serve_is_started_again_and_adopts_all(service: Service) -> None:
     assert service.call("adopted").json == 1
     parts = service.parts()
-    systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
+    service.kill_main_process()
     service.wait_until_taken_over()
     assert service.call("adopted").json == 2
     assert service.parts() == parts
@@ -126,9 +132,7 @@ def test_a_killed_serve_is_started_again_and_adopts_all(service: Service) -> Non
 
 def test_a_reload_at_once_after_a_start_ends_nothing(service: Service) -> None:
     assert service.call("hurried").json == 1
-    before = shown("NRestarts")
-    systemctl("kill", "--signal=KILL", "--kill-whom=main", "sandpost")
-    until(lambda: shown("NRestarts") != before and shown("ActiveState") == "active")
+    service.kill_main_process()
     systemctl("reload", "sandpost")
     service.wait_until_taken_over()
     assert service.call("hurried").json == 2

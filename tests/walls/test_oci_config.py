@@ -15,13 +15,16 @@ from sandpost.walls.identity import Identity
 def rendered(**changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "walls": oci_config.standing("x86_64"),
-        "program": oci_config.Program(runtime="node", flags=("--x",), programs=7, ready=4),
+        "program": oci_config.Program(
+            command=("/usr/local/bin/node", "--x", "/opt/sandpost/node/main.js"), programs=7, ready=4
+        ),
         "limits": Limits(),
         "identity": Identity(root=5000, user=5001),
         "rootfs": "/images/d/rootfs",
         "namespace": "/proc/1/fd/9",
         "group_path": "/sandpost-f/t-a/s-b",
         "resolv_conf": "/run/sandpost/f/resolv.conf",
+        "modules": "/state/modules/ready",
     }
     return oci_config.render(**{**values, **changes})
 
@@ -61,14 +64,23 @@ def test_an_init_runs_the_runtime_with_its_flags() -> None:
     assert "SANDPOST_READY=4" in process["env"]
 
 
-def test_what_is_mounted_is_proc_five_devices_tmp_and_the_resolvers_name() -> None:
+def test_what_is_mounted_is_proc_five_devices_tmp_the_modules_and_the_resolvers_name() -> None:
     mounts = {item["destination"]: item for item in rendered()["mounts"]}
-    assert set(mounts) == {"/proc", "/dev", "/tmp", "/etc/resolv.conf", *(f"/dev/{name}" for name in DEVICES)}
+    assert set(mounts) == {
+        "/proc",
+        "/dev",
+        "/tmp",
+        "/modules",
+        "/etc/resolv.conf",
+        *(f"/dev/{name}" for name in DEVICES),
+    }
     assert {"nosuid", "nodev", "noexec"} <= set(mounts["/proc"]["options"])
     assert {"ro", "nosuid", "noexec"} <= set(mounts["/dev"]["options"])
     assert {"nosuid", "nodev"} <= set(mounts["/tmp"]["options"])
     assert mounts["/etc/resolv.conf"]["source"] == "/run/sandpost/f/resolv.conf"
     assert {"ro", "nosuid", "nodev", "noexec"} <= set(mounts["/etc/resolv.conf"]["options"])
+    assert mounts["/modules"]["source"] == "/state/modules/ready"
+    assert {"ro", "nosuid", "nodev"} <= set(mounts["/modules"]["options"])
     assert list(mounts).index("/dev") < list(mounts).index("/dev/null")
 
 

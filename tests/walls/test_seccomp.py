@@ -141,6 +141,18 @@ def test_calls_of_other_tables_kill(machine: str) -> None:
         ("mknodat", (0, 0, 0o060644), False),
         ("fadvise64", (0, 0, 0, 2), True),
         ("fadvise64", (0, 0, 0, 4), False),
+        ("inotify_add_watch", (3, 0, 0xFC6), True),  # as libuv does
+        ("inotify_add_watch", (3, 0, 0x20), False),  # IN_OPEN
+        ("inotify_add_watch", (3, 0, 0x20000001), False),  # IN_MASK_ADD, IN_ACCESS
+        ("inotify_add_watch", (3, 0, 0x1_0000_0010), False),  # IN_CLOSE_NOWRITE, as the kernel sees it
+        ("fcntl", (3, 2, 1), True),
+        ("fcntl", (3, 37, 0), True),
+        ("fcntl", (3, 1030, 10), True),
+        ("fcntl", (3, 1026, 0x8000_0001), False),  # F_NOTIFY, DN_ACCESS
+        ("fcntl", (3, 0x1_0000_0402, 1), False),  # the same, as the kernel sees it
+        ("preadv2", (3, 0, 1, 0, 0, 0), True),
+        ("preadv2", (3, 0, 1, 0, 0, 8), False),  # RWF_NOWAIT
+        ("preadv2", (3, 0, 1, 0, 0, 0x1_0000_0009), False),
         ("setsockopt", (0, 6, 1), True),
         ("setsockopt", (0, 1, 15), True),
         ("setsockopt", (0, 41, 26), True),

@@ -17,7 +17,9 @@ from sandpost.api.callers import Caller, digest_of, identify, sent_key
 from sandpost.api.counts import Counts
 from sandpost.api.logs import routes as logs
 from sandpost.api.logs.streams import MAX_STREAMS
+from sandpost.api.modules import routes as modules
 from sandpost.api.openapi import document
+from sandpost.api.refused import Refused
 from sandpost.api.route import Asked, Route
 from sandpost.api.service import Service
 from sandpost.logs.setup import get_logger
@@ -29,15 +31,17 @@ from sandpost.model.errors import (
     SandpostError,
     Unavailable,
 )
-from sandpost.model.names import tenant_name
+from sandpost.model.names import settable_tenant, tenant_name
 
 log = get_logger()
 
-ROUTES: tuple[Route, ...] = (*tenants.ROUTES, *keys.ROUTES, *live.ROUTES, *logs.ROUTES)
+ROUTES: tuple[Route, ...] = (*tenants.ROUTES, *keys.ROUTES, *live.ROUTES, *logs.ROUTES, *modules.ROUTES)
 REQ_ID = "x-sandpost-req"
 """Header in which a proxy gives the call's id, and in which every answer carries it."""
 PEER_UID = "peer_uid"
 """Key of the connected process's uid in a request's state; the server puts it there."""
+_CALLER = "caller"
+"""Key of who asks in a request's state, once that is known."""
 MAX_AT_ONCE = 256
 """Requests at once; beyond it 503."""
 
@@ -53,6 +57,7 @@ class Application:
     def __init__(self, service: Service, counts: Counts) -> None:
         self._service = service
         self._counts = counts
+        self._refused = Refused()
         self._managing = _Gate(MAX_AT_ONCE, "management requests")
         # All who read may come again at once, behind a restart; most of them do not try twice.
         self._opening = _Gate(MAX_STREAMS, "requests for streams")
@@ -84,11 +89,14 @@ class Application:
             began = time.perf_counter()
             given = request.headers.get(REQ_ID, "")
             req_id = given if _REQ_ID.fullmatch(given) else secrets.token_hex(8)
+            method = request.method if request.method in _METHODS else "OTHER"
             try:
                 with gate:
                     response = await handle(request)
             except SandpostError as error:
                 response = _refuse(error, req_id)
+                caller = request.scope["state"].get(_CALLER)
+                self._refused.tell(error, caller, method=method, route=path, req_id=req_id)
             except ClientDisconnect:
                 response = Response(status_code=400)
             except Exception:
@@ -98,7 +106,6 @@ class Application:
                 )
             response.headers[REQ_ID] = req_id
             response.headers["cache-control"] = "no-store"
-            method = request.method if request.method in _METHODS else "OTHER"
             self._counts.add(method, path, response.status_code, time.perf_counter() - began)
             return response
 
@@ -107,12 +114,15 @@ class Application:
     def _managed(self, methods: dict[str, Route]) -> Handler:
         async def handle(request: Request) -> Response:
             caller, digest = await self._caller(request)
+            request.scope["state"][_CALLER] = caller
             route = methods.get("GET" if request.method == "HEAD" else request.method)
             if route is None:
                 raise _wrong_method(request, methods)
             path = dict(request.path_params)
             if "tenant" in path:
                 caller.may_see(tenant_name(path["tenant"]))
+                if route.method != "GET":
+                    settable_tenant(path["tenant"])
             if not route.tenant_may:
                 caller.must_be_operator()
             raw_query = request.scope["query_string"]

@@ -33,6 +33,8 @@ log = get_logger()
 
 ANSWER_TIMEOUT = 2.0
 """Seconds for an answer of the controller."""
+LINE_TIMEOUT = Connector.RETRY_MAX + 0.2
+"""Seconds for a connection to it, so that who asks right after a start finds out what is there."""
 _BATCHES = 16
 _STORE_RETRY = 1.0
 
@@ -57,6 +59,7 @@ class Controller:
         self._untold: dict[str, Tenant | None] = {}
         self._telling: dict[int, tuple[str, Tenant | None]] = {}
         self._batches: asyncio.Queue[Usage] = asyncio.Queue(_BATCHES)
+        self._greeted = asyncio.Event()
         self._line: Connector[FromController] = Connector(
             path, FromController, self._on_message, greet=self._greet, on_lost=self._on_lost
         )
@@ -117,6 +120,9 @@ class Controller:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[seq] = future
         try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINE_TIMEOUT):
+                    await self._greeted.wait()
             if not self._line.send(message):
                 raise Unavailable("the controller is not running: `sandpost status` and its log say more")
             async with asyncio.timeout(ANSWER_TIMEOUT):
@@ -132,8 +138,10 @@ class Controller:
             channel.send(self._telling_message(next(self._seq), name, tenant))
         # The connector knows of the connection when this returns.
         asyncio.get_running_loop().call_soon(self._on_connected)
+        self._greeted.set()
 
     def _on_lost(self) -> None:
+        self._greeted.clear()
         self._telling.clear()
         for future in self._waiting.values():
             if not future.done():

@@ -97,11 +97,21 @@ def _silent_parts(metrics_dir: str) -> list[str]:
 def _logs(metrics_dir: str) -> list[str]:
     """Return what is wrong with the log bus; a collector that is silent is told by `_silent_parts`."""
     left = figures.read(metrics_dir, "collector")
-    if left is None or not left.problem or time.time() - left.at > STALE:
+    if left is None or time.time() - left.at > STALE:
         return []
-    # Another process wrote it, and it is read at a terminal.
-    problem = safe_text(left.problem[:_MOST_SAID].encode())
-    return [f"logs: {problem}; records wait in memory (logs.spool), then the oldest are lost"]
+    found = []
+    if left.problem:
+        found.append(f"logs: {_shown(left.problem)}; records wait in memory (logs.spool), then the oldest are lost")
+    if left.problem_out:
+        found.append(
+            f"logs.otlp: {_shown(left.problem_out)}; records wait for it within a bound, and are kept all the same"
+        )
+    return found
+
+
+def _shown(problem: str) -> str:
+    """Return what another process wrote as it can be read at a terminal."""
+    return safe_text(problem[:_MOST_SAID].encode())
 
 
 ROUTES = (

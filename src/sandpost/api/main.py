@@ -18,12 +18,14 @@ from sandpost.bus import drivers
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import sockets, threads
 from sandpost.kernel.descriptors import close_all
+from sandpost.kernel.files import folder
 from sandpost.logs.setup import configure, connect, get_logger
 from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures
 from sandpost.model.host import Host, load
 from sandpost.model.messages import FromSupervisor, Hello, Ready, Reload, Retire
 from sandpost.store import StoreError, Writer, open_writer
+from sandpost.walls import modules
 from sandpost.walls.own.confine import confine
 
 log = get_logger()
@@ -166,6 +168,7 @@ class Api:
         if self._service is not None:
             self._service.host = fresh
             self._service.reconcile_soon()
+            self._service.modules.reconsider()
         log.info("settings taken up")
 
 
@@ -175,10 +178,8 @@ def _become(host: Host) -> None:
         return
     # Proxies look the socket up by the common group; others do not see it.
     for path in (os.path.dirname(host.api_socket), os.path.dirname(host.store_path)):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-        os.chmod(path, 0o750)  # noqa: S103
-        os.chown(path, host.users.api, host.users.gid)
+        folder(path, 0o750, host.users.api, host.users.gid)
+    modules.ensure(host)
     os.setgroups([])
     os.setresgid(host.users.gid, host.users.gid, host.users.gid)
     os.setresuid(host.users.api, host.users.api, host.users.api)

@@ -38,7 +38,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {
             "title": "Sandpost management",
             "version": __version__,
-            "description": "Tenants, their keys, limits and usage. Times are seconds since the epoch, sizes bytes.",
+            "description": "Tenants, their keys, limits and usage; modules of npm and PyPI. Times are seconds since "
+            "the epoch, sizes bytes.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],

@@ -1,4 +1,4 @@
-"""What the management routes do their work with: the store in a thread of its own, and the controller."""
+"""What the management routes do their work with: the store in a thread of its own, the controller, the modules."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from sandpost.api.controller import Controller
 from sandpost.api.logs.streams import Streams
+from sandpost.api.modules.queue import Modules
 from sandpost.bus import drivers
 from sandpost.kernel import threads
 from sandpost.logs.setup import get_logger
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Service:
-    """One host's store and controller. `close` lets go of both."""
+    """One host's store, controller and modules. `close` lets go of them."""
 
     def __init__(self, host: Host, writer: Writer) -> None:
         self.host = host
@@ -30,6 +31,7 @@ class Service:
         self._reconciling: asyncio.Task[None] | None = None
         self.streams = Streams(self.store, drivers.reader(host))
         self.controller = Controller(host.controller_socket, self._take_usage, self.reconcile_soon)
+        self.modules = Modules(self)
 
     async def store(self, work: Callable[[Writer], T]) -> T:
         """Return what `work` made of the store; a write that has begun ends, also if its caller goes away."""
@@ -48,6 +50,7 @@ class Service:
         """Let go."""
         if self._reconciling is not None:
             self._reconciling.cancel()
+        await self.modules.close()
         await self.streams.close()
         await self.controller.close()
         self._thread.shutdown(wait=True)

@@ -13,6 +13,8 @@ from sandpost.model.bounds import BOUNDS
 from sandpost.model.ends import End
 from sandpost.model.limits import EngineName, Isolation, Limits, TenantState
 from sandpost.model.messages import Phase, SandboxInfo, Status, UsageItem
+from sandpost.model.modules import ModuleRecord, ModuleState, Registry
+from sandpost.model.specs import parse_spec
 from sandpost.store import TenantRecord
 
 _WRITTEN = {
@@ -198,6 +200,8 @@ class SandboxView(msgspec.Struct, frozen=True, kw_only=True):
     phase: Phase
     tenant: str | None
     runtime: str
+    modules: str
+    """The set of modules that its programs have, where all of them have the same."""
     engine: EngineName
     started_at: float
     assigned_at: float | None
@@ -220,6 +224,14 @@ class SandboxesView(msgspec.Struct, frozen=True, kw_only=True):
     sandboxes: list[SandboxView]
 
 
+class RuntimeView(msgspec.Struct, frozen=True, kw_only=True):
+    """Sandboxes of one runtime: ready, kept ready, serving a tenant."""
+
+    pool: int
+    pool_target: int
+    assigned: int
+
+
 class ControllerView(msgspec.Struct, frozen=True, kw_only=True):
     """How the controller is. `ends` counts by word since it started."""
 
@@ -235,11 +247,17 @@ class ControllerView(msgspec.Struct, frozen=True, kw_only=True):
     ends: dict[End, int]
     proxies: int
     uptime: float
+    runtimes: dict[str, RuntimeView]
 
     @classmethod
     def of(cls, status: Status) -> "ControllerView":
         """Return the view of what the controller says."""
-        return cls(**{name: getattr(status, name) for name in cls.__struct_fields__})
+        own = {name: getattr(status, name) for name in cls.__struct_fields__ if name != "runtimes"}
+        runtimes = {
+            name: RuntimeView(pool=one.pool, pool_target=one.pool_target, assigned=one.assigned)
+            for name, one in status.runtimes.items()
+        }
+        return cls(**own, runtimes=runtimes)
 
 
 class StatusView(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +290,66 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     setting: str | UnsetType = UNSET
     allow: list[str] | UnsetType = UNSET
     component: str | UnsetType = UNSET
+
+
+class ModulesAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Modules to make available: `npm:lodash@4.17.21`, `pypi:httpx==0.28.1`.
+
+    `scripts`: run their own install scripts (npm), or build them from their source where there is no wheel (PyPI).
+    """
+
+    modules: Annotated[list[Annotated[str, Meta(max_length=512)]], Meta(min_length=1, max_length=100)]
+    scripts: bool = False
+
+
+class Collection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stays besides all that is neither failed nor an older version.
+
+    `keep`: that many of the newest versions of each package; `older_than`: what is available for less long. Without
+    either, what failed is removed alone.
+    """
+
+    keep: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    older_than: Annotated[
+        float | str | None, Meta(description="Seconds, or text such as `90d`; null: whatever its age.")
+    ] = None
+
+
+class ModuleView(msgspec.Struct, frozen=True, kw_only=True):
+    """A module. `reason` says why it failed or what it waits for; `size` and `files` count all that it depends on.
+
+    `digest` is the SHA-256 of what was unpacked; `integrity`, by `name@version`, are the hashes by which the registry's
+    archives were checked. It is left out of lists.
+    """
+
+    spec: str
+    registry: Registry
+    name: str
+    version: str
+    state: ModuleState
+    reason: str
+    scripts: bool
+    asked_at: float
+    done_at: float | None
+    size: int
+    files: int
+    digest: str
+    integrity: dict[str, str] | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, record: ModuleRecord, *, whole: bool = False) -> "ModuleView":
+        """Return the view of a record; `whole`: with the hashes of all packages in it."""
+        spec = parse_spec(record.spec)
+        own = {name: getattr(record, name) for name in record.__struct_fields__ if name != "integrity"}
+        integrity = record.integrity if whole else UNSET
+        return cls(**own, registry=spec.registry, name=spec.name, version=spec.version, integrity=integrity)
+
+
+class Modules(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of modules by their specs, with `next` as of tenants."""
+
+    modules: list[ModuleView]
+    next: str | None = None
 
 
 LOG_END = "x-sandpost-log-end"

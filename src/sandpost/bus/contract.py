@@ -112,7 +112,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Records that are no longer, or not readable: offsets `first` to before `next_`. `why` is said to who reads."""
+    """Records that are no longer, or not readable: offsets `first` to before `next_`. `why` is said to who reads.
+
+    Where both are 0 a stream has begun anew (`kafka`), and how many are missing is not known.
+    """
 
     first: int
     next_: int
@@ -121,13 +124,14 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where reading begins: at most one is set; none: at the end, what comes from now on. `ValueError` for nonsense.
+    """Where reading begins; none is set: at the end, what comes from now on. `ValueError` for nonsense.
 
     `offset`: at that record, or at the next one if it is in a gap; before the first that is kept, `Missing` comes
     first; behind the end, at the end.
     `tail`: at the last so many records, those that turn out to be unreadable counted.
     `since`: at the first batch of that time (seconds since the epoch) or later; where the clock was set back, perhaps
-    earlier, never later.
+    earlier, never later. If that is the first one that is kept and others were before it, `Missing` comes first.
+    `tail` and `since` together: at whichever of both places is later. `offset` stands alone.
     """
 
     offset: int | None = None
@@ -135,8 +139,8 @@ class Start:
     since: float | None = None
 
     def __post_init__(self) -> None:
-        if sum(one is not None for one in (self.offset, self.tail, self.since)) > 1:
-            raise ValueError("a stream is read from an offset, from its last records or since a time: choose one")
+        if self.offset is not None and (self.tail is not None or self.since is not None):
+            raise ValueError("a stream is read from an offset, or from its last records, a time or both")
         for name, number in (("offset", self.offset), ("tail", self.tail)):
             if number is not None and number < 0:
                 raise ValueError(f"`{name}` is {number}: it counts from 0")
@@ -152,6 +156,8 @@ class Reader(Protocol):
 
         In pieces of at most `PIECE_RECORDS` and, but for a single larger record, `PIECE_BYTES` of lines. What is new is
         told by the driver, never found by polling. A stream that has never been written to waits for its first record.
+        Once, and only then, a piece is empty: all that was kept when reading began has been told by then, or cannot be.
+        However long that takes, nothing else says so: until then more of it may come, at any time.
         A reader that is slow holds nothing in memory: it reads from what is kept, and gets a `Missing` for what went
         before it came to it. Raises `InvalidName` at once for what cannot be a stream, `BusError` if the bus is away
         for longer than the driver's patience. Ends when it is closed (`aclose`), and by itself when the reader is.

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 from sandpost.bus.kafka_index import Index, decode
 from sandpost.bus.kafka_link import EARLIEST, Link, OutOfRange
-from sandpost.bus.kafka_wire import Chunk, Contents, Rubbish, Seen, offset_of, values
+from sandpost.bus.kafka_wire import FAR, Chunk, Contents, Rubbish, Seen, offset_of, values
 
 READ_BYTES, READ_BYTES_MAX = 64 << 10, 1 << 20
 """Of a first piece, and of those that follow when more and more is asked for."""
@@ -17,6 +17,8 @@ class History:
 
     def __init__(self, link: Link, partition: int) -> None:
         self.index = Index()
+        self.known_first = 0
+        """The partition's first place, as it was when something was read last."""
         self._link = link
         self._partition = partition
         self._at: int | None = None
@@ -35,7 +37,7 @@ class History:
                     # It was made anew, or its beginning went: what is known is of no use beside what comes.
                     self.index, self._at = Index(), None
                     continue
-                found, following = values(fetched.batches, self._at)
+                found, following = values(fetched.data, self._at)
                 for value in found:
                     marks = decode(value)
                     if marks is not None:
@@ -44,12 +46,15 @@ class History:
                 if following >= fetched.end or not found:
                     return
 
-    async def read(self, key: bytes | None, at: int, size: int) -> tuple[list[tuple[bytes, Chunk | Rubbish]], int]:
-        """Return what of a stream (None: of all) lies in the next piece of the partition, each with its stream's name,
-        and the place behind that. Raises `OutOfRange`, `AwayError`."""
+    async def read(
+        self, key: bytes | None, at: int, size: int, stop: int = FAR
+    ) -> tuple[list[tuple[bytes, Chunk | Rubbish]], int]:
+        """Return what of a stream (None: of all) lies in the next piece of the partition and before `stop`, each with
+        its stream's name, and the place behind that. Raises `OutOfRange`, `AwayError`."""
         fetched = await self._link.fetch(self._link.settings.topic, self._partition, at, size=size, group="history")
-        contents = Contents(fetched.batches, at, key)
+        contents = Contents(fetched.data, at, key, stop)
         found = list(contents)
+        self.known_first = fetched.first
         self.index.prune(fetched.first)
         return found, contents.next_
 
@@ -70,7 +75,7 @@ class History:
         size = READ_BYTES
         while (at := jump(at)) < end:
             try:
-                found, following = await self.read(key, at, size)
+                found, following = await self.read(key, at, size, end)
             except OutOfRange:
                 first = await self.first()
                 if first <= at:
@@ -78,7 +83,7 @@ class History:
                 at = first
                 continue
             for name, what in found:
-                if what.at < end and isinstance(what, Chunk):
+                if isinstance(what, Chunk):
                     yield name, what
             if following == at:
                 return

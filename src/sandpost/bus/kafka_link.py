@@ -20,7 +20,6 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from sandpost.bus.kafka_settings import KafkaSettings
@@ -44,6 +43,8 @@ TOPIC_EXISTS = 36
 INVALID_CONFIG = 40
 TOPIC_DENIED = 29
 CLUSTER_DENIED = 31
+RIGHTS = "Describe, Read and Write"
+"""What a user needs on both topics."""
 DENIED = frozenset({TOPIC_DENIED, CLUSTER_DENIED, 53})
 """What Kafka says to somebody who may not; 53 is of transactional ids, which idempotent writers of old brokers need."""
 
@@ -63,11 +64,11 @@ class OutOfRange(Exception):  # noqa: N818  # no error: a place that is not ther
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """What lies from a place on. `first`: the partition's first record that is kept; `end`: behind its last one;
-    `batches`: what came."""
+    `data`: what came."""
 
     first: int
     end: int
-    batches: MemoryRecords
+    data: bytes
 
 
 class Link:
@@ -98,7 +99,8 @@ class Link:
                 await client.bootstrap()
                 # Of all topics: asked for by name, ours would be made by brokers that make what they are asked for,
                 # with as many partitions as they like.
-                await client.force_metadata_update()
+                async with asyncio.timeout(REQUEST_MS / 1000):
+                    await client.force_metadata_update()
             except _UNREACHED as error:
                 await client.close()
                 raise AwayError(f"Kafka does not answer: {await self._reason(error)}") from error
@@ -215,12 +217,12 @@ class Link:
         request = FetchRequest(wait_ms, 1, size, 0, [(topic, [(partition, at, size)])])
         answer = await self.send(node, request, group)
         for _, partitions in answer.topics:
-            for _, code, end, _stable, first, *_, batches in partitions:
+            for _, code, end, _stable, first, *_, data in partitions:
                 if code == OFFSET_OUT_OF_RANGE:
                     raise OutOfRange
                 if code:
-                    await self.failed(code, topic)
-                return Fetched(first, end, MemoryRecords(batches))
+                    await self.failed(code, topic, "Read")
+                return Fetched(first, end, data)
         raise AwayError("Kafka's answer lacks what was asked for")
 
     async def bound(self, topic: str, partition: int, which: int) -> int | None:
@@ -231,17 +233,17 @@ class Link:
         for _, partitions in answer.topics:
             for _, code, *_, offset in partitions:
                 if code:
-                    await self.failed(code, topic)
+                    await self.failed(code, topic, "Describe")
                 return None if offset == -1 else int(offset)
         raise AwayError("Kafka's answer lacks what was asked for")
 
-    async def failed(self, code: int, topic: str) -> NoReturn:
-        """Raise what an error of a broker means."""
+    async def failed(self, code: int, topic: str, right: str) -> NoReturn:
+        """Raise what an error of a broker means; `right`: what was needed on the topic."""
         error: type[BrokerResponseError] = for_code(code)
         if getattr(error, "invalid_metadata", False):
             with contextlib.suppress(AwayError):
                 await self.refresh()
-        raise failure(code, topic)
+        raise failure(code, topic, right)
 
     async def make_topics(self) -> None:
         """See that both topics are there and large enough; make them if that is allowed. Raises `AwayError`,
@@ -257,7 +259,10 @@ class Link:
                     f"configure {len(partitions)} before anything is written there"
                 )
         if missing and not settings.create:
-            raise RefusedError(f"Kafka has no topic {' and no topic '.join(missing)}, and none may be made")
+            raise RefusedError(
+                f"Kafka has no topic {' and no topic '.join(missing)}, and none may be made; if there are such topics, "
+                f"this user needs the rights {RIGHTS} on them"
+            )
         if missing:
             await self._create(client, missing)
             await self.refresh()
@@ -292,18 +297,25 @@ class Link:
             raise AwayError(f"Kafka's topics cannot be made now: {error!r}") from error
         finally:
             await admin.close()
-        for name, code, *message in answer.topic_errors:
+        # Brokers answer in any order.
+        for name, code, *message in sorted(answer.topic_errors):
             if code in DENIED:
-                raise RefusedError(f"Kafka's topic {name} is missing and this user may not make it")
+                raise RefusedError(
+                    f"Kafka shows this user no topic {name} and lets it make none: it needs the rights {RIGHTS}, and "
+                    f"Create where there is no such topic, on {settings.topic} and {settings.index_topic}"
+                )
             if code and code != TOPIC_EXISTS:
                 raise AwayError(
                     f"Kafka's topic {name} cannot be made: {message[0] if message else for_code(code).__name__}"
                 )
 
 
-def failure(code: int, topic: str) -> BusError:
-    """Return what an error code of a broker means to us."""
+def failure(code: int, topic: str, right: str) -> BusError:
+    """Return what an error code of a broker means to us; `right`: what was needed on the topic."""
     error: type[BrokerResponseError] = for_code(code)
     if code in DENIED:
-        return RefusedError(f"Kafka's topic {topic} may not be used by this user")
+        return RefusedError(
+            f"Kafka's topic {topic} may not be used by this user: it needs the right {right} there, and for all that "
+            f"is done {RIGHTS}"
+        )
     return AwayError(f"Kafka says of its topic {topic}: {error.__name__}")

@@ -10,6 +10,7 @@ from typing import TypeVar
 from sandpost.bus.batches import stream_name
 from sandpost.bus.contract import Missing, Record, Start
 from sandpost.bus.kafka_history import READ_BYTES, READ_BYTES_MAX, History
+from sandpost.bus.kafka_index import GUARD
 from sandpost.bus.kafka_link import LATEST, AwayError, Link, OutOfRange
 from sandpost.bus.kafka_settings import KafkaSettings
 from sandpost.bus.kafka_tail import Tail
@@ -19,6 +20,7 @@ from sandpost.model.errors import BusError
 WARM = 64
 """Kafka records before a beginning that are looked through for what was sent twice."""
 GONE = "records that were to be read here are no longer kept"
+EARLIER = "they are no longer kept, and some of them may be since the time that was asked for"
 LOST = "the bus was made anew, or has lost records: offsets begin again"
 RETRY = 0.2
 LAST_TIME = float(1 << 50)
@@ -34,15 +36,17 @@ class _Partition:
 
 @dataclass(slots=True)
 class _Follower:
-    """Where somebody is in a partition. `at`: the next Kafka record; `offset`: nothing before it is told; `not_before`:
-    nor before that time (milliseconds), until something was or `end` comes."""
+    """Where somebody is in a partition. `at`: the next Kafka record; `end`: of the partition when he began; `offset`:
+    nothing before it is told; `not_before`: nor before that time (milliseconds), until something was or `end` comes;
+    `indexed`: an end of the partition after which the index was asked for."""
 
     stream: str
     key: bytes
     at: int
+    end: int
     offset: int = 0
     not_before: int = 0
-    end: int = 0
+    indexed: int = 0
     size: int = READ_BYTES
     losses: int = 0
     seen: Seen = field(default_factory=Seen)
@@ -113,16 +117,22 @@ class KafkaReader:
         if partition is None:
             partition = self._partitions[number] = _Partition(Tail(self._link, number), History(self._link, number))
         tail = partition.tail
+        fresh = not tail.started
         if tail.followers == 0:
             tail.start()
         tail.followers += 1
         try:
             losses = tail.losses
-            follower, missing = await self._patiently(lambda: self._begin(number, partition, stream, start))
+            follower, missing = await self._patiently(lambda: self._begin(number, partition, stream, start, fresh))
             follower.losses = losses
+            marked = False
             if missing is not None:
                 yield [missing]
             while not self._closed:
+                if not marked and follower.at >= follower.end:
+                    marked = True
+                    yield ()
+                    continue
                 told = await self._more(partition, follower)
                 for piece in pieces(told):
                     yield piece
@@ -139,30 +149,45 @@ class KafkaReader:
                     partition.tail.skipped = tail.skipped
 
     async def _begin(
-        self, number: int, partition: _Partition, stream: str, start: Start
+        self, number: int, partition: _Partition, stream: str, start: Start, fresh: bool
     ) -> tuple[_Follower, Missing | None]:
         topic = self._settings.topic
         await partition.tail.begun(self._settings.patience)
-        end = await self._link.bound(topic, number, LATEST) or 0
+        # One that was there before may not have come to what is the end now.
+        end = partition.tail.ring.next_ if fresh else await self._link.bound(topic, number, LATEST) or 0
         key = stream.encode()
-        if start.tail is not None and start.tail > 0:
+        if start.tail == 0:
+            return _Follower(stream, key, end, end), None
+        last = None
+        if start.tail is not None:
             await partition.history.look_up()
             offset = await partition.history.last(stream, start.tail, end)
-            return self._at(stream, key, offset, await partition.history.first()), None
+            last = self._at(stream, key, offset, partition.history.known_first, end)
+            last.indexed = end
+            if start.since is None:
+                return last, None
         if start.since is not None:
             since = int(min(max(start.since, 0.0), LAST_TIME) * 1000)
             at = await self._link.bound(topic, number, since)
-            return _Follower(stream, key, end if at is None else min(at, end), not_before=since, end=end), None
+            follower = _Follower(stream, key, end if at is None else min(at, end), end, not_before=since)
+            if last is not None and last.offset > offset_of(follower.at):
+                last.not_before = since
+                return last, None
+            first = await partition.history.first()
+            gone = first > 0 and follower.at <= first < end
+            return follower, Missing(0, offset_of(first), EARLIER) if gone else None
         if start.offset is not None and start.offset < offset_of(end):
             first = await partition.history.first()
             if start.offset < offset_of(first):
-                return _Follower(stream, key, first), Missing(start.offset, offset_of(first), GONE)
-            return self._at(stream, key, start.offset, first), None
-        return _Follower(stream, key, end), None
+                return _Follower(stream, key, first, end), Missing(start.offset, offset_of(first), GONE)
+            return self._at(stream, key, start.offset, first, end), None
+        return _Follower(stream, key, end, end), None
 
     @staticmethod
-    def _at(stream: str, key: bytes, offset: int, first: int) -> _Follower:
-        return _Follower(stream, key, max(place_of(offset)[0] - WARM, first), offset)
+    def _at(stream: str, key: bytes, offset: int, first: int, end: int) -> _Follower:
+        place, _ = place_of(offset)
+        # What is first may have been known of a topic that was made anew since.
+        return _Follower(stream, key, max(place - WARM, min(first, place)), end, offset)
 
     async def _more(self, partition: _Partition, follower: _Follower) -> list[Record | Missing]:
         """Return what comes next, which may be nothing yet."""
@@ -170,17 +195,25 @@ class KafkaReader:
         ring = tail.ring
         if follower.losses != tail.losses:
             follower.losses = tail.losses
+            # What was there behind that is not there any more.
+            follower.end = min(follower.end, ring.next_)
+            follower.indexed = 0
             if follower.at > ring.next_:
-                missing = Missing(offset_of(follower.at), offset_of(ring.next_), LOST)
+                # What came since the beginning that is new, and was not told to this one.
+                missing = Missing(0, offset_of(ring.next_), LOST)
                 follower.at, follower.offset, follower.seen = ring.next_, 0, Seen()
                 return [missing]
         if follower.at < ring.start:
             return await self._patiently(lambda: self._earlier(partition, follower, ring.next_))
-        found = ring.get(follower.key, follower.at)
-        told = follower.take(found)
+        before = follower.at
+        told = follower.take(ring.get(follower.key, before))
         follower.at = max(follower.at, ring.next_)
-        if told or found:
+        if follower.at > before:
             return told
+        if follower.at < follower.end:
+            # What is live is not read up to there yet, and what comes until then may be of others alone.
+            await tail.moved(self._settings.patience)
+            return []
         begins = await tail.news(follower.key, self._settings.patience)
         if tail.ring is ring:
             # Nothing of the stream lies before that: were it not said, what has left the ring meanwhile would be read
@@ -191,15 +224,17 @@ class KafkaReader:
     async def _earlier(self, partition: _Partition, follower: _Follower, known_end: int) -> list[Record | Missing]:
         """Return what the next piece of the partition has for a follower that the ring is too short for."""
         history = partition.history
-        await history.look_up()
-        at = history.index.jump(follower.stream, follower.at, known_end)
+        if follower.at >= follower.indexed - GUARD:
+            await history.look_up()
+            follower.indexed = known_end
+        at = history.index.jump(follower.stream, follower.at, follower.indexed)
         try:
             read, following = await history.read(follower.key, at, follower.size)
         except OutOfRange:
             first = await history.first()
-            missing = Missing(max(offset_of(at), follower.offset), offset_of(first), GONE)
+            begin = max(offset_of(at), follower.offset)
             follower.at = first
-            return [missing] if first > at else []
+            return [Missing(begin, offset_of(first), GONE)] if offset_of(first) > begin else []
         follower.size = min(2 * follower.size, READ_BYTES_MAX)
         told = follower.take([what for _, what in read])
         follower.at = max(following, follower.at)

@@ -154,7 +154,7 @@ class Sender:
         node = await self._link.leader(self._link.settings.topic, 0)
         answer = await self._link.send(node, InitProducerIdRequest(None, (1 << 31) - 1), "produce")
         if answer.error_code:
-            raise failure(answer.error_code, self._link.settings.topic)
+            raise failure(answer.error_code, self._link.settings.topic, "Write")
         self._producer, self._epoch = answer.producer_id, answer.producer_epoch
         self.why = None
         self.ready.set()
@@ -281,7 +281,7 @@ class Sender:
         if code and code != DUPLICATE_SEQUENCE:
             if code in FORGOTTEN:
                 self._producer = -1 if append.producer == self._producer else self._producer
-            error = failure(code, lane.topic)
+            error = failure(code, lane.topic, "Write")
             if not isinstance(error, RefusedError):
                 self._refresh()
             self._failed(lane, error)

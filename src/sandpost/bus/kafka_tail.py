@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sandpost.bus.kafka_link import EARLIEST, LATEST, LONG_POLL_MS, Link, OutOfRange
 from sandpost.bus.kafka_wire import EVERYBODY, Chunk, Contents, Rubbish
@@ -69,8 +69,14 @@ class Tail:
         self._link = link
         self._partition = partition
         self._waiting: dict[bytes, set[asyncio.Future[int]]] = {}
+        self._moving: set[asyncio.Future[int]] = set()
         self._begun = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it ever was."""
+        return self._task is not None
 
     def start(self) -> None:
         """Begin to read at the partition's end."""
@@ -94,8 +100,19 @@ class Tail:
     async def news(self, key: bytes, patience: float) -> int:
         """Wait for something of a stream, of which all that is in the ring was had; return where it begins. Raises
         `BusError` when the brokers are away for longer than `patience`."""
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(key, set())
+        try:
+            return await self._woken(waiting, patience)
+        finally:
+            if not waiting and self._waiting.get(key) is waiting:
+                del self._waiting[key]
+
+    async def moved(self, patience: float) -> None:
+        """Wait until the ring goes on, whatever comes. Raises as `news`."""
+        await self._woken(self._moving, patience)
+
+    async def _woken(self, waiting: set[asyncio.Future[int]], patience: float) -> int:
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         waiting.add(future)
         try:
             while True:
@@ -108,8 +125,6 @@ class Tail:
                     raise self.why
         finally:
             waiting.discard(future)
-            if not waiting and self._waiting.get(key) is waiting:
-                del self._waiting[key]
 
     async def _run(self) -> None:
         topic, partition = self._link.settings.topic, self._partition
@@ -136,11 +151,13 @@ class Tail:
                 continue
             self.why = None
             backoff = BACKOFF
-            contents = Contents(fetched.batches, at)
+            contents = Contents(fetched.data, at)
             found = list(contents)
             self.skipped += contents.skipped
             self.ring.add(found, contents.next_)
             self._wake(found)
+            if contents.next_ > at:
+                _tell(self._moving, contents.next_)
 
     async def _begin_again(self) -> None:
         """The place to read from is not there: it went by age while we were away, or the topic was made anew."""
@@ -159,12 +176,14 @@ class Tail:
         for key, what in found:
             if key == EVERYBODY:
                 self._wake_all(what.at)
-            for future in self._waiting.get(key, ()):
-                if not future.done():
-                    future.set_result(what.at)
+            _tell(self._waiting.get(key, ()), what.at)
 
     def _wake_all(self, at: int | None = None) -> None:
-        for waiting in self._waiting.values():
-            for future in waiting:
-                if not future.done():
-                    future.set_result(self.ring.next_ if at is None else at)
+        for waiting in (*self._waiting.values(), self._moving):
+            _tell(waiting, self.ring.next_ if at is None else at)
+
+
+def _tell(waiting: Iterable[asyncio.Future[int]], at: int) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(at)

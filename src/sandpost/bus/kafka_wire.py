@@ -12,6 +12,7 @@ Kafka hands out whole appends ("record batches"), so that the first may begin be
 the last may be cut off: what is behind `Contents.next_` is to be asked for again.
 """
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,15 +20,17 @@ from functools import lru_cache
 import msgspec
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
-from aiokafka.record.memory_records import MemoryRecords
 
 from sandpost.bus.contract import PIECE_BYTES, PIECE_RECORDS, Batch, Missing, Record
+from sandpost.bus.kafka_unpack import appends
 
 LINE_BITS = 12
 LINES = 1 << LINE_BITS
 """Lines in a chunk, at most."""
 HEADER = "sandpost"
 VERSION = 1
+FAR = 1 << 63
+"""Behind every place of a partition."""
 EVERYBODY = b""
 """The key of what concerns all streams of a partition. No stream has an empty name."""
 
@@ -123,30 +126,33 @@ def chunk(at: int, time: int, value: bytes | None, headers: list[tuple[str, byte
 class Contents:
     """The records of a fetched piece from `at` on, in order. `next_` is right when all were taken.
 
-    `key`: take records of this key alone; without one all that have a key. `skipped`: records without a key of ours,
+    `key`: take records of this key alone; without one all that have a key. `stop`: none from there on, which are not
+    unpacked either: of all that is done to find history this costs the most. `skipped`: records without a key of ours,
     somebody else's.
     """
 
-    def __init__(self, batches: MemoryRecords, at: int, key: bytes | None = None) -> None:
+    def __init__(self, data: bytes, at: int, key: bytes | None = None, stop: int = FAR) -> None:
         self.next_ = at
         self.skipped = 0
-        self._batches = batches
+        self._data = data
         self._key = key
+        self._stop = stop
 
     def __iter__(self) -> Iterator[tuple[bytes, Chunk | Rubbish]]:
-        batches, wanted = self._batches, self._key
-        while batches.has_next():
-            batch = batches.next_batch()
-            following = int(batch.next_offset)
-            if batch.is_control_batch:
-                self.next_ = max(self.next_, following)
+        wanted = self._key
+        for append in appends(self._data):
+            if self.next_ >= self._stop:
+                return
+            if append.control:
+                self.next_ = max(self.next_, append.next_)
                 continue
             try:
-                if not batch.validate_crc():
-                    raise KafkaError("checksum")  # noqa: TRY301  # told like what the decoder finds
-                for record in batch:
+                for record in append:
                     if record.offset < self.next_:
                         continue
+                    if record.offset >= self._stop:
+                        self.next_ = self._stop
+                        return
                     key = record.key
                     if not key:
                         self.skipped += 1
@@ -156,22 +162,19 @@ class Contents:
             except (KafkaError, ValueError):
                 # The broker has checked it when it was written: its disk has changed it since, or a decoder is missing
                 # here.
-                yield EVERYBODY, Rubbish(self.next_, following, "what was written there is damaged")
-            self.next_ = max(self.next_, following)
+                yield EVERYBODY, Rubbish(self.next_, append.next_, "what was written there is damaged")
+            self.next_ = max(self.next_, append.next_)
 
 
-def values(batches: MemoryRecords, at: int) -> tuple[list[bytes], int]:
+def values(data: bytes, at: int) -> tuple[list[bytes], int]:
     """Return the values of a fetched piece of the index, and the place behind it; what is damaged is left out."""
     found: list[bytes] = []
     following = at
-    while batches.has_next():
-        batch = batches.next_batch()
-        try:
-            if not batch.is_control_batch and batch.validate_crc():
-                found += [record.value for record in batch if record.offset >= at and record.value is not None]
-        except (KafkaError, ValueError):
-            pass
-        following = max(following, int(batch.next_offset))
+    for append in appends(data):
+        if not append.control:
+            with contextlib.suppress(KafkaError, ValueError):
+                found += [record.value for record in append if record.offset >= at and record.value is not None]
+        following = max(following, append.next_)
     return found, following
 
 

@@ -19,7 +19,8 @@ from sandpost.bus.kafka_settings import KafkaSettings
 from sandpost.bus.kafka_wire import VERSION, Label, header, offset_of, partition_of, parts, place_of
 from sandpost.model.errors import BusError
 
-CLOSE_WITHIN = 5.0
+CLOSE_WITHIN, CLOSE_WITHIN_AWAY = 5.0, 1.0
+"""Seconds in which `close` has what was taken kept; the second where something is wrong with the brokers."""
 ENTRY_BYTES = 128
 """What is written around a chunk's lines, about."""
 MARKS_A_RECORD = 1_000
@@ -171,9 +172,12 @@ class KafkaWriter:
     async def close(self) -> None:
         """See `contract.Writer.close`."""
         self._closed = True
-        deadline = time.monotonic() + CLOSE_WITHIN
+        began = time.monotonic()
         with contextlib.suppress(BusError):
-            while self._task is not None and not self._all_kept() and time.monotonic() < deadline:
+            while self._task is not None and not self._all_kept():
+                deadline = began + (CLOSE_WITHIN_AWAY if self.problem else CLOSE_WITHIN)
+                if time.monotonic() >= deadline:
+                    break
                 await self._change(deadline)
         await self._stop()
         self._wake()

@@ -16,6 +16,7 @@ from sandpost.bus.contract import PIECE_BYTES, PIECE_RECORDS, Missing, Record
 from sandpost.bus.segment import Hole
 
 GONE = "these records were removed: a stream is kept for so many bytes and days"
+EARLIER = "some of these, which were removed, may be since the time that was asked for"
 DAMAGED = "these records cannot be read: the file that holds them is damaged"
 
 _WINDOW = PIECE_BYTES + segment.HEAD_MOST

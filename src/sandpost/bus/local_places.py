@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sandpost.bus import local_files as files
 from sandpost.bus.contract import Missing, Start
-from sandpost.bus.local_pieces import GONE, Piece, Place, Stream, begin_of
+from sandpost.bus.local_pieces import EARLIER, GONE, Piece, Place, Stream, begin_of
 from sandpost.bus.segment import Entry, Head
 
 
@@ -20,20 +20,33 @@ def begin(stream: Stream, start: Start) -> Piece:
         try:
             if start.offset is not None:
                 return _at_offset(stream, bases, start.offset)
-            if start.tail:
-                return Piece((), _at_tail(stream, bases, start.tail))
-            if start.since is not None:
-                return Piece((), _at_time(stream, bases, start.since * 1000))
-            return Piece((), _end(stream, bases[-1]))
+            if start.tail == 0 or (start.tail is None and start.since is None):
+                return Piece((), _end(stream, bases[-1]))
+            last = None if start.tail is None else _at_tail(stream, bases, start.tail)
+            since = None if start.since is None else _at_time(stream, bases, start.since * 1000)
+            return _later(last, since)
         except FileNotFoundError:
             # It was removed meanwhile: look again.
             continue
+
+
+def end(stream: Stream) -> int:
+    """Return the offset of the next record; 0 if there never was one."""
+    _, place = begin(stream, Start())
+    return 0 if place is None else place.offset
 
 
 def first(stream: Stream) -> Place | None:
     """Return the place of the first record that is kept; None if there is no segment yet."""
     bases = files.bases(stream.folder)
     return begin_of(bases[0]) if bases else None
+
+
+def _later(last: Place | None, since: Piece | None) -> Piece:
+    """Return the later one of the places that are there."""
+    if since is None or since.place is None:
+        return Piece((), last)
+    return Piece((), last) if last is not None and last.wanted > since.place.wanted else since
 
 
 def _at_offset(stream: Stream, bases: list[int], offset: int) -> Piece:
@@ -56,12 +69,13 @@ def _at_tail(stream: Stream, bases: list[int], tail: int) -> Place:
     return begin_of(bases[0])
 
 
-def _at_time(stream: Stream, bases: list[int], time: float) -> Place:
+def _at_time(stream: Stream, bases: list[int], time: float) -> Piece:
     number = bisect.bisect_left(range(len(bases)), time, key=lambda at: _first_time(stream, bases[at:])) - 1
     if number < 0:
-        return begin_of(bases[0])
+        gone = (Missing(0, bases[0], EARLIER),) if bases[0] else ()
+        return Piece(gone, begin_of(bases[0]))
     place, _ = _seek(stream, bases[number], lambda entry: entry.time < time, lambda head: head.time >= time)
-    return place
+    return Piece((), place)
 
 
 def _at_record(stream: Stream, base: int, offset: int) -> tuple[Place, bool]:

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from sandpost.bus.contract import Missing, Record, Start
 from sandpost.bus.local_pieces import Piece, Place, Stream, at_once, patiently, read, stream_at
-from sandpost.bus.local_places import begin, first
+from sandpost.bus.local_places import begin, end, first
 from sandpost.kernel import inotify
 from sandpost.model.errors import BusError
 
@@ -43,10 +43,9 @@ class LocalReader:
         at = stream_at(self._folder, stream)
         try:
             await asyncio.to_thread(os.stat, self._folder)
-            _, place = await asyncio.to_thread(begin, at, Start())
+            return await asyncio.to_thread(end, at)
         except OSError as error:
             raise BusError(_words(self._folder, error)) from error
-        return 0 if place is None else place.offset
 
     async def close(self) -> None:
         self._closed = True
@@ -64,10 +63,15 @@ class LocalReader:
             # Watched before it is read: what comes after either is told.
             followed = self._hold(name, stream)
             try:
-                items, place = await asyncio.to_thread(begin, stream, start)
+                known: int | None
+                known, (items, place) = await asyncio.to_thread(lambda: (end(stream), begin(stream, start)))
                 if items:
                     yield items
                 while not self._closed:
+                    if known is not None and (place is None or place.wanted >= known):
+                        known = None
+                        yield ()
+                        continue
                     changes, before = followed.changes, place
                     items, place = await self._read(followed, place)
                     if items:
@@ -75,7 +79,11 @@ class LocalReader:
                         # Others have their turn, also if all of a long history is in memory.
                         await asyncio.sleep(0)
                     elif place == before and changes == followed.changes:
-                        await followed.changed.wait()
+                        if known is None:
+                            await followed.changed.wait()
+                        else:
+                            # The rest of what was there is damaged, or has gone.
+                            known = 0
             finally:
                 self._release(name, followed)
         except OSError as error:

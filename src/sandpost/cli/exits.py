@@ -12,14 +12,14 @@ NOT_RUNNING = 3
 REFUSED = 4
 """The platform refused: key, name, limit, unknown tenant."""
 PROGRAM = 5
-"""`run`: the program failed, or answered with a status of 400 or more."""
+"""`run`: the program failed, or answered with a status of 400 or more; `module add`: a module failed."""
 INTERRUPTED = 130
 
 HELP = """
 \b
 Exit codes: 0 done, 1 the platform failed or cannot be reached, 2 wrong usage or setting,
 3 not running (serve: running already), 4 refused (key, name, limit, unknown tenant),
-5 the program that was run failed, 130 interrupted.
+5 the program that was run, or a module that was added, failed, 130 interrupted.
 """
 
 

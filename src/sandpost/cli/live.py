@@ -41,6 +41,10 @@ def status(options: Options) -> None:
             lines += [
                 ("sandboxes", f"{one.assigned} assigned, {one.draining} draining, {one.starting} starting"),
                 ("pool", f"{one.pool} of {one.pool_target} ready, {one.waiting} waiting"),
+                *(
+                    (f"on {name}", f"{its.assigned} assigned, {its.pool} of {its.pool_target} ready")
+                    for name, its in one.runtimes.items()
+                ),
                 ("memory", f"{show_size(one.memory_used)} of {show_size(one.memory_limit)}"),
                 ("started", f"{one.starts} in {show.span(one.uptime)}"),
                 ("ended", show.words(one.ends)),
@@ -85,7 +89,7 @@ def ps(options: Options, tenant: str | None) -> None:
                 one.phase,
                 one.tenant or "-",
                 one.engine,
-                one.runtime,
+                f"{one.runtime} {one.modules}".rstrip(),
                 show.ago(one.started_at, now),
                 show.ago(one.last_call_at, now),
                 str(one.calls),

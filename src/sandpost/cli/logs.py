@@ -18,7 +18,9 @@ _LAST = "10"
 @click.command()
 @click.argument("tenant", required=False)
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, over every loss of the connection.")
-@click.option("--lines", "-n", type=click.IntRange(min=0), metavar="N", help="Begin with the last N records.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(min=0), metavar="N", help="Begin with the last N records (of those --since)."
+)
 @click.option("--since", metavar="WHEN", help="Begin there: `10m` or `2h` ago, a date, a time in ISO 8601.")
 @click.option("--level", metavar="LEVEL", help="Of at least this level: trace, debug, info, warn, error, fatal.")
 @click.option("--grep", metavar="TEXT", help="Whose message has a match of this RE2 expression; `!TEXT`: has none.")
@@ -44,17 +46,17 @@ def logs(
     """
     if system == (tenant is not None):
         raise click.UsageError("name one tenant, or say --system")
-    if lines is not None and since is not None:
-        raise click.UsageError("a stream begins at one place: leave out --lines or --since")
     parameters = {f"f.{name}": value for name, value in map(_pair, field)}
     given = {"since": since and _in_local_time(since), "level": level, "f.msg": grep}
     parameters |= {name: text for name, text in given.items() if text}
     if not follow:
         parameters["follow"] = "false"
-    if since is None:
+    if lines is not None or since is None:
         parameters["tail"] = str(lines) if lines is not None else _LAST if follow else _ALL
-    if options.json or not sys.stdout.isatty():
+    if not sys.stdout.isatty():
         write = _write_json
+    elif options.json:
+        write = _show_json
     else:
         from sandpost.cli.pretty import Pretty  # noqa: PLC0415 - only for people
 
@@ -72,6 +74,12 @@ def logs(
 def _write_json(record: bytes) -> None:
     sys.stdout.buffer.write(record + b"\n")
     sys.stdout.buffer.flush()
+
+
+def _show_json(record: bytes) -> None:
+    from sandpost.cli.pretty import harmless  # noqa: PLC0415 - only for people
+
+    _write_json(harmless(record))
 
 
 def _is_read() -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from sandpost import __version__
-from sandpost.cli import exits, host, keys, live, logs, run, selftest, tenants
+from sandpost.cli import exits, host, keys, live, logs, modules, run, selftest, tenants
 from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common
 from sandpost.model.errors import SandpostError
@@ -36,6 +36,7 @@ for command in (
     selftest.selftest,
     tenants.tenant,
     keys.key,
+    modules.module,
     host.config,
     host.doctor,
     host.restart,

@@ -42,14 +42,15 @@ class Pretty:
         call = plain(str(fields.get("req_id", "")))[:_CALL]
         # Whose words these are: the program's, or the platform's about it.
         whose = " " if fields.get("sandbox") is True else "*"
-        head = f"{_clock(fields.get('time'))} {name:<5} {call:<{_CALL}} {whose} "
+        clock, label, origin = _clock(fields.get("time")), f"{name:<5}", f"{call:<{_CALL}} {whose} "
+        head = f"{clock} {label} {origin}"
         first, *rest = plain(_text(fields.get("msg", "")), keep="\n\t").split("\n")
         more = "".join(f" {plain(name)}={plain(_text(value))}" for name, value in fields.items() if name not in _SHOWN)
         body = "\n".join([first, *(" " * len(head) + line for line in rest)])
         if not self._colours:
             return head + body + more
         colour = _COLOURS.get(number // 10 * 10, "0")
-        head = head.replace(name, f"\x1b[0;{colour}m{name}\x1b[0;2m", 1)
+        head = f"{clock} \x1b[0;{colour}m{label}\x1b[0;2m {origin}"
         body = f"\x1b[{colour}m{body}\x1b[0m" if number >= 40 else body
         return f"\x1b[2m{head}\x1b[0m{body}" + (f"\x1b[2m{more}\x1b[0m" if more else "")
 
@@ -57,6 +58,19 @@ class Pretty:
 def plain(text: str, keep: str = "") -> str:
     """Return `text` without anything that a terminal would obey, but for what is in `keep`."""
     return "".join(letter if letter.isprintable() or letter in keep else "?" for letter in text)
+
+
+def harmless(record: bytes) -> bytes:
+    """Return JSON that means the same, in which what a terminal would obey is escaped."""
+    text = record.decode("utf-8", "replace")
+    if text.isprintable():
+        return record
+    return "".join(letter if letter.isprintable() or letter == "\t" else _escaped(letter) for letter in text).encode()
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _text(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -14,6 +14,8 @@ from sandpost.api.views import (
     Keys,
     KeyView,
     MadeKey,
+    Modules,
+    ModuleView,
     Problem,
     SandboxesView,
     SandboxView,
@@ -25,8 +27,9 @@ from sandpost.api.views import (
 )
 from sandpost.client.errors import Refused, Unreachable
 from sandpost.client.following import SILENCE, Following
-from sandpost.model.errors import ConfigError, InvalidName
+from sandpost.model.errors import ConfigError, InvalidName, shown
 from sandpost.model.names import tenant_name
+from sandpost.model.specs import parse_spec
 
 TIMEOUT = 15.0
 """Seconds for an answer of a management route."""
@@ -112,7 +115,7 @@ class Client:
     def revoke_key(self, key_id: str) -> None:
         """Revoke a key."""
         if not key_id.isalnum():
-            raise InvalidName(f"`{ascii(key_id[:80])[1:-1]}` is no key's id: `sandpost key ls` lists them")
+            raise InvalidName(f"`{shown(key_id)}` is no key's id: `sandpost key ls` lists them")
         self._send("DELETE", f"/api/keys/{quote(key_id, safe='')}")
 
     def usage(self, tenant: str, since: str) -> UsageView:
@@ -123,6 +126,33 @@ class Client:
         """Return all sandboxes, or a tenant's."""
         path = "/api/sandboxes" if tenant is None else f"{_tenant_path(tenant)}/sandboxes"
         return self._get(path, SandboxesView).sandboxes
+
+    def modules(self) -> Iterator[ModuleView]:
+        """Yield the modules that there are, and those that were asked for, page after page."""
+        after: str | None = ""
+        while after is not None:
+            page = self._get("/api/modules", Modules, {"after": after})
+            yield from page.modules
+            after = page.next
+
+    def module(self, spec: str) -> ModuleView | None:
+        """Return one module with the hashes of all that is in it; None if there is none of that spec."""
+        found = self._get("/api/modules", Modules, {"spec": str(parse_spec(spec))}).modules
+        return found[0] if found else None
+
+    def add_modules(self, specs: Sequence[str], *, scripts: bool = False) -> list[ModuleView]:
+        """Ask for modules, 100 at most; return how they stand now."""
+        body = {"modules": [str(parse_spec(spec)) for spec in specs], "scripts": scripts}
+        return _decode(self._send("POST", "/api/modules", body), Modules).modules
+
+    def remove_module(self, spec: str) -> None:
+        """Remove a module, whatever its state."""
+        self._send("DELETE", f"/api/modules?spec={quote(str(parse_spec(spec)), safe='')}")
+
+    def collect_modules(self, *, keep: int | None, older_than: str | None) -> list[ModuleView]:
+        """Remove what failed, and versions beyond the newest `keep` that are older than that; return what it was."""
+        body = {"keep": keep, "older_than": older_than}
+        return _decode(self._send("POST", "/api/modules/gc", body), Modules).modules
 
     @contextlib.contextmanager
     def run(self, tenant: str, program: bytes, data: Mapping[str, str], content_type: str) -> Iterator[httpx.Response]:

@@ -292,6 +292,8 @@ class Digest:
             return None
         moved = stream.spool.take(stream.fd, most)
         self._count(stream)
+        if moved:
+            stream.passing = None
         return moved
 
     def make_room(self, stream: Stream, now: float) -> None:
@@ -302,6 +304,32 @@ class Digest:
             victim = max(waiting, key=lambda one: one.counted, default=stream)
         if victim.stalled_since is not None and now - victim.stalled_since >= PATIENCE and victim.undone:
             self._lose(victim, now)
+
+    def pass_by(self, stream: Stream, data: bytes, now: float) -> None:
+        """Lose bytes that were taken out of a FIFO and could not be put into its spool.
+
+        A line of which a part is lost is lost: what comes of it later is left out, so that it is counted once.
+        """
+        spool, tenancy = stream.spool, stream.sandbox.tenancy
+        if not data or tenancy is None:
+            return
+        if spool is None:
+            self.notices.lose(tenancy, stream.decoder.skip(data), now)
+            return
+        is_next = stream.ready and not stream.undone
+        if is_next and stream.decoder.pending:
+            self._flush_partial(stream, now)
+            begin = stream.decoder.end
+            self._drop(stream, LOST, begin, _lines(stream.decoder.flush()), now)
+            self._note_partial(stream, now)
+        if stream.passing is None:
+            stream.passing = stream.counter(torn=is_next and stream.decoder.torn)
+        self.notices.lose(tenancy, stream.passing.skip(data), now)
+        if is_next:
+            stream.begin(spool.length, torn=stream.passing.torn)
+            if not stream.in_flight:
+                spool.mark.torn = stream.passing.torn
+                spool.save()
 
     def finish(self, sandbox: Sandbox) -> None:
         """Nothing more comes of this sandbox. `on_done` is called when the bus has all of it, perhaps at once."""
@@ -320,6 +348,9 @@ class Digest:
         for stream in sandbox.streams:
             if stream.spool is None:
                 continue
+            if not stream.ready:
+                # Nobody will be asked any more what of it the bus has: all beyond the mark counts.
+                self._go_back(stream, stream.spool, {}, now)
             before = -1
             while stream.undone > 0 and stream.fed != before:
                 before = stream.fed
@@ -350,6 +381,17 @@ class Digest:
         spool, tenancy = stream.spool, stream.sandbox.tenancy
         if spool is None or tenancy is None:
             return
+        left = self._go_back(stream, spool, found, now)
+        if left > 0 and tenancy.keep.rate and tenancy.stalled_since is None:
+            tenancy.stalled_since = now - min(_BACKLOG, _COST * left / tenancy.keep.rate)
+        if any(drops.lines for drops in stream.drops):
+            self._telling.add(stream)
+            self._need_tick()
+        self.work(stream, now)
+        self._leave_if_done(stream)
+
+    def _go_back(self, stream: Stream, spool: Spool, found: Mapping[str, int], now: float) -> int:
+        """Begin where the bus and the mark say; return the bytes that a former process left."""
         made = spool.mark
         made.keep(found.get(stream.source, 0))
         for reason, name in enumerate(REASONS):
@@ -365,13 +407,7 @@ class Digest:
         stream.ahead.extend(made.ranges)
         stream.appended = made.kept
         stream.ready = True
-        if left > 0 and tenancy.keep.rate and tenancy.stalled_since is None:
-            tenancy.stalled_since = now - min(_BACKLOG, _COST * left / tenancy.keep.rate)
-        if any(drops.lines for drops in stream.drops):
-            self._telling.add(stream)
-            self._need_tick()
-        self.work(stream, now)
-        self._leave_if_done(stream)
+        return left
 
     def _count(self, stream: Stream) -> None:
         used = stream.spool.used if stream.spool is not None else 0
@@ -486,8 +522,9 @@ class Digest:
         if not decoder.pending:
             stream.partial_since = None
             self._partial.discard(stream)
-        elif stream.partial_since is None:
-            stream.partial_since = now
+        elif stream.partial_since is None or stream.partial_at != decoder.end:
+            # Who writes without a pause may end in the middle of a line each time, and each time it is another one.
+            stream.partial_since, stream.partial_at = now, decoder.end
             self._partial.add(stream)
             self._need_tick()
 
@@ -593,6 +630,9 @@ class Digest:
     def _flush_partial(self, stream: Stream, now: float) -> None:
         tenancy = stream.sandbox.tenancy
         if tenancy is None or not stream.ready or not stream.decoder.pending or not self._has_room(stream):
+            return
+        if stream.undone:
+            # How it goes on is there.
             return
         begin = stream.decoder.end
         self._keep(stream, tenancy, stream.decoder.flush(), begin, now)

@@ -1,8 +1,9 @@
 """Drains the FIFOs of all sandboxes into their spools, and follows whose they are and when they end.
 
-One read of a stream a turn of the event loop, so that tenants take turns; a tenant that has used up what is read of
-him is not watched until he has something again, so that his flood waits in his own FIFOs and costs nobody a
-cycle. Timers run only while something is unfinished: silent sandboxes cost nothing.
+One read of a stream a turn of the event loop, so that tenants take turns; a busy stream rests between its reads, so
+that many lines cost little more than one. A tenant that has used up what is read of him is not watched until he has
+something again, so that his flood waits in his own FIFOs and costs nobody a cycle. Timers run only while something is
+unfinished: silent sandboxes cost nothing.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sandpost.bus.contract import Writer
-from sandpost.collector.budget import READ_COST
+from sandpost.collector.budget import READ_COST, rest_after
 from sandpost.collector.digest import CHUNK, PATIENCE, Digest
 from sandpost.collector.spool import SpoolFullError
 from sandpost.collector.streams import STREAMS, Sandbox, Stream, Tenancy
@@ -27,6 +28,8 @@ _LEAST = 4096
 _TICK = 0.25
 HOLD = 1.0
 """Seconds that output of a sandbox without a tenant waits in its FIFO: the news of its assignment may be late."""
+HOLD_ALONE = 20.0
+"""Seconds without a controller for which it waits all the same: nobody can say whose it is."""
 FINISH = 1.0
 """Seconds for reading what a sandbox left."""
 MAX_LEAVING = 1000
@@ -56,6 +59,9 @@ class Drain:
         )  # fmt: skip
         self.counts = self._digest.counts
         self.bus_room = self._digest.bus_room
+        self._alone_since = self._loop.time()
+        self._told_since: float | None = None
+        """Since when a controller has told of all sandboxes whose they are; None: none is there."""
         self.supervisor_came = False
         """Whether there has been a supervisor, who gives all streams that there are."""
         # Unfinished things, each with the moment it began or is due.
@@ -151,6 +157,11 @@ class Drain:
                 self.release(sandbox_id)
             elif not sandbox.attached:
                 self._loop.call_later(_LOST_RELEASE, self._release_unattached, sandbox_id)
+        self._told_since = self._loop.time()
+
+    def left_alone(self) -> None:
+        """The controller has gone; `compare` follows when there is one again."""
+        self._told_since, self._alone_since = None, self._loop.time()
 
     def lose(self, stream: str, lines: int) -> None:
         """Count lines of a stream that never were a sandbox's; their loss is told there."""
@@ -216,6 +227,11 @@ class Drain:
             self._end(stream, now)
             return
         stream.end_delay = 1.0
+        rest = rest_after(moved, now - stream.taken_at)
+        stream.taken_at = now
+        if rest:
+            self._loop.remove_reader(stream.fd)
+            stream.rest = self._loop.call_later(rest, self._watch, stream)
         tenancy.read.spend(max(moved, READ_COST))
         self._digest.work(stream, now)
 
@@ -252,10 +268,17 @@ class Drain:
         """Look again for what comes; a stream that has no FIFO has nothing."""
         if stream.fd < 0:
             return
+        self._awake(stream)
         self._held.pop(stream, None)
         self._ends.pop(stream, None)
         stream.ended = False
         self._loop.add_reader(stream.fd, self._readable, stream)
+
+    def _awake(self, stream: Stream) -> None:
+        """It is looked at, or let go: it rests no more."""
+        if stream.rest is not None:
+            stream.rest.cancel()
+            stream.rest = None
 
     def _pause(self, stream: Stream, tenancy: Tenancy) -> None:
         self._loop.remove_reader(stream.fd)
@@ -281,6 +304,7 @@ class Drain:
             self._need_tick()
 
     def _forget(self, stream: Stream) -> None:
+        self._awake(stream)
         if stream.fd >= 0:
             self._loop.remove_reader(stream.fd)
         for unfinished in (self._held, self._full, self._ends):
@@ -330,8 +354,9 @@ class Drain:
         self._tick_timer = None
         now = time.monotonic()
         unfinished = self._digest.tick(now)
-        for stream in [s for s, since in self._held.items() if now - since >= HOLD]:
-            self._drop_unassigned(stream)
+        if self._is_told():
+            for stream in [s for s, since in self._held.items() if now - since >= HOLD]:
+                self._drop_unassigned(stream)
         for stream, since in list(self._full.items()):
             self._look_for_room(stream, since, now)
         for stream in [s for s, due in self._ends.items() if now >= due and s.sandbox not in self._finishing]:
@@ -341,6 +366,13 @@ class Drain:
                 self._finish(sandbox, now)
         if unfinished or self._held or self._full or self._ends or self._finishing:
             self._need_tick()
+
+    def _is_told(self) -> bool:
+        """Whether a sandbox of which nobody has said whose it is can be taken for nobody's."""
+        now = self._loop.time()
+        if self._told_since is None:
+            return now - self._alone_since >= HOLD_ALONE
+        return now - self._told_since >= HOLD
 
     def _drop_unassigned(self, stream: Stream) -> None:
         data = stream.read(CHUNK)
@@ -360,10 +392,7 @@ class Drain:
             self._watch(stream)
         if now - since >= 2 * PATIENCE and not stream.undone and not stream.in_flight:
             # Not the bus is in the way, but where spools lie. A line is lost rather than a writer held up.
-            data = stream.read(CHUNK)
-            if data and stream.sandbox.tenancy is not None:
-                lines = stream.decoder.skip(data) if stream.spool is None else stream.lines_in(data)
-                self._digest.notices.lose(stream.sandbox.tenancy, lines, now)
+            self._digest.pass_by(stream, stream.read(CHUNK) or b"", now)
 
     def _release_unattached(self, sandbox_id: str) -> None:
         sandbox = self._sandboxes.get(sandbox_id)
@@ -382,7 +411,7 @@ class Drain:
                 if tenancy is None:
                     self.counts.unassigned += stream.decoder.skip(stream.read(CHUNK) or b"")
                 elif (self._move(stream, tenancy, CHUNK) or 0) < 0:
-                    self._digest.notices.lose(tenancy, stream.lines_in(stream.read(CHUNK) or b""), now)
+                    self._digest.pass_by(stream, stream.read(CHUNK) or b"", now)
             self._forget(stream)
             stream.close()
         del self._sandboxes[sandbox.id]

@@ -94,6 +94,9 @@ class Intake:
             self._loop.remove_reader(sock.fileno())
             sock.close()
         self._sockets.clear()
+        lost = sum(batch.count for batches in self._waiting.values() for batch in batches)
+        if lost:
+            log.warning("records of the platform were lost", records=lost)
 
     def _readable(self, sock: socket.socket) -> None:
         for _ in range(_A_TURN):

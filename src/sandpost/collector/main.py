@@ -10,12 +10,15 @@ import os
 import signal
 import socket
 import time
+from typing import TYPE_CHECKING
 
 import uvloop
 
 from sandpost.bus import drivers
 from sandpost.collector.drain import Drain
 from sandpost.collector.intake import Intake
+from sandpost.collector.printed import Printed
+from sandpost.collector.tapped import Tapped
 from sandpost.ipc.channel import Channel, Connector
 from sandpost.kernel import descriptors
 from sandpost.kernel.descriptors import close_all
@@ -27,6 +30,10 @@ from sandpost.model.errors import SandpostError
 from sandpost.model.figures import Figures, counter, gauge
 from sandpost.model.host import Host
 from sandpost.walls.own.confine import confine
+
+if TYPE_CHECKING:
+    from sandpost.bus.contract import Writer
+    from sandpost.collector.otlp import Outgoing
 
 _FIGURES_EVERY = 1.0
 
@@ -44,6 +51,9 @@ def main(argv: list[str]) -> int:
         host = host_file.load(path)
         connect(host.records_socket)
         drivers.load(host)
+        if host.otlp is not None:
+            # Before it gives up what it does not need.
+            import sandpost.collector.otlp  # noqa: F401, PLC0415
         confine("collector", host)
     except SandpostError as error:
         log.critical("the collector cannot run", reason=error.reason, error=error.message)
@@ -80,6 +90,14 @@ async def _serve(path: str, host: Host) -> None:
         log.info("collector ended")
 
 
+def _outgoing(host: Host) -> "Outgoing | None":
+    if host.otlp is None:
+        return None
+    from sandpost.collector.otlp import Outgoing  # noqa: PLC0415
+
+    return Outgoing(host, host.otlp, socket.gethostname())
+
+
 class Collector:
     """The process: two connections, the drain, the figures."""
 
@@ -87,7 +105,14 @@ class Collector:
         self._path = path
         self._ended = ended
         self._host = host
-        writer = self._bus = drivers.writer(self._host)
+        writer: Writer = drivers.writer(self._host)
+        self._bus = writer
+        self._outgoing = _outgoing(host)
+        self._printed = Printed() if host.stdout else None
+        self._ways_out = [one for one in (self._outgoing, self._printed) if one is not None]
+        for one in self._ways_out:
+            one.start()
+            writer = Tapped(writer, one.take)
         self._drain = Drain(
             writer, self._host.spool_dir, rate=self._host.defaults.output, spool=self._host.spool,
             hostname=socket.gethostname(), pid=os.getpid(),
@@ -111,7 +136,7 @@ class Collector:
             m.FromController,
             self._on_controller,
             greet=lambda channel: channel.send(hello),
-            on_lost=self._table.clear,
+            on_lost=self._on_controller_lost,
         )
         self._supervisor: Connector[m.FromSupervisor] = Connector(
             self._host.supervisor_socket, m.FromSupervisor, self._on_supervisor, greet=greet_supervisor
@@ -127,6 +152,8 @@ class Collector:
         self._controller.close()
         self._intake.close()
         await self._drain.close()
+        for one in self._ways_out:
+            await asyncio.to_thread(one.close)
 
     def write_figures(self) -> None:
         """Leave the figures for the metrics listener; forget tenants that are long gone."""
@@ -152,8 +179,19 @@ class Collector:
             gauge("sandpost_output_sandboxes", "Sandboxes whose output is read.", self._drain.sandboxes),
             gauge("sandpost_output_spooled_bytes", "Bytes that spools take.", self._drain.spooled),
         ]
+        outgoing = self._outgoing
+        if outgoing is not None:
+            text = "Records on their way out by OTLP, by what became of them."
+            samples += [
+                counter("sandpost_otlp_records_total", text, outgoing.sent, result="sent"),
+                counter("sandpost_otlp_records_total", text, outgoing.lost, result="lost"),
+            ]
+        if self._printed is not None:
+            text = "Records that nobody read from stdout in time."
+            samples.append(counter("sandpost_stdout_lost_total", text, self._printed.lost))
         report = Figures(
-            part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples, problem=problem
+            part="collector", index=0, pid=os.getpid(), at=time.time(), samples=samples, problem=problem,
+            problem_out="" if outgoing is None else outgoing.problem,
         )  # fmt: skip
         try:
             figures.write(self._host.metrics_dir, report)
@@ -193,6 +231,10 @@ class Collector:
                 self._table.clear()
         elif isinstance(message, m.Gone):
             self._drain.gone(message.sandbox_id)
+
+    def _on_controller_lost(self) -> None:
+        self._table.clear()
+        self._drain.left_alone()
 
     def _reload(self) -> None:
         try:

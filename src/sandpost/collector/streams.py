@@ -14,7 +14,7 @@ from sandpost.logs.lines import LineCutter
 from sandpost.logs.said import Decoder
 
 if TYPE_CHECKING:
-    from asyncio import Handle
+    from asyncio import Handle, TimerHandle
 
     from sandpost.collector.mark import Range
 
@@ -55,8 +55,9 @@ class Stream:
     """One stream of a sandbox: FIFO, spool, and how far records were made of it. Owns what it holds."""
 
     __slots__ = (
-        "again", "ahead", "appended", "counted", "decoder", "drops", "end_delay", "ended", "fd", "fed",
-        "freed", "number", "partial_since", "raw", "ready", "sandbox", "source", "spool", "stalled_since", "telling",
+        "again", "ahead", "appended", "counted", "decoder", "drops", "end_delay", "ended", "fd", "fed", "freed",
+        "number", "partial_at", "partial_since", "passing", "raw", "ready", "rest", "sandbox", "source", "spool",
+        "stalled_since", "taken_at", "telling",
     )  # fmt: skip
 
     def __init__(self, sandbox: "Sandbox", number: int) -> None:
@@ -69,19 +70,26 @@ class Stream:
         self.fd = -1
         self.ended = True
         self.end_delay = 1.0
+        # When something was last taken out of the FIFO; while it is left alone, what ends that.
+        self.taken_at = 0.0
+        self.rest: TimerHandle | None = None
         # The spool; None until something is said. What it takes as counted in all; up to where it was given back.
         self.spool: Spool | None = None
         self.counted = 0
         self.freed = 0
         # Records: whether it is known where to go on; bytes that the decoder has; dropped ranges that it will come to;
-        # end of the last batch on its way; since when an unfinished record is there, or the bus takes nothing.
+        # end of the last batch on its way; since when an unfinished record is there, and where; since when the bus
+        # takes nothing.
         self.ready = True
         self.decoder: Decoder = self._decoder(0, torn=False)
         self.fed = 0
         self.ahead: deque[Range] = deque()
         self.appended = 0
         self.partial_since: float | None = None
+        self.partial_at = 0
         self.stalled_since: float | None = None
+        self.passing: Decoder | None = None
+        """Counts what is lost past the spool, until something is put there again."""
         self.again: Handle | None = None
         # By reason: lines that are to be told; lines that were told, or are on their way.
         self.drops = (Drops(), Drops())
@@ -103,9 +111,9 @@ class Stream:
         except OSError:
             return b""
 
-    def lines_in(self, data: bytes) -> int:
-        """Return how many records begin in bytes of this stream."""
-        return self._decoder(0, torn=False).skip(data)
+    def counter(self, *, torn: bool) -> Decoder:
+        """Return what counts the lines in bytes of this stream; `torn`: they begin in a line that counts already."""
+        return self._decoder(0, torn=torn)
 
     def begin(self, position: int, *, torn: bool) -> None:
         """Go on making records at a position where the decoder may begin."""

@@ -5,12 +5,14 @@ from ipaddress import IPv4Network, ip_address
 from typing import Any
 
 from sandpost.config.ids import END, ids_each
-from sandpost.config.kinds import split_address
+from sandpost.config.kinds import entry_of, split_address, split_url
 from sandpost.config.table import LIMIT_NAMES
 from sandpost.model.bounds import check_together
+from sandpost.model.egress import parse_egress
 from sandpost.model.errors import InvalidValue
 from sandpost.model.host import INSTANCES
 from sandpost.model.limits import Limits
+from sandpost.model.modules import REGISTRIES
 from sandpost.model.units import format_size
 
 _KAFKA = "logs.kafka."
@@ -27,6 +29,8 @@ def contradiction(values: Mapping[str, Any], given: Collection[str]) -> str | No
         or _limits(values, given)
         or _logs(values)
         or _kafka(values, given)
+        or _otlp(values)
+        or _modules(values)
         or _secrets(values)
     )
 
@@ -151,6 +155,54 @@ def _kafka(values: Mapping[str, Any], given: Collection[str]) -> str | None:
             "`logs.kafka.sasl` is PLAIN without TLS, and the password would travel in clear text: set logs.kafka.tls, "
             "or SCRAM-SHA-512"
         )
+    return None
+
+
+def _otlp(values: Mapping[str, Any]) -> str | None:
+    endpoint = values["logs.otlp.endpoint"]
+    for name in ("headers_file", "ca"):
+        if values[f"logs.otlp.{name}"] and not endpoint:
+            return f"`logs.otlp.{name}` is set and `logs.otlp.endpoint` is not: set that too, or leave the file out"
+    if endpoint.startswith("https:"):
+        return None
+    if values["logs.otlp.ca"]:
+        return "`logs.otlp.ca` is set and `logs.otlp.endpoint` is no https URL: make it one, or leave the file out"
+    if values["logs.otlp.headers_file"] and not is_loopback(split_url(endpoint)[0]):
+        return (
+            "`logs.otlp.headers_file` is set and its headers would travel in clear text: make `logs.otlp.endpoint` an "
+            "https URL"
+        )
+    return None
+
+
+def _modules(values: Mapping[str, Any]) -> str | None:
+    size, memory = values["modules.size"], values["modules.memory"]
+    if size > memory // 2:
+        # npm keeps what it fetched beside what it makes of it, and itself takes some 100 MiB.
+        return (
+            f"`modules.size` {format_size(size)} is more than half of `modules.memory` {format_size(memory)}, in which "
+            "an installation makes its files: raise that one, or lower the other"
+        )
+    if values["modules.keep"] < size:
+        return (
+            f"`modules.keep` {format_size(values['modules.keep'])} of all modules is less than `modules.size` "
+            f"{format_size(size)} of one: raise that one, or lower the other"
+        )
+    for name in REGISTRIES:
+        if (url := values[f"modules.{name}"]) and (problem := _unreachable(entry_of(url))):
+            return f"`modules.{name}`: {problem}"
+    for host in values["modules.hosts"]:
+        if problem := _unreachable(host):
+            return f"`modules.hosts`: {problem}"
+    return None
+
+
+def _unreachable(entry: str) -> str | None:
+    """Return why an installation, which is a sandbox like any, could not reach a host; None if it can."""
+    try:
+        parse_egress(f"allow:{entry}")
+    except InvalidValue as error:
+        return error.message.replace(" in the allow-list", "")
     return None
 
 

@@ -6,11 +6,12 @@ import msgspec
 
 from sandpost.config.claims import folder
 from sandpost.config.ids import OWN_IDS, ids_each
-from sandpost.config.kinds import split_address
+from sandpost.config.kinds import split_address, split_url
 from sandpost.config.names import NO_NAMES, Names
 from sandpost.config.resolve import Settings
 from sandpost.kernel import files
-from sandpost.model.host import INSTANCES, Host, Kafka, Users
+from sandpost.model.host import INSTANCES, Host, Kafka, Modules, Otlp, Users
+from sandpost.model.modules import REGISTRIES
 
 LIVE = (
     "trusted_proxies",
@@ -26,6 +27,7 @@ LIVE = (
     "max_head",
     "max_connections",
     "max_programs",
+    "modules",
     "defaults",
     "resolvers",
     "own_names",
@@ -37,6 +39,7 @@ LIVE = (
     "request_records",
 )
 """Fields that change while an installation runs."""
+_OF_MODULES = (*REGISTRIES, "hosts", "size", "files", "keep", "count", "memory", "timeout", "parallel")
 _OF_KAFKA = ("brokers", "topic", "create", "partitions", "replicas", "compression", "tls", "user")
 
 
@@ -88,6 +91,7 @@ def make(
         max_head=settings["http.max_head"],
         max_connections=settings["http.max_connections"],
         max_programs=settings["http.max_programs"],
+        modules=Modules(**{name: settings[f"modules.{name}"] for name in _OF_MODULES}),
         defaults=limits,
         resolvers=settings["egress.resolvers"] or list(names.resolvers),
         own_names=list(names.own),
@@ -97,7 +101,19 @@ def make(
         keep_all=settings["logs.keep_all"],
         keep_for=settings["logs.keep_for"],
         kafka=_kafka(settings) if settings["logs.bus"] == "kafka" else None,
+        stdout=settings["logs.stdout"],
+        otlp=_otlp(settings) if settings["logs.otlp.endpoint"] else None,
         request_records=settings["logs.requests"],
+    )
+
+
+def _otlp(settings: Settings) -> Otlp:
+    return Otlp(
+        endpoint=settings["logs.otlp.endpoint"],
+        port=split_url(settings["logs.otlp.endpoint"])[1],
+        ca=bool(settings["logs.otlp.ca"]),
+        headers=bool(settings["logs.otlp.headers_file"]),
+        tenants=settings["logs.otlp.tenants"],
     )
 
 

@@ -15,6 +15,10 @@ _MOST_BROKERS = 32
 _COUNT = re.compile(r"\d{1,12}", re.ASCII)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,240}", re.ASCII)
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?(/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?",
+    re.ASCII,
+)
 _SWITCH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -82,6 +86,32 @@ def _address(raw: Any) -> str:
     text = _text(raw)
     if text:
         split_address(text)
+    return text
+
+
+def split_url(text: str) -> tuple[str, int]:
+    """Return host and port of a URL of HTTP; `ConfigError` if it is none, or says more than where."""
+    found = _URL.fullmatch(text)
+    port = int(found["port"] or (443 if found["scheme"] == "https" else 80)) if found is not None else 0
+    if found is None or not 0 < port < 65536:
+        # It is not shown: what does not belong there may be a secret.
+        raise ConfigError(
+            "it is not a URL without user, query and fragment: write one such as "
+            "https://collector.example:4318/v1/logs; what is secret goes into a file of headers"
+        )
+    return found["host"].strip("[]"), port
+
+
+def entry_of(url: str) -> str:
+    """Return the entry of an allow-list (`model.egress`) that lets a sandbox reach `url`."""
+    host, port = split_url(url)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _url(raw: Any) -> str:
+    text = _text(raw).strip()
+    if text:
+        split_url(text)
     return text
 
 
@@ -195,6 +225,13 @@ def _brokers(raw: Any) -> list[str]:
     return found
 
 
+def _hosts(raw: Any) -> list[str]:
+    found = _parts(raw, "hosts", "files.example.com,files.example.org:8443")
+    for text in found:
+        split_address(text if ":" in text else f"{text}:443")
+    return [text if ":" in text else f"{text}:443" for text in found]
+
+
 def _ports(raw: Any) -> list[int]:
     if isinstance(raw, list):
         raw = ",".join(map(str, raw))
@@ -246,7 +283,9 @@ SWITCH = Kind("switch", _switch, lambda value: "true" if value else "false")
 NETWORKS = Kind("networks", _networks, ",".join)
 RESOLVERS = Kind("resolvers", _resolvers, ",".join)
 BROKERS = Kind("brokers", _brokers, ",".join)
+HOSTS = Kind("hosts", _hosts, ",".join)
 PORTS = Kind("ports", _ports, lambda value: ",".join(map(str, value)))
 TOPIC = Kind("topic", _topic)
+URL = Kind("url", _url)
 BLOCK = Kind("network", _block)
 INSTANCE = Kind("instance", _instance, lambda value: "auto" if value is None else str(value))

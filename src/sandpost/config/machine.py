@@ -27,7 +27,7 @@ _BUILT_RUNC = ".tools/bin/runc"
 """What `scripts/install --build-runc` makes."""
 STATE_MARK = b"Sandpost keeps this folder. The lock on this file is held while it runs.\n"
 """What the file `lock` of a state folder holds."""
-_STATE = frozenset({"lock", "store", "code", "logs", "image", "serve.log", "serve.log.1", "lost+found"})
+_STATE = frozenset({"lock", "store", "code", "logs", "image", "modules", "serve.log", "serve.log.1", "lost+found"})
 _CAP_SYS_RESOURCE = 24
 _NAMESPACES = ("user", "pid", "net", "mnt", "ipc", "uts", "cgroup")
 

@@ -162,7 +162,7 @@ def judge(machine: Machine) -> list[Finding]:
     findings += [_binary(machine, name, package) for name, package in BINARIES.items()]
     findings += [_nft(machine), *_cuts(machine), _connections(machine), _namespaces(machine), _landlock(machine)]
     findings += [_ids(machine), _devices(machine), _program(machine), _memory(machine), _swap(machine), _state(machine)]
-    findings += [_disk(folder, free) for folder, free in machine.disk_free.items()]
+    findings += [_disk(folder, free, settled=machine.settled) for folder, free in machine.disk_free.items()]
     findings += [_port(machine), _resolvers(machine), pids, _files(machine), _oom(machine)]
     return findings
 
@@ -490,9 +490,11 @@ def _state(machine: Machine) -> Finding:
     return Finding("state", "ok", f"{seen.path} can be written" if seen.found == seen.path else f"{seen.path} is new")
 
 
-def _disk(folder: str, free: int) -> Finding:
+def _disk(folder: str, free: int, *, settled: bool) -> Finding:
     if free < 64 * MiB:
-        return Finding("disk", "fatal", f"{folder} has {free // MiB} MiB free: make room, or choose another folder")
+        # An installation that may be running must get its supervisor.
+        level: Level = "warn" if settled else "fatal"
+        return Finding("disk", level, f"{folder} has {free // MiB} MiB free: make room, or choose another folder")
     if free < 1 * GiB:
         return Finding("disk", "warn", f"{folder} has {free // MiB} MiB free: an image takes some 400 MiB")
     return Finding("disk", "ok", f"{folder} has {free / GiB:.0f} GiB free")

@@ -64,6 +64,36 @@ def _limit(name: str, help_: str) -> Setting:
 _LIMITS = Limits()
 
 
+def _otlp() -> tuple[Setting, ...]:
+    """Return where records go besides the log bus."""
+    return (
+        Setting(
+            name="logs.otlp.endpoint",
+            kind=kinds.URL,
+            default="",
+            help="where records go by OTLP/HTTP too, with its path: http://127.0.0.1:4318/v1/logs; none: nowhere",
+        ),
+        Setting(
+            name="logs.otlp.headers_file",
+            kind=kinds.PATH,
+            default="",
+            help="a file of mode 0600 with headers of each request, such as keys: a line each, `name: value`",
+        ),
+        Setting(
+            name="logs.otlp.ca",
+            kind=kinds.PATH,
+            default="",
+            help="authorities that the receiver's certificate is of, PEM; none: those that Python brings",
+        ),
+        Setting(
+            name="logs.otlp.tenants",
+            kind=kinds.SWITCH,
+            default=True,
+            help="send tenants' streams; false: the platform's own alone",
+        ),
+    )
+
+
 def _kafka() -> tuple[Setting, ...]:
     """Return how the log bus `kafka` is reached."""
     path, switch, text = kinds.PATH, kinds.SWITCH, kinds.TEXT
@@ -133,6 +163,97 @@ def _kafka() -> tuple[Setting, ...]:
     )
 
 
+def _modules() -> tuple[Setting, ...]:
+    """Return where modules of npm and PyPI come from, and how much of them there may be."""
+    return (
+        Setting(
+            name="modules.npm",
+            kind=kinds.URL,
+            default="",
+            live=True,
+            help="URL of the npm registry that `sandpost module add` installs from; none: npm modules cannot be added",
+        ),
+        Setting(
+            name="modules.pypi",
+            kind=kinds.URL,
+            default="",
+            live=True,
+            help="URL of the simple index that Python modules come from, with its path; none: they cannot be added",
+        ),
+        Setting(
+            name="modules.hosts",
+            kind=kinds.HOSTS,
+            default=[],
+            live=True,
+            help="further hosts that an installation fetches from, such as where an index keeps its files; port 443 "
+            "where none is said",
+        ),
+        Setting(
+            name="modules.size",
+            kind=kinds.SIZE,
+            default=256 * MiB,
+            low=1 * MiB,
+            high=1 << 40,
+            live=True,
+            help="bytes of one module with all that it depends on",
+        ),
+        Setting(
+            name="modules.files",
+            kind=kinds.COUNT,
+            default=50_000,
+            low=100,
+            high=1_000_000,
+            live=True,
+            help="files and folders of one module",
+        ),
+        Setting(
+            name="modules.keep",
+            kind=kinds.SIZE,
+            default=10 << 30,
+            low=1 * MiB,
+            high=1 << 50,
+            live=True,
+            help="bytes of all modules together",
+        ),
+        Setting(
+            name="modules.count",
+            kind=kinds.COUNT,
+            default=1000,
+            low=1,
+            high=100_000,
+            live=True,
+            help="modules that there may be, those that wait and those that failed among them",
+        ),
+        Setting(
+            name="modules.memory",
+            kind=kinds.SIZE,
+            default=1 << 30,
+            low=128 * MiB,
+            high=1 << 40,
+            live=True,
+            help="memory of an installation, with the files that it makes",
+        ),
+        Setting(
+            name="modules.timeout",
+            kind=kinds.DURATION,
+            default=600.0,
+            low=5,
+            high=3600,
+            live=True,
+            help="time for one installation",
+        ),
+        Setting(
+            name="modules.parallel",
+            kind=kinds.COUNT,
+            default=1,
+            low=1,
+            high=8,
+            live=True,
+            help="installations at the same time",
+        ),
+    )
+
+
 _PLACE = (
     Setting(name="listen", kind=kinds.ADDRESS, default="127.0.0.1:8721", help="address that clients call"),
     Setting(name="listen.tls_cert", kind=kinds.PATH, default="", live=True, help="TLS certificate chain, PEM"),
@@ -154,6 +275,12 @@ _PLACE = (
     Setting(name="state_dir", kind=kinds.PATH, default="/var/lib/sandpost", help="durable state of this installation"),
     Setting(name="run_dir", kind=kinds.PATH, default="/run/sandpost", help="where installations claim their place"),
     Setting(name="image_dir", kind=kinds.PATH, default="/var/lib/sandpost/image", help="built images, shared"),
+    Setting(
+        name="image.coreclr",
+        kind=kinds.SWITCH,
+        default=False,
+        help="sandboxes have .NET's CoreCLR beside Mono, for C# that wants it (docs/languages.md)",
+    ),
     Setting(
         name="instance", kind=kinds.INSTANCE, default=None, help="which sixteenth of the machine; auto: a free one"
     ),
@@ -343,7 +470,15 @@ _HOST = (
         live=True,
         help="how long records are kept; of `kafka` what a topic gets when it is made",
     ),
+    Setting(
+        name="logs.stdout",
+        kind=kinds.SWITCH,
+        default=False,
+        help="print every record too, a line of JSON each on stdout, for journald or Docker",
+    ),
     *_kafka(),
+    *_otlp(),
+    *_modules(),
     Setting(
         name="logs.requests",
         kind=kinds.COUNT,

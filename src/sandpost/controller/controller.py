@@ -75,8 +75,10 @@ from sandpost.network.addresses import SlotRing
 
 log = get_logger()
 
-REFILL_AFTER = 0.02
-"""Seconds after an assignment in which the first call has the processors to itself; then the pool is refilled."""
+REFILL_AFTER = 0.06
+"""Seconds after an assignment in which the first call has the processors to itself; then the pool is refilled.
+
+The longest first calls of programs that need no compiler of C# take so long: those in TypeScript, which load theirs."""
 PROBE_WITHIN = 2.0
 """Seconds that a pooled sandbox has to answer when a controller starts."""
 SUPERVISOR_WITHIN = 0.3

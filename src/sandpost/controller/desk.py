@@ -6,7 +6,7 @@ answer: `Granted`, or `Refused`, at the latest when its wait ends. Times are a m
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -18,17 +18,28 @@ from sandpost.controller.lines import Line
 from sandpost.controller.record import ProxyKey
 from sandpost.controller.waiting import Wait, Waiting
 from sandpost.model.ends import End, is_fatal
-from sandpost.model.engines import ENGINES, NEEDS
-from sandpost.model.errors import EngineError, HeldBack, NoRoom, SandpostError, Suspended, Unavailable
+from sandpost.model.engines import NEEDS
+from sandpost.model.errors import (
+    EngineError,
+    HeldBack,
+    NoRoom,
+    SandpostError,
+    Suspended,
+    TooManySets,
+    Unavailable,
+)
 from sandpost.model.limits import EngineName, Limits, Tenant
-from sandpost.model.messages import Ask, Granted, Refusal, Refused, Route
-from sandpost.model.names import new_sandbox_id
+from sandpost.model.messages import Ask, Granted, Refusal, Refused, Route, RuntimeStatus
+from sandpost.model.names import is_module_set, new_sandbox_id
+from sandpost.model.runtimes import DEFAULT, RUNTIMES, Runtimes
 
 LONGEST_WAIT = 15.0
 """Seconds after which an `Ask` is refused."""
 REPLACE_WAIT = 60.0
 REPLACE_AFTER = 3.0
 """A sandbox this young is not replaced at its own wish."""
+SETS = 4
+"""Sets of modules that a tenant has sandboxes of at once, besides those of none."""
 REMEMBERED = 5.0
 """Seconds for which the api's word about a tenant stands against that of proxies, which may read the store later."""
 
@@ -57,6 +68,7 @@ class Policy:
     pool_size: int
     parallel_starts: int
     queue: int
+    runtimes: Runtimes = field(default_factory=lambda: RUNTIMES)
 
 
 class Desk:
@@ -72,10 +84,10 @@ class Desk:
         self.started = 0
         self.refused: Counter[str] = Counter()
         self.on_end: Callable[[Sandbox], None] = lambda _sandbox: None
-        self.on_assigned: Callable[[Sandbox, str], None] = lambda _sandbox, _req_id: None
+        self.on_assigned: Callable[[Sandbox, Wait], None] = lambda _sandbox, _wait: None
         """Called with the id of the call that needed it; empty if none did."""
         self._making = making
-        self._lines: dict[EngineName, Line] = {engine: Line() for engine in ENGINES}
+        self._lines: dict[tuple[EngineName, str], Line] = {}
         self._arrivals: dict[Kind, pool.Arrivals] = {}
         self._used: set[EngineName] = set()
         self._alone: set[EngineName | None] = set()
@@ -118,12 +130,26 @@ class Desk:
             # An earlier controller was told, and we shall be.
             there = {kind for kind, ready in self.fleet.pool.items() if ready}
             used |= {kind[0] for kind in there}
-            alone |= {kind[0] for kind in there if kind == self._kind_for(kind[0], alone=True)}
+            alone |= {kind[0] for kind in there if kind == self._kind_for(kind[0], kind[1], alone=True)}
         found = []
         for engine in [self.policy.engine, *sorted(used - {self.policy.engine})]:
-            found += [self._kind_for(engine, alone=False)]
-            found += [self._kind_for(engine, alone=True)] if engine in alone else []
+            for name, runtime in self.policy.runtimes.items():
+                kinds = [self._kind_for(engine, name, alone=False)]
+                kinds += [self._kind_for(engine, name, alone=True)] if engine in alone else []
+                found += [one for one in kinds if runtime.pooled or one in self._arrivals or self.fleet.pool.get(one)]
         return list(dict.fromkeys(found))
+
+    def runtimes(self, now: float) -> dict[str, RuntimeStatus]:
+        """Return the figures of each runtime that has a pool or a sandbox."""
+        found = {}
+        kinds = self.kinds()
+        assigned = Counter(key.runtime for key in self.fleet.routes)
+        for name in self.policy.runtimes:
+            ready = sum(len(pooled) for kind, pooled in self.fleet.pool.items() if kind[1] == name)
+            target = sum(self._target(kind, now) for kind in kinds if kind[1] == name)
+            if ready or target or assigned[name]:
+                found[name] = RuntimeStatus(pool=ready, pool_target=target, assigned=assigned[name])
+        return found
 
     def engines_told(self, engines: Iterable[EngineName], alone: Iterable[EngineName | None]) -> None:
         """The store says which engines tenants are set to; `alone`: `per_request` tenants', None for the host's."""
@@ -141,7 +167,7 @@ class Desk:
             return
         own = self.starting.pop(sandbox.sandbox_id, None)
         self.started += 1
-        self._lines[sandbox.record.engine].worked(seconds)
+        self._line(sandbox.kind).worked(seconds)
         wait = own if own is not None and not own.over else self._first_for(sandbox)
         if wait is not None:
             self._give(wait, sandbox, now)
@@ -154,9 +180,13 @@ class Desk:
     def failed(self, sandbox: Sandbox, message: str, now: float) -> float:
         """A start failed; return the seconds after which `pump` helps."""
         if sandbox.phase == "starting":
+            own = self.starting.get(sandbox.sandbox_id)
             self.end(sandbox, "platform", f"platform: {message}", now)
-            self._count_failure(sandbox.record.engine, message, now)
-        return max(0.0, self._lines[sandbox.record.engine].not_before - now)
+            if sandbox.joins:
+                self._joined_in_vain(sandbox.joins, own, message, now)
+            else:
+                self._count_failure(sandbox.kind, message, now)
+        return max(0.0, self._line(sandbox.kind).not_before - now)
 
     def pump(self, now: float) -> None:
         """Give what is ready to who waits, and start what is missing."""
@@ -185,31 +215,46 @@ class Desk:
         record = sandbox.record
         if sandbox.phase != "assigned" or record.exclusive or sandbox.replacing is not None or record.tenant is None:
             return
-        key = (record.tenant, record.runtime)
+        key = sandbox.key
         if (
-            self._waits.shared(*key) is not None
+            self._waits.shared(key) is not None
             or self.fleet.routes.get(key) is not sandbox
-            or len(self.fleet.tenants[key[0]]) > 1
+            or any(one is not sandbox and one.key == key for one in self.fleet.tenants[record.tenant].values())
         ):
             return
         tenant = self._latest(
             Tenant(name=record.tenant, limits=record.limits, egress=record.egress, engine=record.engine), now
         )
+        if not self._fits_beside(sandbox):
+            return
         sandbox.replacing = (word, message)
         kind, own_start = self._wanted(tenant, record.runtime, exclusive=False)
         self._waits.add(
             Wait(
-                tenant=tenant, kind=kind, exclusive=False,
+                tenant=tenant, kind=kind, modules=record.modules, exclusive=False,
                 until=now + REPLACE_WAIT, predecessor=sandbox, own_start=own_start,
             )
         )  # fmt: skip
         self.pump(now)
 
+    def _fits_beside(self, sandbox: Sandbox) -> bool:
+        """Whether a successor would leave the tenant's sandboxes their memory, where it has to start in their group.
+
+        The kernel would end the largest of them, with its calls. Age and count are looked at again each second.
+        """
+        record = sandbox.record
+        group = self.fleet.group(sandbox.key, record.engine)
+        if group is None:
+            return True
+        beside = self.fleet.tenants.get(record.tenant or "", {}).values()
+        used = sum(one.memory for one in beside if one.record.group_id == group)
+        return used + room.idle_cost(record.engine) <= record.limits.memory
+
     def wishes_to_be_replaced(self, sandbox: Sandbox, now: float) -> None:
         """The runtime asks for a successor; it is the tenant's, so it is not heeded at will."""
         assigned_at = sandbox.record.assigned_at
         if assigned_at is not None and now - assigned_at >= REPLACE_AFTER:
-            self.replace(sandbox, "drained", "drained: replaced, its unloaded programs did not free their memory", now)
+            self.replace(sandbox, "drained", "drained: replaced, as its runtime asked for", now)
 
     def finished(self, sandbox: Sandbox, proxy: ProxyKey, now: float) -> None:
         """The one call of an exclusive sandbox is over."""
@@ -237,7 +282,7 @@ class Desk:
         failures = []
         engine = self._engine(tenant)
         for wait in self._waits:
-            if wait.tenant.name == tenant.name and wait.engine != engine:
+            if wait.tenant.name == tenant.name:
                 self._wait_for(wait, tenant)
         for sandbox in list(self.fleet.tenants.get(tenant.name, {}).values()):
             if tenant.isolation == "per_request" and not sandbox.record.exclusive and sandbox.phase == "assigned":
@@ -280,8 +325,13 @@ class Desk:
     def candidates(self, now: float) -> Iterator[room.Candidate]:
         """Sandboxes of tenants, for whoever must choose which of them end."""
         for sandboxes in self.fleet.tenants.values():
+            shared = sum(one.memory for one in sandboxes.values() if not one.record.exclusive)
             for one in sandboxes.values():
-                guaranteed = one.record.limits.memory_guaranteed + NEEDS[one.record.engine].memory
+                guaranteed = one.record.limits.memory_guaranteed
+                if not one.record.exclusive and one.memory < shared:
+                    # Its part of what is guaranteed to the tenant's sandboxes together.
+                    guaranteed = guaranteed * one.memory // shared
+                guaranteed += NEEDS[one.record.engine].memory
                 yield room.Candidate(
                     sandbox_id=one.sandbox_id,
                     memory=one.memory,
@@ -295,10 +345,15 @@ class Desk:
         """Return a route that stands, or None when the ask now waits."""
         if tenant.state == "suspended":
             raise _suspended(tenant.name)
+        if ask.runtime not in self.policy.runtimes:
+            raise Unavailable(f"the controller has no runtime `{ask.runtime}` yet: try again", retry_after=1)
+        if not is_module_set(ask.modules):
+            raise Unavailable("the controller cannot read which modules are wanted: try again", retry_after=1)
+        key = ask.key
         if not ask.exclusive:
-            if (sandbox := self.fleet.routes.get((tenant.name, ask.runtime))) is not None:
+            if (sandbox := self.fleet.routes.get(key)) is not None:
                 return self.fleet.route(sandbox)
-            if (wait := self._waits.shared(tenant.name, ask.runtime)) is not None:
+            if (wait := self._waits.shared(key)) is not None:
                 self._waits.join(wait, proxy, ask.seq)
                 return None
         if held := self.hold.held_for(tenant.name, now):
@@ -307,21 +362,41 @@ class Desk:
                 retry_after=max(1, round(held + 0.5)),
             )
         self._check_queue(tenant, exclusive=ask.exclusive)
+        if ask.modules and not ask.exclusive:
+            self._bound_sets(tenant.name, now)
         if tenant.engine is not None:
             self._used.add(tenant.engine)
         if ask.exclusive:
             self._alone.add(tenant.engine)
         kind, own_start = self._wanted(tenant, ask.runtime, exclusive=ask.exclusive)
-        if not ask.exclusive or not self._at_budget(tenant):
-            common = self._kind_for(kind[0], alone=False) if own_start else kind
+        joins = not ask.exclusive and self.fleet.group(key, kind[0]) is not None
+        if not joins and (not ask.exclusive or not self._at_budget(tenant)):
+            alone = ask.exclusive and not self.policy.runtimes[ask.runtime].pooled
+            common = self._kind_for(kind[0], kind[1], alone=alone) if own_start else kind
             self._arrivals.setdefault(common, pool.Arrivals()).add(now)
         self._waits.add(
             Wait(
-                tenant=tenant, kind=kind, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
-                askers=[(proxy, ask.seq)], req_id=ask.req_id, own_start=own_start,
+                tenant=tenant, kind=kind, modules=ask.modules, exclusive=ask.exclusive, until=now + LONGEST_WAIT,
+                askers=[(proxy, ask.seq)], req_id=ask.req_id, trace_id=ask.trace_id, own_start=own_start,
             )
         )  # fmt: skip
         return None
+
+    def _bound_sets(self, tenant: str, now: float) -> None:
+        """Make room for one more set of modules: of those that a tenant has, the longest idle one leaves if need be."""
+        there = [one for key, one in self.fleet.routes.items() if key.tenant == tenant and key.modules]
+        wanted = {wait.key for wait in self._waits.of(tenant) if wait.modules} - {one.key for one in there}
+        if len(there) + len(wanted) < SETS:
+            return
+        idle = [one for one in there if aging.idle_for(one, now) >= aging.QUIET and one.replacing is None]
+        if not idle:
+            raise TooManySets(
+                f"`{tenant}` has calls in sandboxes of {SETS} different sets of modules: let programs choose the same "
+                "ones, or try again",
+                retry_after=1,
+            )
+        longest = min(idle, key=lambda one: one.last_call_at)
+        self.fleet.leave(longest, "drained", "drained: the tenant wants a sandbox of other modules", now)
 
     def _check_queue(self, tenant: Tenant, *, exclusive: bool) -> None:
         """Refuse when the queue is full. Calls above a `per_request` tenant's budget wait in a queue of its own."""
@@ -332,7 +407,7 @@ class Desk:
             return
         waiting = sum(1 for wait in self._waits if wait.askers and self._may_have(wait))
         if waiting >= self.policy.queue:
-            rate = self._lines[self._engine(tenant)].start_times.rate(self.policy.parallel_starts)
+            rate = self._line((self._engine(tenant), DEFAULT, 0)).start_times.rate(self.policy.parallel_starts)
             raise NoRoom(
                 f"{waiting} first calls wait for a sandbox already (`queue`): try later",
                 retry_after=pool.retry_after(waiting, rate),
@@ -340,32 +415,35 @@ class Desk:
 
     def _first_for(self, sandbox: Sandbox) -> Wait | None:
         """Return the first wait that a sandbox with the pool's limits can serve."""
-        if not pool.fits_pool(sandbox.record.limits, self.policy.defaults):
+        if sandbox.joins or not pool.fits_pool(sandbox.record.limits, self.policy.defaults):
             return None
         for wait in self._waits:
-            if not wait.own_start and wait.kind == sandbox.kind and self._may_have(wait):
+            if not self._own_start(wait) and wait.kind == sandbox.kind and self._may_have(wait):
                 return wait
         return None
 
     def _serve(self, now: float) -> None:
         for wait in self._waits:
             ready = self.fleet.pool.get(wait.kind)
-            if not ready or wait.own_start or wait.over or not self._may_have(wait):
+            if not ready or wait.over or self._own_start(wait) or not self._may_have(wait):
                 continue
             self._give(wait, next(iter(ready.values())), now)
 
     def _give(self, wait: Wait, sandbox: Sandbox, now: float) -> None:
         limits = self._limits(wait.tenant, exclusive=wait.exclusive)
         owner = wait.askers[0][0] if wait.exclusive else None
-        route = self.fleet.assign(sandbox, wait.tenant.name, limits, now, egress=wait.tenant.egress, owner=owner)
+        route = self.fleet.assign(
+            sandbox, wait.tenant.name, limits, now,
+            egress=wait.tenant.egress, modules=wait.modules, owner=owner,
+        )  # fmt: skip
         if route is None:
             # The sandbox is gone; the wait stands, and gets the next one unless limits cannot be set at all.
             wait.sandbox = None
             self.ends["platform"] += 1
             self.on_end(sandbox)
-            self._count_failure(sandbox.record.engine, sandbox.record.message, now)
+            self._count_failure(sandbox.kind, sandbox.record.message, now)
             return
-        self.on_assigned(sandbox, wait.req_id)
+        self.on_assigned(sandbox, wait)
         predecessor = wait.predecessor
         leaving = predecessor.replacing if predecessor is not None else None
         for proxy, seq in self._waits.drop(wait):
@@ -374,22 +452,21 @@ class Desk:
             self.fleet.leave(predecessor, *leaving, now)
 
     def _start(self, now: float) -> None:
-        engines = [engine for engine, line in self._lines.items() if now >= line.not_before]
-        wanted = [wait for wait in self._waits if wait.sandbox is None and wait.engine in engines]
+        wanted = [wait for wait in self._waits if wait.sandbox is None and now >= self._line(wait.kind).not_before]
         wanted = [wait for wait in wanted if self._may_have(wait)]
-        own = [wait for wait in wanted if wait.own_start]
+        own = [wait for wait in wanted if self._own_start(wait)]
         for wait in own:
             # What has just begun counts towards the budget of the tenant's other waits.
-            if not self._may_have(wait):
+            if not self._may_have(wait) or (self._group(wait) is not None and not self._may_join()):
                 continue
             if len(self.starting) >= self.policy.parallel_starts or not self._begin(wait.kind, wait, now):
                 break
         # The host's own engine first: more tenants wait for it, and its starts are soon over.
-        common = Counter(wait.kind for wait in wanted if not wait.own_start)
+        common = Counter(wait.kind for wait in wanted if wait not in own)
         for kind in sorted(
             {*common, *self.kinds()}, key=lambda kind: (kind[0] != self.policy.engine, -common[kind], kind)
         ):
-            if kind[0] in engines:
+            if now >= self._line(kind).not_before:
                 self._fill(kind, common[kind], now)
         if wanted and not self.starting:
             self._make_room(wanted, now)
@@ -413,11 +490,15 @@ class Desk:
             return False
         limits = self._limits(wait.tenant, exclusive=wait.exclusive) if wait is not None else self._stock(kind)
         try:
-            sandbox = self.fleet.create(new_sandbox_id(), new_sandbox_id(), kind, self.policy.image, limits, now)
+            group = self._group(wait) if wait is not None else None
+            sandbox = self.fleet.create(
+                new_sandbox_id(), group or new_sandbox_id(), kind, self.policy.image, limits, now
+            )  # fmt: skip
         except NoRoom:
             return False
         if wait is not None:
             wait.sandbox = sandbox
+            sandbox.joins = wait.tenant.name if group is not None else ""
         self.starting[sandbox.sandbox_id] = wait
         self._making.start(sandbox)
         return True
@@ -437,11 +518,44 @@ class Desk:
         if chosen or leaving:
             return
         for wait in wanted:
-            after = pool.retry_after(len(wanted), self._lines[wait.engine].start_times.rate(1))
+            after = pool.retry_after(len(wanted), self._line(wait.kind).start_times.rate(1))
             self._refuse_wait(wait, NoRoom("the host has no room for another sandbox: try later", retry_after=after))
 
     def _may_have(self, wait: Wait) -> bool:
-        return not wait.exclusive or not self._at_budget(wait.tenant)
+        if wait.exclusive:
+            return not self._at_budget(wait.tenant)
+        for other in self._waits.of(wait.tenant.name):
+            if other is wait:
+                continue
+            # One after another, so that all of them come into one group.
+            if other.sandbox is not None or (wait.predecessor is not None and other.predecessor is None):
+                return False
+            if other.predecessor is None and other.number < wait.number and self._group(wait) is None:
+                return False
+        return True
+
+    def _group(self, wait: Wait) -> str | None:
+        """Return the group of its tenant's in which its sandbox is started, if there is one."""
+        return None if wait.exclusive else self.fleet.group(wait.key, wait.engine)
+
+    def _own_start(self, wait: Wait) -> bool:
+        """Whether no sandbox of the pool will do."""
+        return wait.own_start or wait.sandbox is not None or self._group(wait) is not None
+
+    def _may_join(self) -> bool:
+        """Whether a start in a tenant's group may begin: what runs there can slow it, so others keep places."""
+        joining = sum(1 for key in self.starting if self.fleet.sandboxes[key].joins)
+        return joining < max(1, self.policy.parallel_starts // 2)
+
+    def _joined_in_vain(self, tenant: str, wait: Wait | None, message: str, now: float) -> None:
+        """A start in a tenant's group failed: what runs there may be the cause, so it counts against him alone."""
+        self.hold.fatal(tenant, now)
+        if wait is not None:
+            error = f"a further sandbox of `{tenant}` did not start within the tenant's limits ({message}): try later"
+            self._refuse_wait(wait, NoRoom(error, retry_after=1))
+
+    def _line(self, kind: Kind) -> Line:
+        return self._lines.setdefault(kind[:2], Line())
 
     def _at_budget(self, tenant: Tenant) -> bool:
         """Whether a `per_request` tenant has, or is getting, all the sandboxes it may have at once."""
@@ -456,7 +570,11 @@ class Desk:
         return pool.share(tenant.limits, tenant.limits.per_request_at_once) if exclusive else tenant.limits
 
     def _pool_kind(self, sandbox: Sandbox) -> bool:
-        return sandbox.kind in self.kinds() and pool.fits_pool(sandbox.record.limits, self.policy.defaults)
+        return (
+            not sandbox.joins
+            and sandbox.kind in self.kinds()
+            and pool.fits_pool(sandbox.record.limits, self.policy.defaults)
+        )
 
     def _wanted(self, tenant: Tenant, runtime: str, *, exclusive: bool) -> tuple[Kind, bool]:
         """Return the kind that a tenant gets, and whether the pool has none of it: one is started for him then."""
@@ -464,25 +582,32 @@ class Desk:
         kind = kind_of(self._engine(tenant), runtime, limits)
         return kind, kind not in self.kinds() or not pool.fits_pool(limits, self.policy.defaults)
 
-    def _kind_for(self, engine: EngineName, *, alone: bool) -> Kind:
+    def _kind_for(self, engine: EngineName, runtime: str, *, alone: bool) -> Kind:
         """Return the kind that the pool has for tenants with the default limits, `alone` for `per_request` ones."""
         defaults = self.policy.defaults
-        return kind_of(engine, "node", pool.share(defaults, defaults.per_request_at_once) if alone else defaults)
+        return kind_of(engine, runtime, pool.share(defaults, defaults.per_request_at_once) if alone else defaults)
 
     def _stock(self, kind: Kind) -> Limits:
         """Return the limits with which a sandbox of the pool is started."""
         defaults = self.policy.defaults
-        if kind == self._kind_for(kind[0], alone=False):
+        if kind == self._kind_for(kind[0], kind[1], alone=False):
             return defaults
         return msgspec.structs.replace(pool.share(defaults, defaults.per_request_at_once), pids=kind[2])
 
     def _wait_for(self, wait: Wait, tenant: Tenant) -> None:
-        """The tenant of a wait is on another engine now: what is being started for it is nobody's."""
-        if wait.sandbox is not None:
-            self.starting[wait.sandbox.sandbox_id] = None
-            wait.sandbox = None
+        """The tenant of a wait is set otherwise now: what is started for it is nobody's, unless it will do."""
+        if tenant.isolation == "per_request" and not wait.exclusive:
+            error = f"calls of `{tenant.name}` have just been set to a sandbox each: try again"
+            self._refuse_wait(wait, Unavailable(error, retry_after=1))
+            return
         wait.tenant = tenant
-        wait.kind, wait.own_start = self._wanted(tenant, wait.runtime, exclusive=wait.exclusive)
+        wait.kind, wait.own_start = self._wanted(tenant, wait.kind[1], exclusive=wait.exclusive)
+        begun = wait.sandbox
+        if begun is not None:
+            limits = self._limits(tenant, exclusive=wait.exclusive)
+            if begun.kind != wait.kind or not pool.fits_pool(limits, begun.record.limits):
+                self.starting[begun.sandbox_id] = None
+                wait.sandbox = None
 
     def _engine(self, tenant: Tenant) -> EngineName:
         return tenant.engine or self.policy.engine
@@ -492,10 +617,12 @@ class Desk:
 
     def _target(self, kind: Kind, now: float) -> int:
         setting = self.policy.pool_size
-        if kind != self._kind_for(kind[0], alone=False):
+        if kind != self._kind_for(kind[0], kind[1], alone=False):
             # No tenant has more of them at once.
             setting = -(-setting // 2)
-        return pool.target(setting, self._arrivals.setdefault(kind, pool.Arrivals()).rate(now))
+        runtime = self.policy.runtimes.get(kind[1])
+        rate = self._arrivals.setdefault(kind, pool.Arrivals()).rate(now)
+        return pool.target(setting, rate) if runtime is None or runtime.pooled else pool.learned(setting, rate)
 
     def _latest(self, tenant: Tenant, now: float) -> Tenant:
         told = self._told.get(tenant.name)
@@ -535,15 +662,15 @@ class Desk:
         for sandbox in list(self.fleet.tenants.get(tenant, {}).values()):
             self.end(sandbox, "drained", message, now)
 
-    def _count_failure(self, engine: EngineName, message: str, now: float) -> None:
-        if self._lines[engine].failed(now):
+    def _count_failure(self, kind: Kind, message: str, now: float) -> None:
+        if self._line(kind).failed(now):
             error = Unavailable(f"sandboxes cannot be started ({message}): see the controller's log", retry_after=5)
             for wait in self._waits:
-                if wait.engine == engine:
+                if wait.kind[:2] == kind[:2]:
                     self._refuse_wait(wait, error)
 
     def _too_long(self, wait: Wait) -> SandpostError:
-        if self._may_have(wait):
+        if not wait.exclusive or self._may_have(wait):
             return NoRoom(f"no sandbox became free within {LONGEST_WAIT:g} s: try later", retry_after=5)
         return self._over_budget(wait.tenant)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sandpost.model.ends import End
 from sandpost.model.limits import Limits
 from sandpost.model.units import show_size
+from sandpost.model.wire import BLOCKED
 
 _ABORTS = frozenset({signal.SIGABRT, signal.SIGTRAP, signal.SIGILL})
 """How V8 ends its process when it cannot get memory."""
@@ -50,7 +51,10 @@ def _cause(evidence: Evidence) -> tuple[End, str]:
         return "crash", "crash: the process is gone, its status is not known"
     number = signal_of(evidence.status)
     if number is None:
-        return "exit", f"exit: process ended with status {os.waitstatus_to_exitcode(evidence.status)}"
+        code = os.waitstatus_to_exitcode(evidence.status)
+        if code == BLOCKED:
+            return "blocked", "blocked: a thread ran on, a second after its call's deadline"
+        return "exit", f"exit: process ended with status {code}"
     if number in _ABORTS and evidence.peak_memory >= _NEARLY * evidence.limits.memory:
         return _memory(evidence)
     return "crash", f"crash: killed by signal {number}{_name(number)}"

@@ -55,6 +55,16 @@ def figures(
         gauge("sandpost_sandboxes", "Sandboxes by phase.", count, phase=phase)
         for phase, count in desk.fleet.counts.items()
     ]
+    for name, one in desk.runtimes(now).items():
+        samples += [
+            gauge(
+                "sandpost_runtime_assigned", "Sandboxes that serve a tenant, by runtime.", one.assigned, runtime=name
+            ),
+            gauge("sandpost_runtime_pool", "Sandboxes ready in the pool, by runtime.", one.pool, runtime=name),
+            gauge(
+                "sandpost_runtime_pool_target", "What the pool is filled to, by runtime.", one.pool_target, runtime=name
+            ),
+        ]
     samples += [
         # All words from the start: the first of a kind is an increase too.
         counter("sandpost_sandbox_ends_total", "Ends of sandboxes by word.", desk.ends.get(word, 0), word=word)

@@ -7,6 +7,7 @@ A sandbox serves one tenant, once. `gone` is said to every proxy that may hold a
 moment, connected or not. Each owes an acknowledgement until it sends it or its process has ended.
 """
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from sandpost.model.ends import LIMITS, End
 from sandpost.model.engines import NEEDS
 from sandpost.model.errors import EngineError
 from sandpost.model.limits import EngineName, Limits
-from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, Table, Way, Ways
+from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, RouteKey, Table, Way, Ways
 
 _TABLE_PART = 500
 """Routes in one message; each takes at most 200 bytes."""
@@ -116,6 +117,8 @@ class Sandbox:
     removed: bool = False
     owing: set[ProxyKey] = field(default_factory=set)
     seq: int = 0
+    # While it starts: the tenant in whose group it does, and whose alone it can be.
+    joins: str = ""
     # What the engine measured last.
     memory: int = 0
     peak_memory: int = 0
@@ -130,6 +133,11 @@ class Sandbox:
     @property
     def phase(self) -> Phase:
         return self.record.phase
+
+    @property
+    def key(self) -> RouteKey:
+        """What of its tenant's it serves."""
+        return RouteKey(self.record.tenant or "", self.record.runtime, self.record.modules)
 
     @property
     def kind(self) -> Kind:
@@ -150,7 +158,7 @@ class Fleet:
         self._host_port = host_port
         self._seq = time.time_ns() // 1000
         self.sandboxes: dict[str, Sandbox] = {}
-        self.routes: dict[tuple[str, str], Sandbox] = {}
+        self.routes: dict[RouteKey, Sandbox] = {}
         self.pool: dict[Kind, dict[str, Sandbox]] = {}
         """Ready sandboxes."""
         self.tenants: dict[str, dict[str, Sandbox]] = {}
@@ -170,31 +178,56 @@ class Fleet:
         self._actions.write(record)
         return self._admit(record)
 
+    def group(self, key: RouteKey, engine: EngineName) -> str | None:
+        """Return the group in which a tenant's sandbox is started: where one of another runtime or set has calls.
+
+        None if there is none: then it gets one of its own.
+        """
+        for one in self.tenants.get(key.tenant, {}).values():
+            if one.key != key and self.routes.get(one.key) is one and one.record.engine == engine:
+                return one.record.group_id
+        return None
+
     def pooled(self, sandbox: Sandbox) -> None:
         """It answers its warm-up call: it can be given to a tenant."""
+        if sandbox.joins:
+            raise Forbidden(f"sandbox {sandbox.sandbox_id} stands in the group of {sandbox.joins}")
         self._advance(sandbox, "pooled", pid=sandbox.pid, start_time=sandbox.start_time)
         self.pool.setdefault(sandbox.kind, {})[sandbox.sandbox_id] = sandbox
 
     def assign(
-        self, sandbox: Sandbox, tenant: str, limits: Limits, now: float, *, egress: str, owner: ProxyKey | None = None
+        self,
+        sandbox: Sandbox,
+        tenant: str,
+        limits: Limits,
+        now: float,
+        *,
+        egress: str,
+        modules: str = "",
+        owner: ProxyKey | None = None,
     ) -> Route | None:
         """Give a pooled or just started sandbox to a tenant; with `owner` for one call of that proxy alone.
+
+        It is of no set of modules before its first program is loaded, so any can become one of `modules`.
 
         None if limits or way could not be set: then the sandbox is gone and nobody has seen it.
         """
         record = sandbox.record
         if record.tenant is not None:
             raise Forbidden(f"sandbox {record.sandbox_id} has served {record.tenant}")
+        if sandbox.joins not in {"", tenant}:
+            raise Forbidden(f"sandbox {record.sandbox_id} stands in the group of {sandbox.joins}")
+        kind = sandbox.kind
         self._advance(
-            sandbox, "assigned", tenant=tenant, limits=limits, egress=egress, assigned_at=now,
+            sandbox, "assigned", tenant=tenant, modules=modules, limits=limits, egress=egress, assigned_at=now,
             exclusive=owner is not None, owner=owner, pid=sandbox.pid or record.pid,
             start_time=sandbox.start_time or record.start_time,
         )  # fmt: skip
-        self.pool.get(sandbox.kind, {}).pop(record.sandbox_id, None)
+        self.pool.get(kind, {}).pop(record.sandbox_id, None)
         sandbox.last_call_at = now
         self.tenants.setdefault(tenant, {})[record.sandbox_id] = sandbox
         if owner is None:
-            self.routes[tenant, record.runtime] = sandbox
+            self.routes[sandbox.key] = sandbox
         try:
             # Most tenants have the limits that the pool was started with: a quarter of an assignment's cost.
             if limits != record.limits:
@@ -216,7 +249,12 @@ class Fleet:
             self._actions.set_limits(before.group_id, limits, before.engine)
         output_changed = limits.output != before.limits.output
         self._store(sandbox, msgspec.structs.replace(before, limits=limits, egress=egress))
-        self._actions.open_way(sandbox)
+        try:
+            self._actions.open_way(sandbox)
+        except EngineError:
+            # Told again, it is tried again.
+            self._store(sandbox, before)
+            raise
         if output_changed and sandbox.phase == "assigned":
             # Proxies know the route already; the collector takes the new rate from it.
             self._actions.tell(None, Assigned(route=self.route(sandbox)))
@@ -245,8 +283,15 @@ class Fleet:
         self._actions.remove(sandbox)
 
     def removed(self, sandbox: Sandbox) -> None:
-        """Nothing of it is left on the host."""
+        """Nothing of it is left on the host: those that stay in its group no longer have what it needed for itself."""
         sandbox.removed = True
+        record = sandbox.record
+        for other in self.tenants.get(record.tenant or sandbox.joins, {}).values():
+            if other.record.group_id == record.group_id and other.phase == "assigned":
+                # Refused while more is in use, where the next change of limits does it.
+                with contextlib.suppress(EngineError):
+                    self._actions.set_limits(record.group_id, other.record.limits, record.engine)
+                break
         self._settle(sandbox)
 
     def adopt(self, record: Record, now: float) -> Sandbox:
@@ -275,7 +320,7 @@ class Fleet:
             raise Forbidden(f"sandbox {record.sandbox_id} has no tenant")
         host, port = self._host_port(record.slot)
         return Route(
-            sandbox_id=record.sandbox_id, tenant=record.tenant, runtime=record.runtime,
+            sandbox_id=record.sandbox_id, tenant=record.tenant, runtime=record.runtime, modules=record.modules,
             host=host, port=port, exclusive=record.exclusive, output=record.limits.output,
         )  # fmt: skip
 
@@ -283,7 +328,8 @@ class Fleet:
         """Return every route, in parts, as one who connects must know them; those that leave first, and said so."""
         leaving = list(self.draining())
         standing = [one for own in self.tenants.values() for one in own.values() if one.phase == "assigned"]
-        routes = [self.route(sandbox) for sandbox in leaving + standing]
+        routes = [msgspec.structs.replace(self.route(sandbox), leaving=True) for sandbox in leaving]
+        routes += [self.route(sandbox) for sandbox in standing]
         for start in range(0, max(1, len(routes)), _TABLE_PART):
             part = routes[start : start + _TABLE_PART]
             yield Table(routes=part, last=start + _TABLE_PART >= len(routes))
@@ -391,9 +437,11 @@ class Fleet:
         if record.phase == "draining":
             sandbox.leaving_since = now
             sandbox.leaving = ("drained", "drained: taken out of use before the controller was restarted")
-        try:
-            if record.phase == "assigned":
+        if record.phase == "assigned":
+            # As when one beside it was removed: more may be in use than one alone may have, and that goes on.
+            with contextlib.suppress(EngineError):
                 self._actions.set_limits(record.group_id, record.limits, record.engine)
+        try:
             self._actions.open_way(sandbox)
         except EngineError as error:
             self.end(sandbox, "platform", f"platform: {error.message}")
@@ -402,8 +450,8 @@ class Fleet:
             self._resume_route(sandbox, now)
 
     def _resume_route(self, sandbox: Sandbox, now: float) -> None:
-        """Of two routes of one tenant (a replacement was cut short) the later one stands."""
-        key = (sandbox.record.tenant or "", sandbox.record.runtime)
+        """Of two routes of one key (a replacement was cut short) the later one stands."""
+        key = sandbox.key
         other = self.routes.get(key)
         if other is None:
             self.routes[key] = sandbox
@@ -413,9 +461,8 @@ class Fleet:
         self.leave(old, "drained", "drained: replaced", now)
 
     def _drop_route(self, sandbox: Sandbox) -> None:
-        key = (sandbox.record.tenant or "", sandbox.record.runtime)
-        if self.routes.get(key) is sandbox:
-            del self.routes[key]
+        if self.routes.get(sandbox.key) is sandbox:
+            del self.routes[sandbox.key]
 
     def _forget(self, sandbox: Sandbox) -> None:
         record = sandbox.record

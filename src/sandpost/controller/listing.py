@@ -47,6 +47,7 @@ def status(desk: Desk, memory: Memory, seq: int, *, proxies: int, uptime: float,
         ends=dict(desk.ends),
         proxies=proxies,
         uptime=uptime,
+        runtimes=desk.runtimes(now),
     )
 
 
@@ -58,6 +59,7 @@ def _info(sandbox: Sandbox, epoch: float, now: float) -> SandboxInfo:
         phase=record.phase,
         tenant=record.tenant,
         runtime=record.runtime,
+        modules=record.modules,
         engine=record.engine,
         started_at=epoch + record.started_at,
         assigned_at=None if record.assigned_at is None else epoch + record.assigned_at,

@@ -202,6 +202,8 @@ class Maker:
             watch = processes.Watch(sandbox.pid, lambda: self._process_ended(sandbox))
         except ProcessLookupError:
             raise EngineError("the sandbox ended as it started: see what it printed") from None
+        # It has not been reaped, so what was told of this number was another's.
+        self._statuses.pop(sandbox.pid, None)
         record = sandbox.record
         try:
             undo = self._engine.watch_memory(

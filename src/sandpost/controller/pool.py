@@ -57,6 +57,11 @@ def target(setting: int, rate: float) -> int:
     return max(setting, min(math.ceil(rate * AHEAD - 1e-9), setting * GROWTH))
 
 
+def learned(setting: int, rate: float) -> int:
+    """Return how many to keep ready of what is kept only where it was asked for lately, which the last ones decide."""
+    return min(math.ceil(rate * AHEAD - 1e-9), setting * GROWTH)
+
+
 def starts(*, waiting: int, pooled: int, target: int, starting: int, parallel: int) -> int:
     """Return how many more starts may begin now.
 
@@ -92,7 +97,7 @@ def share(limits: Limits, parts: int) -> Limits:
 
 
 def fits_pool(limits: Limits, defaults: Limits) -> bool:
-    """Whether a pooled sandbox of the right kind can serve a tenant of these limits.
+    """Whether a sandbox of the right kind that is started with `defaults` can serve a tenant of these limits.
 
     What is fixed at the start must be the same; a limit of processes that is fixed too is part of the kind.
     """

@@ -5,6 +5,7 @@ import msgspec
 from sandpost.model.ends import End
 from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import Phase
+from sandpost.model.runtimes import DEFAULT
 from sandpost.model.wire import VERSION as WIRE
 
 VERSION = 1
@@ -37,7 +38,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     group_id: str
     slot: int
     phase: Phase
-    runtime: str
+    runtime: str = DEFAULT
+    modules: str = ""
+    """The set of modules of its tenant's programs that it runs; empty: of none, or nobody's yet."""
     engine: EngineName = "runc"
     """What made it."""
     image: str

@@ -7,6 +7,7 @@ from sandpost.controller.lifecycle import Kind, Sandbox
 from sandpost.controller.record import ProxyKey
 from sandpost.model.errors import NoRoom
 from sandpost.model.limits import EngineName, Tenant
+from sandpost.model.messages import RouteKey
 
 MAX_JOINED = 1024
 """Asks that can wait for one sandbox; a proxy needs one."""
@@ -19,16 +20,21 @@ class Wait:
     tenant: Tenant
     kind: Kind
     """Of the sandbox that is wanted."""
+    modules: str = ""
+    """The set of modules that it is to be of."""
     exclusive: bool
     until: float
     askers: list[tuple[ProxyKey, int]] = field(default_factory=list)
     req_id: str = ""
     """Of the first call that waits for it."""
+    trace_id: str = ""
     predecessor: Sandbox | None = None
     own_start: bool = False
     """Its limits are not those of pooled sandboxes, so one is started for it."""
     sandbox: Sandbox | None = None
     """What is being started for it."""
+    number: int = 0
+    """Of two waits the earlier one has the lower."""
     over: bool = False
     """It was answered, or nobody wants it any more."""
 
@@ -37,8 +43,8 @@ class Wait:
         return self.kind[0]
 
     @property
-    def runtime(self) -> str:
-        return self.kind[1]
+    def key(self) -> RouteKey:
+        return RouteKey(self.tenant.name, self.kind[1], self.modules)
 
 
 class Waiting:
@@ -46,7 +52,8 @@ class Waiting:
 
     def __init__(self) -> None:
         self._waits: dict[int, Wait] = {}
-        self._shared: dict[tuple[str, str], Wait] = {}
+        self._shared: dict[RouteKey, Wait] = {}
+        self._added = 0
 
     def __bool__(self) -> bool:
         return bool(self._waits)
@@ -54,15 +61,21 @@ class Waiting:
     def __iter__(self) -> Iterator[Wait]:
         return iter(list(self._waits.values()))
 
-    def shared(self, tenant: str, runtime: str) -> Wait | None:
+    def shared(self, key: RouteKey) -> Wait | None:
         """Return the wait that further calls of a tenant join."""
-        return self._shared.get((tenant, runtime))
+        return self._shared.get(key)
+
+    def of(self, tenant: str) -> list[Wait]:
+        """Return the waits of a tenant that further calls join."""
+        return [wait for key, wait in self._shared.items() if key.tenant == tenant]
 
     def add(self, wait: Wait) -> None:
         """Begin a wait at the end of the queue."""
+        self._added += 1
+        wait.number = self._added
         self._waits[id(wait)] = wait
         if not wait.exclusive:
-            self._shared[wait.tenant.name, wait.runtime] = wait
+            self._shared[wait.key] = wait
 
     def join(self, wait: Wait, proxy: ProxyKey, seq: int) -> None:
         """Let another ask wait for the same sandbox; `NoRoom` if too many do."""
@@ -76,7 +89,7 @@ class Waiting:
             return []
         del self._waits[id(wait)]
         if not wait.exclusive:
-            del self._shared[wait.tenant.name, wait.runtime]
+            del self._shared[wait.key]
         if wait.predecessor is not None:
             wait.predecessor.replacing = None
         wait.over = True

@@ -13,6 +13,9 @@ from sandpost.model.errors import EngineError
 
 log = get_logger()
 
+_LOOK_AGAIN = 1.0
+"""Seconds after a look that failed."""
+
 
 class MemoryWatch:
     """Measures, and acts on what it sees. `after` is called when sandboxes were ended."""
@@ -60,14 +63,15 @@ class MemoryWatch:
         self._look()
 
     def _look(self) -> None:
-        memory = self.measure()
-        # What has been ended is still there, and counts as free.
-        leaving = sum(one.memory for one in self._desk.fleet.departing())
+        again = _LOOK_AGAIN
         try:
-            self._act(memory, leaving)
+            memory = self.measure()
+            again = room.next_look(memory)
+            # What has been ended is still there, and counts as free.
+            self._act(memory, sum(one.memory for one in self._desk.fleet.departing()))
         except Exception:
-            log.exception("the look at memory failed")
-        self._timer = self._loop.call_later(room.next_look(memory), self._look)
+            log.exception("the look at memory failed; it is tried again")
+        self._timer = self._loop.call_later(again, self._look)
 
     def _act(self, memory: room.Memory, leaving: int) -> None:
         pressure = room.pressure(memory)

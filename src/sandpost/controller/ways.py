@@ -124,6 +124,9 @@ class Ways:
 
     def second(self, now: float) -> None:
         """Tell what was met, and look after what others may have changed."""
+        # First of all: while the table is not there, the rest fails.
+        if now >= self._look_at:
+            self._look_soon()
         by_slot = {one.record.slot: one for own in self._fleet.tenants.values() for one in own.values()}
         for hit in self.writer.hits():
             sandbox = by_slot.get(hit.slot)
@@ -138,8 +141,6 @@ class Ways:
         if now >= self._uplinks_at:
             self._uplinks_at = now + UPLINKS_EVERY
             self._check_uplinks()
-        if now >= self._look_at:
-            self._look_soon()
         self._check_tracked()
 
     def _pass_on(self, noted: Noted | None) -> None:
@@ -186,8 +187,8 @@ class Ways:
             self.repairs += 1
             self.writer.repair()
             self._check_uplinks()
-        except SandpostError as error:
-            log.error("the firewall could not be looked at or repaired; tried again", error=error.message)  # noqa: TRY400
+        except (SandpostError, OSError, ValueError) as error:
+            log.error("the firewall could not be looked at or repaired; tried again", error=str(error))  # noqa: TRY400
             self._look_at = self._loop.time() + 1.0
         else:
             log.error("the firewall's table was altered by somebody and is repaired", wrong=wrong)

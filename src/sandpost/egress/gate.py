@@ -106,8 +106,7 @@ class Gate:
         if sandbox.tenancy.connections > MOST_EACH or self.open > MOST:
             raise _Refused(Refusal("too_many_connections", f"more than {MOST_EACH} connections at once"))
         address, port = _destination(sock)
-        if (refusal := verdict.of_destination(sandbox.policy, address, port)) is not None:
-            raise _Refused(refusal)
+        _demand(verdict.of_destination(sandbox.policy, address, port))
         if is_own(address):
             raise _Refused(verdict.own(address))
         if verdict.in_block(sandbox.policy, address, port):
@@ -119,26 +118,36 @@ class Gate:
         except TimeoutError:
             text = f"{address}:{port}: no name within {FIRST_BYTES:g} s: TLS and HTTP pass, whose client speaks first"
             raise _Refused(Refusal("no_name", text)) from None
-        if (refusal := verdict.of_name(sandbox.policy, said.name, port)) is not None:
-            raise _Refused(refusal)
+        _demand(verdict.of_name(sandbox.policy, said.name, port))
         if not await self._resolver.leads_to(sandbox, _question(said.name), str(address)):
             raise _Refused(verdict.elsewhere(said.name, address))
+        # Meanwhile the policy may have changed.
+        _demand(verdict.of_destination(sandbox.policy, address, port))
+        _demand(verdict.of_name(sandbox.policy, said.name, port))
         await self._pass(sandbox, sock, said, (address, port))
 
     async def _pass(self, sandbox: Sandbox, sock: socket.socket, said: _Said, where: tuple[IPv4Address, int]) -> None:
         loop = asyncio.get_running_loop()
         task = sandbox.task()
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as outside:
-            for one in (sock, outside):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(CONNECT):
-                await loop.sock_connect(outside, (str(where[0]), where[1]))
-            self._counts.connections += 1
-            self._passed[task] = (sandbox, said.name, *where)
-            try:
+        # From here on a change of the policy ends it, also while the server takes its time.
+        self._passed[task] = (sandbox, said.name, *where)
+        try:
+            kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+            with socket.socket(socket.AF_INET, kind) as outside:
+                for one in (sock, outside):
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                async with asyncio.timeout(CONNECT):
+                    await loop.sock_connect(outside, (str(where[0]), where[1]))
+                self._counts.connections += 1
                 await Pump(sock, outside, self._counts, said.body).run(said.first)
-            finally:
-                del self._passed[task]
+        finally:
+            del self._passed[task]
+
+
+def _demand(refusal: Refusal | None) -> None:
+    """Go no further with what a verdict is against."""
+    if refusal is not None:
+        raise _Refused(refusal)
 
 
 def is_own(address: IPv4Address) -> bool:

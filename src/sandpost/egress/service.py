@@ -46,6 +46,9 @@ class Egress:
         self._door = Door(sockets, ways=self._ways, asked=asked, gate=self._gate, counts=self._counts)
         self._owed: set[asyncio.Task[None]] = set()
         """Acknowledgements that wait for the end of something."""
+        self._early: list[tuple[Channel[m.FromController], m.Gone]] | None = []
+        """Ends that were told before the door was open: what these sandboxes sent is still to be taken. As many as the
+        controller ends in `FIRST_TABLE`; None from then on."""
         self._told = asyncio.Event()
         self._retired = asyncio.Event()
         self._drain = host.drain_timeout
@@ -76,9 +79,11 @@ class Egress:
                     await self._told.wait()
             if not self._retired.is_set():
                 self._door.open()
+                self._end_early()
                 log.info("egress ready", sandboxes=len(self._ways))
                 await self._retired.wait()
             self._door.close()
+            self._end_early()
             await self._finish()
         finally:
             ticking.cancel()
@@ -109,7 +114,15 @@ class Egress:
             case _:
                 return
 
+    def _end_early(self) -> None:
+        early, self._early = self._early, None
+        for channel, gone in early or ():
+            self._gone(channel, gone)
+
     def _gone(self, channel: Channel[m.FromController], gone: m.Gone) -> None:
+        if self._early is not None:
+            self._early.append((channel, gone))
+            return
         if not self._retired.is_set():
             # What the sandbox sent before its end is its own, not that of whoever gets its address.
             self._door.drain()

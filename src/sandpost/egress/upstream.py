@@ -58,7 +58,7 @@ class Server:
         """Ask it last for a while."""
         self.failures += 1
         self.counted += 1
-        self.rests_until = now + min(_REST[0] * 2 ** (self.failures - 1), _REST[1])
+        self.rests_until = now + min(_REST[0] * 2 ** min(self.failures - 1, 16), _REST[1])
 
     def answered(self) -> None:
         """It is well."""

@@ -47,21 +47,26 @@ def run(
 ) -> int | None:
     """Run `command` with these descriptors and no others; return its exit code, None if it was killed as too slow.
 
-    `program` is the file to run if it is not the first word. Blocks. The caller keeps its descriptors.
+    `program` is the file to run if it is not the first word. Blocks. The caller keeps its descriptors; `frames` that
+    did not block its writer does not afterwards.
     """
-    copies: list[int] = []
+    copies: dict[int, int] = {}
+    frames_block = os.get_blocking(frames)
     try:
-        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        wanted = {0: null, 1: stdout, 2: stderr, 3: frames, _LOCK: lock}
+        wanted = {1: stdout, 2: stderr, 3: frames, _LOCK: lock}
         if ready is not None:
             wanted[READY] = ready
-        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH) for fd in wanted.values()]
-        os.close(null)
+        null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for number, fd in ({0: null} | wanted).items():
+                copies[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        finally:
+            os.close(null)
         pid = os.posix_spawn(
             program or command[0],
             list(command),
             _ENVIRONMENT,
-            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip(wanted, copies, strict=True)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in copies.items()],
             # Python ignores SIGPIPE, and what is ignored stays so in every program of the sandbox.
             setsigdef=_SIGNALS,
             setsigmask=(),
@@ -74,8 +79,14 @@ def run(
             f"cannot start {command[0]}: {error.strerror}: check the settings `oci.runtime` and `oci.runsc`"
         ) from error
     finally:
-        close_all(copies)
-    return _wait(pid, patience)
+        close_all(copies.values())
+    try:
+        return _wait(pid, patience)
+    finally:
+        # runc that an older Go has built (Debian's 1.1.5) makes what it hands on block its writer, and the open file is
+        # ours as well. No program of a tenant's runs yet, and before one does nothing fills the FIFO.
+        if not frames_block:
+            os.set_blocking(frames, False)
 
 
 def complaint(log: str) -> str:

@@ -22,10 +22,11 @@ from sandpost.kernel.processes import start_time
 from sandpost.model.engines import HOW_TO_GET, outside
 from sandpost.model.errors import EngineError, HostUnfit
 from sandpost.model.host import Host
-from sandpost.model.inside import RUNTIMES
+from sandpost.model.inside import RUNTIMES as FOLDER
 from sandpost.model.limits import EngineName, Limits
+from sandpost.model.runtimes import RUNTIMES, Runtimes
 from sandpost.network import addresses, firewall, namespaces
-from sandpost.walls import cgroups, names, oci_config, pressure
+from sandpost.walls import cgroups, modules, names, oci_config, pressure
 from sandpost.walls.identity import identity
 
 _START_PATIENCE = 10.0
@@ -43,17 +44,19 @@ class _Flags(msgspec.Struct, frozen=True):
 class OciEngine:
     """Implements `contract.Engine` for one installation.
 
-    `walls` is one frozen value for all sandboxes; only tests hand one in, to see that a wall's absence is noticed.
+    `walls` is one frozen value for all sandboxes; only tests hand one in, to see that a wall's absence is noticed, and
+    `runtimes` of their own.
     """
 
-    def __init__(self, host: Host, walls: oci_config.Walls | None = None) -> None:
+    def __init__(self, host: Host, walls: oci_config.Walls | None = None, *, runtimes: Runtimes = RUNTIMES) -> None:
         self._host = host
+        self._runtimes = runtimes
         self._walls = walls or oci_config.standing(platform.machine())
         self._groups = cgroups.pick(host)
         self._bundles = Bundles(host.path("bundles"))
         self._drivers: dict[EngineName, Driver] = {"runc": Runc(host), "runsc": Runsc(host)}
         self._image = -1
-        self._flags: dict[str, tuple[str, ...]] = {}
+        self._commands: dict[str, tuple[str, ...]] = {}
         # Starts and removals block on the kernel, each in threads of its own, so that neither waits for the other.
         self._starters = threads.started(host.parallel_starts, "sandbox-start")
         self._removers = threads.started(_REMOVERS, "sandbox-remove")
@@ -71,7 +74,7 @@ class OciEngine:
         return await asyncio.shield(asyncio.wrap_future(job))
 
     def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
-        self._groups.set_limits(group_id, outside(limits, engine))
+        self._groups.set_limits(group_id, outside(limits, engine, self._groups.count(group_id)))
 
     def take_up(self, host: Host) -> None:
         for driver in self._drivers.values():
@@ -158,6 +161,7 @@ class OciEngine:
             self._image = use.hold(host.image_dir, host.image)
         self._bundles.open()
         names.write(host)
+        modules.ensure(host)
         self._groups.open()
         firewall.ensure(host)
         # The group that first touches a page is charged for it: that must be none of a tenant's.
@@ -173,7 +177,9 @@ class OciEngine:
         try:
             owner = Owner(group_id=spec.group_id, slot=spec.slot, engine=spec.engine)
             lock = self._bundles.make(spec.sandbox_id, owner)
-            self._groups.create(spec.group_id, spec.sandbox_id, outside(spec.limits, spec.engine))
+            # A further runtime of a tenant comes to the group of the first.
+            sandboxes = self._groups.count(spec.group_id) + 1
+            self._groups.create(spec.group_id, spec.sandbox_id, outside(spec.limits, spec.engine, sandboxes))
             namespace = namespaces.make(addresses.link(host, spec.slot))
             config = self._config(spec, namespace)
             driver.adapt(config, spec.limits)
@@ -223,8 +229,7 @@ class OciEngine:
         return oci_config.render(
             walls=self._walls,
             program=oci_config.Program(
-                runtime=spec.runtime,
-                flags=self._runtime_flags(spec.runtime),
+                command=self._command(spec.runtime),
                 programs=spec.limits.programs,
                 ready=None if spec.ready is None else launch.READY,
             ),
@@ -234,16 +239,20 @@ class OciEngine:
             namespace=f"/proc/{os.getpid()}/fd/{namespace}",
             group_path=self._groups.path(spec.group_id, spec.sandbox_id),
             resolv_conf=self._host.resolv_conf,
+            modules=self._host.modules_ready,
         )
 
-    def _runtime_flags(self, runtime: str) -> tuple[str, ...]:
-        if runtime not in self._flags:
-            path = f"{self._host.rootfs}{RUNTIMES}/{runtime}/flags.json"
+    def _command(self, name: str) -> tuple[str, ...]:
+        if name not in self._commands:
+            runtime = self._runtimes.get(name)
+            if runtime is None:
+                raise EngineError(f"this release has no runtime `{name}`: it has {', '.join(self._runtimes)}")
             found = _Flags()
+            path = f"{self._host.rootfs}{FOLDER}/{runtime.folder}/flags.json"
             with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
                 found = msgspec.json.decode(file.read(), type=_Flags)
-            self._flags[runtime] = tuple(found.flags)
-        return self._flags[runtime]
+            self._commands[name] = tuple(runtime.command(tuple(found.flags)))
+        return self._commands[name]
 
     def _remove(self, sandbox_id: str, group_id: str, job: Future[Started] | None) -> None:
         if job is not None:

@@ -33,17 +33,22 @@ _FLAGS = (
 )
 _ENTER = (
     '/bin/mount -t tmpfs -o ro,size=4k sandpost /mnt && cd "$1"'
-    ' && /bin/mount -t overlay -o ro,lowerdir=.:/mnt "$2" . && cd /'
-    ' && /bin/mount -t tmpfs -o "$3" sandpost /mnt || exit 125; shift 3;'
+    ' && /bin/mount -t overlay -o ro,lowerdir=.:/mnt "$2" . && cd "$3"'
+    " && /bin/mount -t overlay -o ro,lowerdir=.:/mnt sandpost-modules . && cd /"
+    ' && /bin/mount -t tmpfs -o "$4" sandpost /mnt || exit 125; shift 4;'
     ' echo "$1" >/proc/self/oom_score_adj || exit 125; shift;'
     ' while [ "$1" != -- ]; do echo 0 >"$1" || exit 125; shift; done; shift; exec "$@"'
 )
-"""In mounts of its own: puts an overlay of layers over the root, makes the sandbox's /tmp, takes a badness (proc(5)),
-enters control groups, then becomes the rest of its arguments: all that runsc starts has these from its first
-instruction.
+"""In mounts of its own: puts an overlay of layers over the root and one over the modules, makes the sandbox's /tmp,
+takes a badness (proc(5)), enters control groups, then becomes the rest of its arguments: all that runsc starts has
+these from its first instruction.
 
 A sentry passes on a program's fsync(2) to the file that its gofer opened, and the host's disk flushes (seen: each of
 them). An overlay that has no layer to write to, which takes two below, passes none on; it shares the files' pages.
+
+Modules come and go below theirs. Where only one of its layers has a folder, as below `npm` and `pypi`, what is listed
+is what is there now. But for this sandbox a name stays what it was when somebody looked for it: nothing, if it was not
+there, and a folder that was removed stays that one. So runtimes list, and no folder goes that gets new versions.
 
 A /tmp of the sentry's own would count no inodes, since runsc leaves that option out, and show nothing of itself
 outside. One of the host's does both. It lies in the group's memory all the same: whoever writes is charged.
@@ -64,7 +69,7 @@ class Runsc:
     def __init__(self, host: Host) -> None:
         self._program = host.command("runsc")
         self._states = host.path("runsc")
-        self._image = [host.rootfs, use.overlay_source(host.image)]
+        self._shown = [host.rootfs, use.overlay_source(host.image), host.modules_ready]
         self._lock = threading.Lock()
         self._gofers = -1
 
@@ -102,7 +107,7 @@ class Runsc:
         words = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", _ENTER, "sandpost-enter"]
         owner = launch.identity.root
         tmp = ["nosuid", "nodev", *tmp_options(launch.limits), f"uid={owner}", f"gid={owner}"]
-        words += [*self._image, ",".join(tmp), str(OOM_SCORE), *launch.entries, "--"]
+        words += [*self._shown, ",".join(tmp), str(OOM_SCORE), *launch.entries, "--"]
         words += [self._program, "--root", self._states, "--log", log, "--log-format", "json", *_FLAGS]
         words += [f"--gofer-network-namespace=/proc/{os.getpid()}/fd/{self._gofers}"]
         words += ["run", "--detach", "--pid-file", pid_file, "--bundle", launch.bundle, "--pass-fd", "3:3"]

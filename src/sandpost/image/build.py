@@ -1,137 +1,201 @@
 """Makes sure that the image of this release is there.
 
 <image_dir>/<digest>/rootfs, manifest.json   one image: complete or not there
-<image_dir>/.base/<key>/tree, base.json      Debian and Node, to which the images' files are hard links
-<image_dir>/.cache                           the wheel
+<image_dir>/.base/<key>/tree, base.json      a layer: Debian and Node, or what C# needs; images' files are hard links
+<image_dir>/.cache                           the wheel and npm's archives
 <image_dir>/.building-*                      a build at work, or what a killed one left; .lock tells which
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import sandpost.runtimes
-from sandpost.image import base, recipe, tree
+from sandpost.image import base, csharp, recipe, tree, use, workplace
+from sandpost.image import coreclr as clr
 from sandpost.image.bundle import bundle
 from sandpost.model.errors import HostUnfit
 
-_RUNTIME_SUFFIXES = (".js", ".mjs", ".cjs", ".json")
-_SCRATCH = ".building-"
+_KeyOf = Callable[[str, str, Sequence[recipe.Entry]], str]
+_Build = Callable[[str, str, Mapping[str, bytes], str, str, int, Callable[[str], None]], dict[str, str]]
+_RUNTIME_SUFFIXES = (".js", ".mjs", ".cjs", ".json", ".py")
 
 
 @dataclass(frozen=True, slots=True)
-class _Base:
+class _Layer:
     path: str
     packages: dict[str, str]
     content: str
 
 
-def ensure(image_dir: str, progress: Callable[[str], None], *, renew: bool = False, runtimes: str | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A layer that an image wants: its key, and what makes its tree and returns its packages' versions."""
+
+    key: str
+    make: Callable[[str, str, str, int, Callable[[str], None]], dict[str, str]]
+    """Called with the tree's path, a scratch folder, the cache, the lock's descriptor and `progress`."""
+
+
+def ensure(
+    image_dir: str,
+    progress: Callable[[str], None],
+    *,
+    coreclr: bool = False,
+    renew: bool = False,
+    runtimes: str | None = None,
+) -> str:
     """Return the digest of this release's image, building it first if it is not there.
 
-    With the image there it is a matter of milliseconds. `renew` unpacks the packages' newest versions beside what
-    is there; an image keeps its files whatever is built later. `runtimes` is the folder of runtimes if they are
-    not this release's. Builds of several processes wait for one another;
-    a killed build leaves nothing that the next does not remove. Raises `HostUnfit` with what to do.
+    With the image there it is a matter of milliseconds. `coreclr` wants one with CoreCLR for C#, beside Mono. `renew`
+    unpacks the packages' newest versions beside what is there; an image keeps its files whatever is built later.
+    `runtimes` is the folder of runtimes if they are not this release's. Builds of several processes wait for one
+    another; a killed build leaves nothing that the next does not remove. Raises `HostUnfit` with what to do.
     """
-    suite = _suite()
-    key = recipe.base_key(suite, platform.machine())
-    files = _runtime_files(runtimes or next(iter(sandpost.runtimes.__path__)))
-    if not renew and (digest := _present(image_dir, key, files)) is not None:
+    folder = runtimes or next(iter(sandpost.runtimes.__path__))
+    plans = _plans(_suite(), folder, coreclr=coreclr)
+    files = _runtime_files(folder)
+    if not renew and (digest := _present(image_dir, plans, files)) is not None:
         return digest
     _make_folder(image_dir)
-    with _locked(image_dir) as lock:
-        if not renew and (digest := _present(image_dir, key, files)) is not None:
+    with workplace.locked(image_dir) as lock:
+        if not renew and (digest := _present(image_dir, plans, files)) is not None:
             return digest
-        for name in os.listdir(image_dir):
-            if name.startswith(_SCRATCH):
-                tree.unmount_below(os.path.join(image_dir, name))
-                tree.remove(os.path.join(image_dir, name))
-        found = None if renew else _read_base(image_dir, key)
-        if found is None:
-            found = _build_base(image_dir, suite, key, lock, progress)
-        return _build_image(image_dir, found, key, files, progress)
+        workplace.sweep(image_dir)
+        layers = []
+        for plan in plans:
+            found = None if renew else _read_layer(image_dir, plan.key)
+            layers.append(found or _build_layer(image_dir, plan, lock, progress))
+        return _build_image(image_dir, plans, layers, files, progress)
 
 
 def manifest(image_dir: str, digest: str) -> dict[str, object]:
-    """Read what an image holds: `digest`, `content`, `packages` with versions, `node`."""
+    """Read what an image holds: `digest`, `layers`, `content`, `packages` with versions, `node`."""
     with open(os.path.join(image_dir, digest, "manifest.json"), encoding="utf-8") as file:
         found: dict[str, object] = json.load(file)
     return found
 
 
-def _present(image_dir: str, key: str, runtimes: dict[str, bytes]) -> str | None:
-    found = _read_base(image_dir, key)
-    if found is None:
-        return None
-    digest = recipe.image_digest(key, found.packages, _entries(runtimes))
-    return digest if os.path.isdir(os.path.join(image_dir, digest)) else None
+def _plans(suite: str, folder: str, *, coreclr: bool) -> list[_Plan]:
+    """Return the layers of an image whose runtimes are in `folder`, lowest first."""
+    plans = [
+        _Plan(
+            recipe.base_key(suite, platform.machine()),
+            lambda target, scratch, cache, hold, progress: base.build(target, suite, scratch, cache, hold, progress),
+        )
+    ]
+    classes = classes_of(folder, "csharp")
+    if classes:
+        plans.append(_of_ours(suite, classes, recipe.csharp_key, csharp.build))
+    if classes and coreclr:
+        plans.append(_of_ours(suite, classes_of(folder, "coreclr"), recipe.coreclr_key, clr.build))
+    return plans
 
 
-def _read_base(image_dir: str, key: str) -> _Base | None:
-    path = os.path.join(image_dir, ".base", key)
+def _of_ours(suite: str, classes: dict[str, bytes], key_of: _KeyOf, build: _Build) -> _Plan:
+    """Return the layer that `build` makes of sources of ours."""
+    return _Plan(
+        key_of(suite, platform.machine(), _entries(classes)),
+        lambda target, scratch, cache, hold, progress: build(target, suite, classes, scratch, cache, hold, progress),
+    )
+
+
+def classes_of(folder: str, layer: str) -> dict[str, bytes]:
+    """Return our sources of the layer `csharp` or `coreclr`, by name, of a folder of runtimes."""
+    node = Path(folder, "node")
+    found = [*node.glob(f"{layer}/*.c*"), *node.glob("csharp/*.h")]
+    return {path.name: path.read_bytes() for path in sorted(found)}
+
+
+def _digest(plans: Sequence[_Plan], layers: Sequence[_Layer], runtimes: dict[str, bytes]) -> str:
+    return recipe.image_digest([plan.key for plan in plans], _packages(layers), _entries(runtimes))
+
+
+def _packages(layers: Sequence[_Layer]) -> dict[str, str]:
+    return {name: version for layer in layers for name, version in layer.packages.items()}
+
+
+def _present(image_dir: str, plans: Sequence[_Plan], runtimes: dict[str, bytes]) -> str | None:
+    layers = []
+    for plan in plans:
+        found = _read_layer(image_dir, plan.key)
+        if found is None:
+            return None
+        layers.append(found)
+    digest = _digest(plans, layers, runtimes)
+    return digest if use.want(image_dir, digest) else None
+
+
+def _read_layer(image_dir: str, key: str) -> _Layer | None:
+    path = os.path.join(image_dir, workplace.LAYERS, key)
     try:
         with open(os.path.join(path, "base.json"), encoding="utf-8") as file:
             known = json.load(file)
     except FileNotFoundError:
         return None
-    return _Base(os.path.join(path, "tree"), known["packages"], known["content"])
+    return _Layer(os.path.join(path, "tree"), known["packages"], known["content"])
 
 
-def _build_base(image_dir: str, suite: str, key: str, lock: int, progress: Callable[[str], None]) -> _Base:
+def _build_layer(image_dir: str, plan: _Plan, lock: int, progress: Callable[[str], None]) -> _Layer:
     if platform.machine() != "x86_64":
         raise HostUnfit(f"the image's Node is pinned for x86_64; this machine is {platform.machine()}")
-    with _scratch(image_dir) as scratch:
-        made = os.path.join(scratch, "base")
+    with workplace.scratch(image_dir) as scratch:
+        made = os.path.join(scratch, "layer")
         os.mkdir(made, 0o755)
-        packages = base.build(
-            os.path.join(made, "tree"), suite, scratch, os.path.join(image_dir, ".cache"), lock, progress
-        )
+        packages = plan.make(os.path.join(made, "tree"), scratch, os.path.join(image_dir, ".cache"), lock, progress)
         content = recipe.content_digest(tree.read(os.path.join(made, "tree")))
         tree.write(os.path.join(made, "base.json"), json.dumps({"packages": packages, "content": content}, indent=1))
         # The names below claim that the files are whole, after a power cut too.
         os.sync()
-        final = os.path.join(image_dir, ".base", key)
+        final = os.path.join(image_dir, workplace.LAYERS, plan.key)
         os.makedirs(os.path.dirname(final), mode=0o755, exist_ok=True)
         if os.path.lexists(final):
             os.rename(final, os.path.join(scratch, "superseded"))
         os.rename(made, final)
-    return _Base(os.path.join(final, "tree"), packages, content)
+    return _Layer(os.path.join(final, "tree"), packages, content)
 
 
 def _build_image(
-    image_dir: str, found: _Base, key: str, runtimes: dict[str, bytes], progress: Callable[[str], None]
+    image_dir: str,
+    plans: Sequence[_Plan],
+    layers: Sequence[_Layer],
+    runtimes: dict[str, bytes],
+    progress: Callable[[str], None],
 ) -> str:
     entries = _entries(runtimes)
-    digest = recipe.image_digest(key, found.packages, entries)
+    digest = _digest(plans, layers, runtimes)
     final = os.path.join(image_dir, digest)
-    if os.path.isdir(final):
+    if use.want(image_dir, digest):
         return digest
     progress(f"putting image {digest} together")
-    with _scratch(image_dir) as scratch:
+    with workplace.scratch(image_dir) as scratch:
         made = os.path.join(scratch, "image")
         os.mkdir(made, 0o755)
         rootfs = os.path.join(made, "rootfs")
-        tree.link(found.path, rootfs)
-        layer = os.path.join(scratch, "runtimes")
+        for layer in layers:
+            tree.link(layer.path, rootfs)
+        above = os.path.join(scratch, "runtimes")
         for name, content in runtimes.items():
-            path = Path(layer, name)
+            path = Path(above, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        tree.normalise(layer)
-        shutil.copytree(layer, os.path.join(rootfs, recipe.RUNTIMES), dirs_exist_ok=True)
+        tree.normalise(above)
+        installed = os.path.join(rootfs, recipe.RUNTIMES)
+        shutil.copytree(above, installed, dirs_exist_ok=True)
+        if any(name.endswith(".py") for name in runtimes):
+            base.compile_python(rootfs, recipe.RUNTIMES, scratch)
+            tree.normalise(installed)
+        below = [recipe.Entry("layer", "d", 0o755, 0, layer.content) for layer in layers]
         written = {
             "digest": digest,
-            "content": recipe.content_digest([recipe.Entry("base", "d", 0o755, 0, found.content)], entries),
-            "packages": found.packages,
+            "layers": [plan.key for plan in plans],
+            "content": recipe.content_digest(below, entries),
+            "packages": _packages(layers),
             "node": recipe.NODE_WHEEL,
         }
         tree.write(os.path.join(made, "manifest.json"), json.dumps(written, indent=1, sort_keys=True) + "\n")
@@ -153,7 +217,7 @@ def _runtime_files(folder: str) -> dict[str, bytes]:
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(Path(folder).rglob("*"))
-        if path.is_file() and path.suffix in _RUNTIME_SUFFIXES
+        if path.is_file() and path.suffix in _RUNTIME_SUFFIXES and path.parent != Path(folder)
     }
     if "node/main.js" not in found:
         raise HostUnfit(f"{folder} holds no node/main.js: this installation of sandpost is incomplete")
@@ -184,21 +248,3 @@ def _make_folder(image_dir: str) -> None:
         tree.open_to_all(image_dir)
     except OSError as error:
         raise HostUnfit(f"cannot make {image_dir}: {error.strerror}: choose another state folder") from None
-
-
-@contextmanager
-def _locked(image_dir: str) -> Iterator[int]:
-    with open(os.path.join(image_dir, ".lock"), "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
-
-
-@contextmanager
-def _scratch(image_dir: str) -> Iterator[str]:
-    path = tempfile.mkdtemp(prefix=_SCRATCH, dir=image_dir)
-    tree.open_to_all(path)
-    try:
-        yield path
-    finally:
-        # What cannot be removed now, since a step just killed still writes there, the next build removes.
-        shutil.rmtree(path, ignore_errors=True)

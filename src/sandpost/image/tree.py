@@ -58,11 +58,11 @@ def normalise(root: str) -> None:
 
 
 def link(source: str, target: str) -> None:
-    """Make `target` a tree of new folders whose files are hard links to those below `source`.
+    """Make `target` a tree of new folders whose files are hard links to those below `source`, beside what is there.
 
     Page cache and disk are shared between the trees; neither may be written to.
     """
-    shutil.copytree(source, target, symlinks=True, copy_function=_hard_link)
+    shutil.copytree(source, target, symlinks=True, copy_function=_hard_link, dirs_exist_ok=True)
 
 
 def write(path: str, text: str) -> None:

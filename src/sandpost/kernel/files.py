@@ -1,7 +1,8 @@
-"""Files that others read while they are written."""
+"""Files that others read while they are written, and folders that are somebody's own."""
 
 import contextlib
 import os
+import stat
 
 
 def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = None) -> None:
@@ -26,3 +27,25 @@ def replace(path: str, data: bytes, mode: int, owner: tuple[int, int] | None = N
         with contextlib.suppress(OSError):
             os.unlink(fresh)
         raise
+
+
+def folder(path: str, mode: int, uid: int, gid: int) -> None:
+    """Make a folder, or give one that is there this mode and owner. Follows no link. Raises `OSError`."""
+    os.close(open_folder(path, mode, uid, gid))
+
+
+def open_folder(path: str, mode: int, uid: int, gid: int, *, within: int | None = None) -> int:
+    """As `folder`, and return its descriptor; `within`: that of the folder that `path` is relative to."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700, dir_fd=within)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        found = os.fstat(fd)
+        if (found.st_uid, found.st_gid) != (uid, gid):
+            os.fchown(fd, uid, gid)
+        if stat.S_IMODE(found.st_mode) != mode:
+            os.fchmod(fd, mode)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -28,6 +28,8 @@ _NOTICE_HEAD = MAGIC + bytes((bunyan.WARN, NOTICE))
 _NOTICE = re.compile(re.escape(_NOTICE_HEAD) + rb"..\0\0" + _LOSS.pattern, re.DOTALL)
 _LONGEST_NOTICE = _HEADER.size + 7 + len(b" log records ")
 _REQ_ID = re.compile(rb"[\x20-\x7e]{0,64}")
+_TRACED = re.compile(rb"([\x21-\x7e]+) ([0-9a-f]{32})")
+"""A request id with the trace that the request belongs to."""
 
 
 class FrameCutter:
@@ -136,7 +138,10 @@ class FrameCutter:
         level, req_id, _ = self._joining
         self.end = self._joined
         text = b"".join(self._parts)
-        said.append(Said(level, req_id.decode("ascii") or None, text, self.end, self._joined_lines()))
+        traced = _TRACED.fullmatch(req_id)
+        trace_id = traced[2].decode("ascii") if traced else None
+        req_id = traced[1] if traced else req_id
+        said.append(Said(level, req_id.decode("ascii") or None, text, self.end, self._joined_lines(), trace_id))
         self._joining = None
         self._parts, self._size = [], 0
 

@@ -29,7 +29,7 @@ class Scribe:
         self._head = b'{"name":%b,"hostname":%b,"pid":%d,' % (_encode(bunyan.NAME), _encode(hostname), _PID_INSIDE)
         ours = _encode(self._ours)[1:-1]
         self._tail = b',"v":%d,%b}\n' % (bunyan.VERSION, ours)
-        self._with_request = b',"v":%d,%b,"req_id":%%b}\n' % (bunyan.VERSION, ours.replace(b"%", b"%%"))
+        self._with_request = b',"v":%d,%b,"req_id":%%b%%b}\n' % (bunyan.VERSION, ours.replace(b"%", b"%%"))
 
     def line(self, said: Said, time: str, *, raw: bool) -> bytes:
         """Return a record with its line end.
@@ -38,7 +38,10 @@ class Scribe:
         """
         if raw and (fields := programs.recognise(said.text)) is not None:
             return self._own(fields, time)
-        tail = self._with_request % _encode(said.req_id) if said.req_id else self._tail
+        tail = self._tail
+        if said.req_id:
+            trace = b',"trace_id":"%b"' % said.trace_id.encode() if said.trace_id else b""
+            tail = self._with_request % (_encode(said.req_id), trace)
         return b'%b"level":%d,"time":"%b","msg":%b%b' % (
             self._head, said.level, time.encode(), _encode(safe_text(said.text)), tail,
         )  # fmt: skip

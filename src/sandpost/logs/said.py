@@ -15,6 +15,7 @@ class Said(NamedTuple):
     end: int
     lines: int = 1
     """How many of the program's it stands for: what tells of the runtime's own losses stands for those."""
+    trace_id: str | None = None
 
 
 class Decoder(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from typing import Literal
 
-from sandpost.model.errors import InvalidValue
+from sandpost.model.errors import InvalidValue, shown
 from sandpost.model.forbidden import FORBIDDEN
 
 Kind = Literal["public", "none", "allow"]
@@ -68,7 +68,7 @@ def parse_egress(text: str) -> Egress:
     entries = [entry.strip() for entry in rest.split(",")]
     if way != "allow" or not rest.strip():
         raise InvalidValue(
-            f"`{_shown(text)}` is no egress policy: write `public`, `none` or `allow:` with domains and addresses, "
+            f"`{shown(text)}` is no egress policy: write `public`, `none` or `allow:` with domains and addresses, "
             "such as `allow:api.example.com:443,203.0.113.0/24`"
         )
     if len(entries) > MAX_ENTRIES:
@@ -85,10 +85,10 @@ def parse_egress(text: str) -> Egress:
 def _entry(entry: str) -> Domain | Block:
     if "//" in entry:
         raise InvalidValue(
-            f"`{_shown(entry)}` in the allow-list is a URL: write its domain alone, like `api.example.com`"
+            f"`{shown(entry)}` in the allow-list is a URL: write its domain alone, like `api.example.com`"
         )
     if entry.count(":") > 1:
-        raise InvalidValue(f"`{_shown(entry)}` in the allow-list is IPv6, which sandboxes do not have")
+        raise InvalidValue(f"`{shown(entry)}` in the allow-list is IPv6, which sandboxes do not have")
     place, _, tail = entry.partition(":")
     ports = _ports(entry, tail) if ":" in entry else None
     if _ADDRESS.fullmatch(place):
@@ -96,7 +96,7 @@ def _entry(entry: str) -> Domain | Block:
     name = place.lower().removesuffix(".")
     if _DOMAIN.fullmatch(name) is None or len(name) > _LONGEST_DOMAIN:
         raise InvalidValue(
-            f"`{_shown(entry)}` in the allow-list is no domain, address or block: write it like `api.example.com:443`, "
+            f"`{shown(entry)}` in the allow-list is no domain, address or block: write it like `api.example.com:443`, "
             "`*.example.com`, `203.0.113.7:5432` or `203.0.113.0/24`"
         )
     return Domain(name.removeprefix("*."), name.startswith("*."), ports or WEB_PORTS)
@@ -107,7 +107,7 @@ def _ports(entry: str, text: str) -> tuple[tuple[int, int], ...]:
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= first <= last <= 65535:
         raise InvalidValue(
-            f"`{_shown(entry)}` in the allow-list has no port from 1 to 65535: write one, or a range like 8000-8010"
+            f"`{shown(entry)}` in the allow-list has no port from 1 to 65535: write one, or a range like 8000-8010"
         )
     return ((first, last),)
 
@@ -116,14 +116,10 @@ def _network(entry: str, text: str) -> IPv4Network:
     try:
         network = IPv4Network(text)
     except ValueError as error:
-        raise InvalidValue(f"`{_shown(entry)}` in the allow-list is no IPv4 address or block: {error}") from None
+        raise InvalidValue(f"`{shown(entry)}` in the allow-list is no IPv4 address or block: {error}") from None
     for block, reason in FORBIDDEN:
         if network.subnet_of(block):
             raise InvalidValue(
-                f"`{_shown(entry)}` in the allow-list lies in {block}, which no sandbox may reach ({reason})"
+                f"`{shown(entry)}` in the allow-list lies in {block}, which no sandbox may reach ({reason})"
             )
     return network
-
-
-def _shown(text: str) -> str:
-    return ascii(text[:80])[1:-1]

@@ -37,9 +37,14 @@ NEEDS: dict[EngineName, Needs] = {
 }
 
 
-def outside(limits: Limits, engine: EngineName) -> Limits:
-    """Return what the group on the host is limited to, so that a program may use what `limits` promise."""
+def outside(limits: Limits, engine: EngineName, sandboxes: int = 1) -> Limits:
+    """Return what the group on the host is limited to, so that programs may use what `limits` promise.
+
+    `sandboxes` stand in the group, one of each of a tenant's runtimes. Where processes are counted inside, each of them
+    may have `limits.pids`.
+    """
     needs = NEEDS[engine]
+    pids = limits.pids * needs.pids_each * (sandboxes if needs.fixed_pids else 1)
     return msgspec.structs.replace(
-        limits, memory=limits.memory + needs.memory, pids=limits.pids * needs.pids_each + needs.pids
+        limits, memory=limits.memory + needs.memory * sandboxes, pids=pids + needs.pids * sandboxes
     )

@@ -9,6 +9,11 @@ from typing import Any, ClassVar, Literal
 Fault = Literal["caller", "code", "platform"]
 
 
+def shown(text: str, most: int = 80) -> str:
+    """Return somebody's text as it stands in an error: the beginning of it, what is not ASCII escaped."""
+    return ascii(text[:most])[1:-1]
+
+
 class SandpostError(Exception):
     """Base of all errors of the platform."""
 
@@ -178,6 +183,15 @@ class TooManyCalls(CallerError):
     retryable = True
 
 
+class TooManySets(CallerError):
+    """A tenant's programs choose more different sets of modules at once than it has sandboxes for."""
+
+    reason = "too_many_sets"
+    status = 429
+    fault: ClassVar[Fault] = "code"
+    retryable = True
+
+
 class HeldBack(CallerError):
     """The tenant's sandboxes ended fatally too often in a row."""
 
@@ -201,6 +215,14 @@ class Unavailable(SandpostError):
     reason = "unavailable"
     status = 503
     retryable = True
+
+
+class ModulesFull(SandpostError):
+    """There are as many modules as the settings allow."""
+
+    reason = "modules_full"
+    status = 503
+    fault: ClassVar[Fault] = "caller"
 
 
 class BusError(Unavailable):

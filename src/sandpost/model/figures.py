@@ -36,6 +36,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[Sample]
     problem: str = ""
     """What it cannot do now and why, a sentence; empty if nothing is wrong."""
+    problem_out: str = ""
+    """Why records do not get out of the installation, a sentence; empty if they do, or need not."""
 
 
 class Histogram:

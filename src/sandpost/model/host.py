@@ -68,6 +68,47 @@ class Kafka(msgspec.Struct, frozen=True, kw_only=True):
     user: str
 
 
+OTLP_FILES = ("ca.pem", "headers")
+"""What may lie in `Host.otlp_dir`."""
+
+
+class Otlp(msgspec.Struct, frozen=True, kw_only=True):
+    """Where records go by OTLP/HTTP. What is secret of it lies in the files of `Host.otlp_dir`."""
+
+    endpoint: str
+    """A URL, with the path of logs."""
+    port: int
+    ca: bool
+    """Whether there is `ca.pem`."""
+    headers: bool
+    """Whether there is `headers`."""
+    tenants: bool
+    """Whether tenants' streams go there too."""
+
+
+class Modules(msgspec.Struct, frozen=True, kw_only=True):
+    """Where modules of npm and PyPI come from, and what the store of them may hold. Sizes bytes, durations seconds."""
+
+    npm: str = ""
+    """URL of the registry; empty: no module of it can be added."""
+    pypi: str = ""
+    """URL of the simple index."""
+    hosts: list[str] = []
+    """Further `host:port` of which a builder fetches, such as where an index keeps its files."""
+    size: int = 1 << 28
+    """Bytes of one module with all that it depends on."""
+    files: int = 50_000
+    keep: int = 10 << 30
+    """Bytes of all modules together."""
+    count: int = 1000
+    """Modules that are known at once, in whatever state."""
+    memory: int = 1 << 30
+    """Of a builder, its files included."""
+    timeout: float = 600
+    """For one module, from the builder's start to the last byte."""
+    parallel: int = 1
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     """One installation on one machine. Sizes bytes, durations seconds."""
 
@@ -128,8 +169,13 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     keep_for: float = 7 * 86400
     kafka: Kafka | None = None
     """The Kafka that is the log bus; None: the local one is."""
+    stdout: bool = False
+    """Whether every record is printed too."""
+    otlp: Otlp | None = None
+    """Where records go besides the log bus; None: nowhere."""
     request_records: int = 100
     """Calls a second of a tenant, in each worker, that get records of their own; the rest is summed. 0: neither."""
+    modules: Modules = Modules()
     defaults: Limits
     """Limits of tenants that set none."""
 
@@ -233,6 +279,29 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     def kafka_dir(self, part: str) -> str:
         """Copies of what `part` needs to be let in by the Kafka, for nobody else to read: `KAFKA_FILES`."""
         return self.path("kafka", part)
+
+    @property
+    def otlp_dir(self) -> str:
+        """Copies of what the collector needs to be let in by the receiver of OTLP, for nobody else to read."""
+        return self.path("otlp")
+
+    @property
+    def modules_dir(self) -> str:
+        """The store of npm and PyPI packages; root owns the folder itself."""
+        return self.state("modules")
+
+    @property
+    def modules_lock(self) -> str:
+        """File whose lock is held by whoever works on the modules."""
+        return self.state("modules", "lock")
+
+    @property
+    def modules_ready(self) -> str:
+        """What sandboxes see of it: `npm/<name>/<version>/`, `pypi/<name>/<version>/`, each whole since it is there.
+
+        The api owns it.
+        """
+        return self.state("modules", "ready")
 
     @property
     def spool_dir(self) -> str:

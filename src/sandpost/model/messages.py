@@ -6,15 +6,16 @@ The first packet of a client is always `Hello`. `seq` pairs an answer with its q
 Bump `VERSION` when a message changes its meaning; processes of neighbouring releases meet during a restart.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from sandpost.model.ends import End
 from sandpost.model.errors import Fault
 from sandpost.model.limits import EngineName, Tenant
+from sandpost.model.runtimes import DEFAULT
 
-VERSION = 2
+VERSION = 3
 
 Part = Literal["supervisor", "controller", "proxy", "api", "collector", "egress", "cli"]
 Phase = Literal["starting", "pooled", "assigned", "draining", "gone"]
@@ -44,19 +45,37 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after: int | None = None
 
 
+class RouteKey(NamedTuple):
+    """Which calls a sandbox takes: its tenant's, of programs that run on its runtime and choose its set of modules."""
+
+    tenant: str
+    runtime: str
+    modules: str
+    """Empty: none."""
+
+
 class Route(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where one sandbox of a tenant answers. `exclusive`: for one call alone (isolation `per_request`).
 
-    `output`: bytes a second of its tenant's output that are kept, 0: all, None: what the host says.
+    `leaving`: takes no new calls. `output`: bytes a second of its tenant's output that are kept, 0: all, None: what the
+    host says.
     """
 
     sandbox_id: str
     tenant: str
-    runtime: str = "node"
+    runtime: str = DEFAULT
+    modules: str = ""
+    """The set of modules that it is of (`model.choices`); empty: of none."""
     host: str
     port: int
     exclusive: bool = False
+    leaving: bool = False
     output: int | None = None
+
+    @property
+    def key(self) -> RouteKey:
+        """What it is found by."""
+        return RouteKey(self.tenant, self.runtime, self.modules)
 
 
 # --- proxy, collector -> controller ---------------------------------------------------------------------
@@ -67,10 +86,19 @@ class Ask(_Message, frozen=True, kw_only=True):
 
     seq: int
     tenant: Tenant
-    runtime: str = "node"
+    runtime: str = DEFAULT
+    modules: str = ""
+    """The set of modules that its programs choose, where those of one sandbox must have the same."""
     exclusive: bool = False
     req_id: str = ""
     """Of the call that could not go on without; others wait with it."""
+    trace_id: str = ""
+    """Of the same call, if it belongs to a trace."""
+
+    @property
+    def key(self) -> RouteKey:
+        """What a route that answers it is found by."""
+        return RouteKey(self.tenant.name, self.runtime, self.modules)
 
 
 class Ack(_Message, frozen=True, kw_only=True):
@@ -140,7 +168,7 @@ class Table(_Message, frozen=True, kw_only=True):
 
 
 class Assigned(_Message, frozen=True, kw_only=True):
-    """A route begins. A tenant's earlier route of the same runtime is superseded for new calls."""
+    """A route begins. A tenant's earlier route of the same runtime and modules is superseded for new calls."""
 
     route: Route
 
@@ -242,7 +270,8 @@ class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     sandbox_id: str
     phase: Phase
     tenant: str | None = None
-    runtime: str = "node"
+    runtime: str = DEFAULT
+    modules: str = ""
     engine: EngineName = "runc"
     started_at: float
     assigned_at: float | None = None
@@ -268,6 +297,14 @@ class AskStatus(_Message, frozen=True, kw_only=True):
     seq: int
 
 
+class RuntimeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Sandboxes of one runtime."""
+
+    pool: int
+    pool_target: int
+    assigned: int
+
+
 class Status(_Message, frozen=True, kw_only=True):
     """Figures of a host. Memory in bytes; `ends` counts by word since the controller started."""
 
@@ -284,6 +321,8 @@ class Status(_Message, frozen=True, kw_only=True):
     ends: dict[str, int]
     proxies: int
     uptime: float
+    runtimes: dict[str, RuntimeStatus] = {}
+    """Those that have a pool or a sandbox."""
 
 
 class TenantChanged(_Message, frozen=True, kw_only=True):

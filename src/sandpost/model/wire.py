@@ -11,3 +11,5 @@ METHODS = frozenset({
     "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE",
 })  # fmt: skip
 """Methods of calls: those that the image's Node parses (`http.METHODS`), but for CONNECT, which has no path."""
+BLOCKED = 86
+"""Exit status of a runtime that ends itself for a thread that ran on after its call's deadline."""

@@ -16,7 +16,7 @@ def error_answer(
     error: SandpostError, req_id: str, *, method: str, minor: int, keep_alive: bool, date: bytes, origin: bool
 ) -> bytes:
     """Return the whole answer that tells `error`."""
-    extra = [_JSON, _SOURCE]
+    extra = [_JSON, _SOURCE, (b"x-sandpost-req", req_id.encode())]
     if error.retry_after is not None:
         extra.append((b"retry-after", b"%d" % error.retry_after))
     if isinstance(error, MethodNotAllowed):

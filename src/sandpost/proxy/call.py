@@ -18,7 +18,8 @@ from sandpost.model.errors import (
     Unavailable,
     UnknownCode,
 )
-from sandpost.model.messages import Finished, Gone, Replace
+from sandpost.model.messages import Finished, Gone, RouteKey
+from sandpost.model.runtimes import DEFAULT
 from sandpost.model.units import format_duration
 from sandpost.proxy import cors
 from sandpost.proxy.exchange import Exchange
@@ -27,8 +28,10 @@ from sandpost.proxy.http1.body import Kind
 from sandpost.proxy.http1.errors import BrokenResponse
 from sandpost.proxy.http1.render import CONTINUE
 from sandpost.proxy.http1.response import ResponseHead
-from sandpost.proxy.load import WIRE, Failure, source_of
+from sandpost.proxy.load import Failure, source_of
 from sandpost.proxy.plan import Plan, Way
+from sandpost.proxy.program import Program
+from sandpost.proxy.reply import WIRE
 from sandpost.proxy.sandbox import Sandbox
 from sandpost.proxy.upgrade import Tunnel
 from sandpost.proxy.upstream import Upstream
@@ -56,12 +59,19 @@ class Call(Exchange):
     """See the module. `limits` are the tenant's."""
 
     __slots__ = (
-        "_apart", "_asked", "_code", "_connecting", "_fetching", "_holds", "_last_words", "_posted", "_reason",
-        "_reloads", "_storing", "_tries", "code_hash", "exclusive", "limits", "place", "sandbox", "seat", "settings",
-        "waited", "written",
+        "_apart", "_asked", "_connecting", "_fetching", "_holds", "_last_words", "_looked", "_posted", "_program",
+        "_reason", "_reloads", "_storing", "_tries", "code_hash", "exclusive", "key", "limits", "place", "sandbox",
+        "seat", "settings", "waited", "written",
     )  # fmt: skip
 
-    def __init__(self, worker: "Worker", client: "Client", plan: Plan, code_hash: str, code: bytes | None) -> None:
+    def __init__(
+        self,
+        worker: "Worker",
+        client: "Client",
+        plan: Plan,
+        code_hash: str,
+        program: Program | None,
+    ) -> None:
         super().__init__(worker, client, plan)
         settings = plan.settings
         assert settings is not None
@@ -69,16 +79,20 @@ class Call(Exchange):
         self.limits = settings.limits
         self.exclusive = settings.isolation == "per_request"
         self.code_hash = code_hash
+        self.key = RouteKey(plan.name, DEFAULT, "") if program is None else _key(plan.name, program)
+        """What its sandbox is found by; of a program that is called by hash it is known once that was found."""
         self.sandbox: Sandbox | None = None
         self.seat: Seat | None = None
         self.written = False
         """Whether a byte may have reached the sandbox."""
         self.waited = False
         """Whether it had to wait for the controller."""
-        self._code = code
-        self._posted = 0 if code is None else len(code)
+        self._program = program
+        self._posted = 0 if program is None else len(program.code)
         self._fetching = False
         self._holds = False
+        self._looked = False
+        """Whether it was looked for what sandboxes have made of its program."""
         self._storing = False
         self._asked = False
         self._connecting: Sandbox | None = None
@@ -103,21 +117,21 @@ class Call(Exchange):
             self.expect_body(self.limits.body)
         self.seat = worker.quota.begin(plan.name, self.limits, self.began)
         worker.counts.in_flight += 1
-        self._apart = worker.told.begin(plan.name, self.req_id)
+        self._apart = worker.told.begin(plan.name, self.req_id, plan.trace_id)
         worker.exchanges.add(self)
         self.client.handler = self
         self.due = self.began + self.limits.deadline
-        code = self._code
-        if code is not None and not worker.codes.stored(plan.name, self.code_hash):
+        program = self._program
+        if program is not None and not worker.codes.stored(plan.name, self.code_hash):
             if worker.codes.behind:
                 self.fail(disk_behind())
                 return
             self._storing = True
-            worker.codes.put(plan.name, self.code_hash, code, self.limits.stored_code, self._stored)
+            worker.codes.put(plan.name, program, self.limits.stored_code, self._stored)
             if self.done:
                 return
-            self._hold(code)
-        if code is None and not self._at_hand():
+            self._hold(program)
+        if program is None and not self._at_hand():
             # Known before a sandbox is asked for: a wrong hash costs none.
             self._fetch()
             return
@@ -126,12 +140,21 @@ class Call(Exchange):
     def _at_hand(self) -> bool:
         """Whether the program is loaded or in memory."""
         codes, name = self.worker.codes, self.plan.name
-        sandbox = None if self.exclusive else self.worker.routes.find(name)
-        if sandbox is not None and self.code_hash in sandbox.loaded:
-            codes.renew(name, self.code_hash)
-            return True
-        self._code = codes.look(name, self.code_hash)
-        return self._code is not None
+        if not self.exclusive:
+            sandbox = self.worker.routes.having(name, self.code_hash)
+            if sandbox is not None:
+                self.key = sandbox.key
+                codes.renew(name, self.code_hash)
+                return True
+        program = codes.look(name, self.code_hash)
+        if program is None:
+            return False
+        self._take(program)
+        return True
+
+    def _take(self, program: Program) -> None:
+        self._program = program
+        self.key = _key(self.plan.name, program)
 
     def _fetch(self) -> None:
         self._fetching = True
@@ -143,7 +166,7 @@ class Call(Exchange):
             self._connect()
 
     def _choose(self) -> None:
-        sandbox = None if self.exclusive else self.worker.routes.find(self.plan.name)
+        sandbox = None if self.exclusive else self.worker.routes.find(self.key)
         if sandbox is not None:
             self.route_found(sandbox)
         else:
@@ -155,6 +178,9 @@ class Call(Exchange):
         self.sandbox = sandbox
         self._asked = False
         sandbox.join(self)
+        # Also while it loads its program: the controller must not take the sandbox for idle.
+        if not sandbox.touched:
+            self.worker.routes.touch(sandbox)
         if self.code_hash in sandbox.loaded:
             if not self._storing:
                 self._connect()
@@ -168,56 +194,65 @@ class Call(Exchange):
     def _load(self, sandbox: Sandbox) -> None:
         if self._fetching:
             return
-        if self._code is None:
-            self._code = self.worker.codes.look(self.plan.name, self.code_hash)
-        if self._code is None:
+        # The kept one may come with what a sandbox has made of it, which the posted one does not.
+        self._program = self.worker.codes.look(self.plan.name, self.code_hash) or self._program
+        if self._program is None:
             self._fetch()
             return
-        self._hold(self._code)
-        sandbox.load(self.code_hash, self._code, self)
+        program = self._program
+        self._hold(program)
+        if program.makes and not program.made and not self._looked:
+            self._looked = self._fetching = True
+            self.worker.codes.add_made(self.plan.name, program, self._fetched)
+            return
+        sandbox.load(program, self)
 
-    def _hold(self, code: bytes) -> None:
+    def _hold(self, program: Program) -> None:
         """The program stays in memory until the call is under way."""
         if not self._holds:
             self._holds = True
-            self.worker.holding.add(self.plan.name, self, len(code))
+            self.worker.holding.add(self.plan.name, self, len(program.code))
 
     def _let_go(self) -> None:
         """What is needed again is found among the kept ones."""
         if self._holds:
             self._holds = False
             self.worker.holding.drop(self.plan.name, self)
-        self._code = None
+        self._program = None
 
     def give_up(self) -> None:
         """The worker holds too many programs: end it with a 503; nothing of it was run."""
         self.fail(too_many_programs(self.worker.host.max_programs))
 
-    def _fetched(self, code: bytes | None) -> None:
+    def _fetched(self, program: Program | None) -> None:
         self._fetching = False
         if self.done:
             return
-        if code is None:
+        if program is None:
             self.fail(unknown_code(self.plan.name, self.code_hash))
             return
-        self._code = code
-        self._hold(code)
+        self._take(program)
+        self._hold(program)
         if self.sandbox is not None:
-            self.sandbox.load(self.code_hash, code, self)
+            self.sandbox.load(program, self)
         elif not self._asked:
             self._choose()
 
-    def load_ended(self, failure: Failure | None) -> None:
-        """The program is loaded, or cannot be."""
+    def load_ended(self, failure: Failure | None, *, made: bool) -> None:
+        """The program is loaded, or cannot be. `made`: there is something to be fetched for the next sandbox."""
         sandbox = self.sandbox
         if self.done or sandbox is None:
             return
         sandbox.forget_load(self.code_hash, self)
         if failure is None:
+            if made:
+                self._fetch_made(sandbox)
             self._let_go()
             if not self._storing:
                 self._connect()
             return
+        if failure.replace:
+            sandbox.ask_replaced(self.worker.now())
         self._finish_with(failure)
 
     def load_refused(self, error: BadGateway) -> None:
@@ -266,7 +301,7 @@ class Call(Exchange):
                     self.code_hash.encode(),
                     b"\r\nx-sandpost-req: ",
                     self.req_id.encode(),
-                    b"\r\n",
+                    b"\r\nx-sandpost-deadline: %d\r\n" % (self.limits.deadline * 1000),
                     self.client.forwarded(plan),
                     plan.fields,
                     b"\r\n",
@@ -276,9 +311,9 @@ class Call(Exchange):
         if not self.written:
             self.written = True
             sandbox.begun += 1
-            if not sandbox.touched:
-                worker.routes.touch(sandbox)
-        self.due = worker.now() + self.limits.deadline
+        # From the first time on: a sandbox could ask for its program again and again.
+        if not self._reloads:
+            self.due = worker.now() + self.limits.deadline
 
     def up_failed(self, error: str) -> None:
         """No connection."""
@@ -333,7 +368,8 @@ class Call(Exchange):
             and not self.done
         ):
             self.head_out = True
-            self.client.write(up.head_out + data[size:])
+            self.ending()
+            self.client.write(b"".join((up.head_out, self.req_id.encode(), b"\r\n\r\n", data[size:])))
             self._finish_short(up)
             return
         super().up_data(data)
@@ -352,7 +388,7 @@ class Call(Exchange):
         """Check what the runtime says of itself, and pass on what is the program's."""
         sandbox, up = self.sandbox, self.up
         assert sandbox is not None
-        wire = source = unknown = end = replace = None
+        wire = source = unknown = end = replace = made = None
         own_origin = False
         for name, value in head.headers:
             if name[:2] == b"x-":
@@ -366,6 +402,8 @@ class Call(Exchange):
                     end = value
                 elif name == b"x-sandpost-replace":
                     replace = value
+                elif name == b"x-sandpost-made":
+                    made = value
             elif name == b"access-control-allow-origin":
                 own_origin = True
         if head.upgrade is not None:
@@ -387,14 +425,18 @@ class Call(Exchange):
             self._last_words = [self._last_head + rest]
             self.worker.later(WORD_WAIT, self._tell_last_words)
             return
-        if replace is not None and not sandbox.replace_asked:
-            sandbox.replace_asked = True
-            self.worker.tell(Replace(sandbox_id=sandbox.sandbox_id))
+        if replace is not None:
+            sandbox.ask_replaced(self.worker.now())
+        if made is not None:
+            self._fetch_made(sandbox)
         extra = [(b"x-wt-response-source", source_of(source))]
         if self.plan.way is Way.CODE:
             extra.append((b"x-sandpost-code", self.code_hash.encode()))
         if self.plan.origin and not own_origin:
             extra += [cors.ALLOW_ORIGIN, cors.EXPOSE]
+        # The last one, so that the head can be kept without it.
+        own_id = self.req_id.encode()
+        extra.append((b"x-sandpost-req", own_id))
         plan, code_hash, client = self.plan, self.code_hash, self.client
         plain = (
             up is not None
@@ -402,14 +444,23 @@ class Call(Exchange):
             and head.body.kind is Kind.LENGTH
             and head.keep_alive
             and end is None
+            and replace is None
+            and made is None
             and self.reader is None
             and client.stays()
         )
         raw = self._last_head
         rendered = self.start_answer(head, rest, extra, _OURS)
         if plain and up is not None and not up.closed:
-            up.head_in, up.head_out, up.head_length = raw, rendered, head.body.length
+            up.head_in, up.head_out, up.head_length = raw, rendered[: -len(own_id) - 4], head.body.length
             up.head_plan, up.head_date, up.head_code = plan, self.worker.date, code_hash
+
+    def _fetch_made(self, sandbox: Sandbox) -> None:
+        """Keep what the sandbox has made of the program for the tenant's next one."""
+        worker, tenant, code_hash = self.worker, self.plan.name, self.code_hash
+        codes, bound = worker.codes, self.limits.stored_code
+        if not codes.behind:
+            sandbox.fetch_made(code_hash, worker.holding, lambda made: codes.put_made(tenant, code_hash, made, bound))
 
     def _reload(self) -> None:
         """The runtime has unloaded the program: no user code ran, no byte of the body was sent."""
@@ -458,7 +509,11 @@ class Call(Exchange):
         self.done = True
         self._release(reusable=False)
         self.ended(failure.status)
-        extra = [(b"content-type", b"application/json"), (b"x-wt-response-source", failure.source)]
+        extra = [
+            (b"content-type", b"application/json"),
+            (b"x-wt-response-source", failure.source),
+            (b"x-sandpost-req", self.req_id.encode()),
+        ]
         if self.plan.way is Way.CODE:
             extra.append((b"x-sandpost-code", self.code_hash.encode()))
         self.client.tell(failure.status, failure.body_for(self.req_id), extra, self.plan, self.body_complete())
@@ -497,11 +552,15 @@ class Call(Exchange):
         sandbox.probe.ask(self.worker.now(), self._sandbox_lives)
 
     def _sandbox_lives(self) -> None:
-        if not self.done and self.up is None:
+        if not self._hears_soon() and self.up is None:
             self.fail(BadGateway("the program closed the connection before it answered", fault="code"))
 
+    def _hears_soon(self) -> bool:
+        """Return whether this call has ended, or will hear in a moment why its sandbox did."""
+        return self.done or (self.sandbox is not None and self.sandbox.ending)
+
     def _no_word(self, waited: float = WORD_WAIT) -> None:
-        if self.done:
+        if self._hears_soon():
             return
         if not self.worker.link.table_known and waited < AWAY_WAIT:
             # The next controller finds out why.
@@ -604,7 +663,7 @@ class Call(Exchange):
         sandbox_id = "" if self.sandbox is None else self.sandbox.sandbox_id
         self.worker.told.end(
             self.plan.name, self.req_id, status, seconds,
-            sandbox_id=sandbox_id, reason=self._reason, apart=self._apart,
+            trace_id=self.plan.trace_id, sandbox_id=sandbox_id, reason=self._reason, apart=self._apart,
         )  # fmt: skip
 
     def released(self, reusable: bool) -> None:
@@ -627,10 +686,15 @@ class Call(Exchange):
                 up.end()
             if self.exclusive:
                 worker.routes.finished(sandbox)
-                worker.tell(Finished(sandbox_id=sandbox.sandbox_id))
-        if self.seat is not None:
-            worker.quota.end(self.seat)
-            worker.counts.in_flight -= 1
+                sandbox.when_fetched(lambda: worker.tell(Finished(sandbox_id=sandbox.sandbox_id)))
+        self.ending()
+
+    def ending(self) -> None:
+        """Give back the seat."""
+        seat, self.seat = self.seat, None
+        if seat is not None:
+            self.worker.quota.end(seat)
+            self.worker.counts.in_flight -= 1
 
 
 def unknown_code(tenant: str, code_hash: str) -> UnknownCode:
@@ -639,6 +703,10 @@ def unknown_code(tenant: str, code_hash: str) -> UnknownCode:
         f"tenant `{tenant}` has no program {code_hash[:12]}..: POST it again (programs are kept for a day after "
         "their last use, within `limits.stored_code`)"
     )
+
+
+def _key(tenant: str, program: Program) -> RouteKey:
+    return RouteKey(tenant, program.language.runtime, program.own_set)
 
 
 def _other_wire() -> BadGateway:

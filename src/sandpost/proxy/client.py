@@ -217,7 +217,8 @@ class Client(asyncio.Protocol):
                     assert settings is not None
                     if length > settings.limits.code:
                         raise code_too_large(settings.limits.code)
-                    Call(worker, self, plan, worker.hash_of(plan, code), code).start()
+                    program = worker.program_of(plan, code)
+                    Call(worker, self, plan, program.id, program).start()
                 else:
                     gathering = Gathering(self, plan)
                     gathering.client_data(rest)
@@ -386,7 +387,7 @@ class Client(asyncio.Protocol):
         is_call = plan.way in {Way.CODE, Way.CALL}
         # Whose key did not fit does not write into the tenant's stream.
         tenant = plan.name if is_call and plan.settings is not None and plan.epoch == worker.access.epoch else ""
-        worker.told.refused(tenant, req_id, error.status, str(error.to_dict()["reason"]))
+        worker.told.refused(tenant, req_id, error.status, str(error.to_dict()["reason"]), plan.trace_id)
         self.refuse(error, req_id, plan, read_to_end=read_to_end)
 
     def refuse(self, error: SandpostError, req_id: str, plan: Plan, *, read_to_end: bool) -> None:
@@ -511,13 +512,23 @@ class Client(asyncio.Protocol):
         if now < self.due or self.handler is not None or (self._stalled_at and not self._lingering):
             return
         if self._lingering:
-            self.abort()
+            self._linger_on(now)
         elif self._buffer:
             self.keep_alive = False
             self.due = NEVER
             self.refuse_plainly(RequestTimeout("the request's head did not come in time: send it without a pause"))
         else:
             self.close()
+
+    def _linger_on(self, now: float) -> None:
+        """Its time for the end of the answer is over. If it reads still, it has the patience that any answer has."""
+        size = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        if not size:
+            self.abort()
+            return
+        self.due = now + _LINGER
+        if not self._stalled_at:
+            self._stalled_size, self._stalled_at = size, now
 
     def _look_whether_gone(self, now: float) -> None:
         """Find out whether a client that sends nothing more, or of which nothing is read, still reads.

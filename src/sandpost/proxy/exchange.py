@@ -28,9 +28,9 @@ class Exchange:
     """Base of calls and of what passes to the api."""
 
     __slots__ = (
-        "_chunked_out", "_framing", "_held", "_interims", "_last_head", "_partial", "_paused_up", "_writable_up",
-        "answer", "began", "client", "done", "due", "head_out", "limit", "plan", "reader", "req_id", "response",
-        "sending", "up", "worker",
+        "_chunked_out", "_client_full", "_ended_clean", "_framing", "_held", "_interims", "_last_head", "_partial",
+        "_paused_up", "_writable_up", "answer", "began", "client", "done", "due", "head_out", "limit", "plan", "reader",
+        "req_id", "response", "sending", "up", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker", client: "Client", plan: Plan) -> None:
@@ -49,7 +49,6 @@ class Exchange:
         self._chunked_out = False
         self._held: list[bytes] = []
         self._writable_up = True
-        self._paused_up = False
         # The answer.
         self.response: ResponseHead | None = None
         self.answer: BodyReader | None = None
@@ -58,6 +57,10 @@ class Exchange:
         self._partial = b""
         self._last_head = b""
         self._interims = 0
+        self._client_full = False
+        self._paused_up = False
+        self._ended_clean: bool | None = None
+        """How the upstream connection has ended, while what came before is still being read."""
 
     # --- what a kind of exchange decides ----------------------------------------------------------------------
 
@@ -72,6 +75,9 @@ class Exchange:
     def released(self, reusable: bool, /) -> None:
         """The exchange is over: give back the connection and what else was taken."""
         raise NotImplementedError
+
+    def ending(self) -> None:
+        """The answer's last bytes go out next: who has read them may call again at once, through another worker."""
 
     def ended(self, status: int) -> None:
         """Count what the caller got; 0: nothing complete."""
@@ -129,11 +135,26 @@ class Exchange:
             self.fail(self._too_large())
             return
         self._send(pieces, finished=reader.finished)
+        if reader.behind and not self.done:
+            self._balance()
+            self.worker.soon(self._read_on)
         if reader.excess and not self.done:
             self.client.keep(reader.excess)
 
+    def _read_on(self) -> None:
+        """Go on with a body that came in many small chunks."""
+        reader = self.reader
+        if self.done or reader is None or not reader.behind:
+            return
+        self.client_data(b"")
+        # What stands behind the body may be so much that no more of it is to be read.
+        if not self.done and not reader.excess:
+            self._balance()
+
     def client_eof(self) -> None:
         """The client sends nothing more; it may still read."""
+        while self.sending and self.reader is not None and self.reader.behind and not self.done:
+            self.client_data(b"")
         if self.reader is not None and not self.reader.finished:
             self.client_lost()
 
@@ -149,14 +170,8 @@ class Exchange:
 
     def client_writable(self, writable: bool) -> None:
         """The client takes more, or has enough for now."""
-        transport = None if self.up is None else self.up.transport
-        if transport is None or transport.is_closing():
-            return
-        self._paused_up = not writable
-        if writable:
-            transport.resume_reading()
-        else:
-            transport.pause_reading()
+        self._client_full = not writable
+        self._balance_up()
 
     def body_complete(self) -> bool:
         """Whether the request has been read to its end."""
@@ -173,6 +188,7 @@ class Exchange:
                 reader.feed(data)
         except MalformedRequest:
             return
+        # One in many small chunks is not worth the work: it does not count as read.
         if reader.excess:
             self.client.keep(reader.excess)
 
@@ -208,7 +224,8 @@ class Exchange:
         self._balance()
 
     def _balance(self) -> None:
-        if self._writable_up and (self.sending or self.reader is None):
+        reader = self.reader
+        if self._writable_up and (reader is None or (self.sending and not reader.behind)):
             self.client.resume_reading()
         else:
             self.client.pause_reading()
@@ -224,14 +241,50 @@ class Exchange:
         except BrokenResponse as error:
             self.fail(error)
             return
+        if answer.finished:
+            self.ending()
         self._pass(pieces, finished=answer.finished)
         if answer.finished:
             # What follows a whole answer belongs to nobody and ends this connection alone.
             self.finish(reusable=not answer.excess)
+        elif answer.behind:
+            self._answer_later()
+
+    def _answer_later(self) -> None:
+        self._balance_up()
+        self.worker.soon(self._answer_on)
+
+    def _answer_on(self) -> None:
+        """Go on with an answer that came in many small chunks."""
+        if not self.reads_on():
+            return
+        self.up_data(b"")
+        if self._ended_clean is not None and not self.reads_on():
+            self.up_lost(self._ended_clean)
+        self._balance_up()
+
+    def reads_on(self) -> bool:
+        """Whether what has come of the answer is still being read."""
+        return not self.done and self.answer is not None and self.answer.behind
+
+    def _balance_up(self) -> None:
+        transport = None if self.up is None else self.up.transport
+        if self.done or transport is None or transport.is_closing():
+            return
+        pause = self._client_full or self.reads_on()
+        if pause != self._paused_up:
+            self._paused_up = pause
+            if pause:
+                transport.pause_reading()
+            else:
+                transport.resume_reading()
 
     def up_lost(self, clean: bool) -> None:
         """The upstream connection has ended."""
         self.up = None
+        if self.reads_on():
+            self._ended_clean = clean
+            return
         if self.done:
             return
         answer = self.answer
@@ -246,6 +299,7 @@ class Exchange:
         except BrokenResponse as error:
             self.fail(error)
             return
+        self.ending()
         self._pass([], finished=True)
         self.finish(reusable=False)
 
@@ -314,10 +368,14 @@ class Exchange:
         self.head_out = True
         self._framing = framing.kind
         framed = self._framed(pieces, finished=reader.finished)
+        if reader.finished:
+            self.ending()
         client.write(b"".join([rendered, *framed]) if framed else rendered)
         self.passed_out(sum(map(len, pieces)))
         if reader.finished:
             self.finish(reusable=True)
+        elif reader.behind:
+            self._answer_later()
         return rendered
 
     def _framed(self, pieces: list[Piece], *, finished: bool) -> list[Piece]:
@@ -347,7 +405,9 @@ class Exchange:
         status = 0 if response is None else response.status
         self.ended(status)
         complete = self.body_complete()
-        reusable = reusable and complete and response is not None and response.keep_alive
+        # A body that was read here and never sent on would stand before the next call's head.
+        sent = self.reader is None or self.sending
+        reusable = reusable and complete and sent and response is not None and response.keep_alive
         up = self.up
         if reusable and up is not None and up.transport is not None:
             if self._paused_up:

@@ -53,6 +53,11 @@ class Gathering:
                 client.worker.holding.add(self._plan.name, self, sum(map(len, pieces)) + _PIECE * len(pieces))
             if reader.received > self._limit:
                 raise code_too_large(self._limit)
+            if reader.behind:
+                client.pause_reading()
+                client.worker.soon(self._read_on)
+                return
+            client.resume_reading()
             if not reader.finished:
                 return
             self._end()
@@ -60,13 +65,23 @@ class Gathering:
                 client.keep(reader.excess)
             code = b"".join(self._parts)
             worker, plan = client.worker, self._plan
-            Call(worker, client, plan, worker.hash_of(plan, code), code).start()
+            program = worker.program_of(plan, code)
+            Call(worker, client, plan, program.id, program).start()
         except SandpostError as error:
             self._end()
             client.turn_away(error, self._plan, read_to_end=reader.finished)
 
+    def _read_on(self) -> None:
+        """Go on with a program that came in many small chunks."""
+        if not self.done and self._reader.behind:
+            self.client_data(b"")
+
     def client_eof(self) -> None:
-        """The program will never be complete."""
+        """Nothing more comes: what has not been read yet may still be the end of the program."""
+        while self._reader.behind and not self.done:
+            self.client_data(b"")
+        if self.done:
+            return
         self._end()
         self._client.close()
 

@@ -4,15 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 from sandpost.model.errors import BadGateway, Fault
-from sandpost.model.wire import VERSION
-from sandpost.proxy.http1.body import BodyReader
 from sandpost.proxy.http1.errors import BrokenResponse
-from sandpost.proxy.http1.response import ResponseHead, parse_response
+from sandpost.proxy.http1.response import ResponseHead
+from sandpost.proxy.plan import Plan
+from sandpost.proxy.program import Program
+from sandpost.proxy.reply import OtherWire, Reply
 from sandpost.proxy.upstream import Pool, Upstream
 
-WIRE = b"%d" % VERSION
-"""The version of docs/runtime.md that this proxy speaks."""
-_MAX_HEAD = 16 * 1024
 _MAX_BODY = 512 * 1024
 """What an honest runtime says of a failure is shorter (docs/runtime.md)."""
 
@@ -34,9 +32,11 @@ class NotUnderstood(BadGateway):
 class Failure:
     """A runtime's answer that says why a program was not loaded, as it goes to the caller."""
 
-    def __init__(self, status: int, source: bytes, body: bytes, req_id: str) -> None:
+    def __init__(self, status: int, source: bytes, body: bytes, req_id: str, *, replace: bool) -> None:
         self.status = status
         self.source = source
+        self.replace = replace
+        """Whether the runtime asks for a successor of its sandbox."""
         self._body = body
         self._req_id = req_id.encode()
 
@@ -49,9 +49,10 @@ class Waiter(Protocol):
     """A call that waits for a load."""
 
     req_id: str
+    plan: Plan
 
-    def load_ended(self, failure: Failure | None) -> None:
-        """The program is loaded, or will not be."""
+    def load_ended(self, failure: Failure | None, *, made: bool) -> None:
+        """The program is loaded, or will not be. `made`: the sandbox has made something of it that can be kept."""
 
     def load_refused(self, error: BadGateway) -> None:
         """The sandbox answered, but with nothing that can be understood."""
@@ -63,22 +64,18 @@ class Waiter(Protocol):
 class Load:
     """One load. `on_end(load)` runs once it was started and has ended, however, when the waiters have heard."""
 
-    def __init__(self, pool: Pool, code_hash: str, code: bytes, req_id: str, on_end: "Callable[[Load], None]") -> None:
-        self.code_hash = code_hash
-        self.size = len(code)
+    def __init__(self, pool: Pool, program: Program, first: "Waiter", on_end: "Callable[[Load], None]") -> None:
+        self.size = len(program.code) + len(program.made)
         self._on_end = on_end
-        self._code = code
-        self._req_id = req_id
+        self._program = program
+        self._req_id = first.req_id
+        self._trace_id = first.plan.trace_id
         self._pool = pool
         self.waiters: list[Waiter] = []
         self.ended = False
         self.loaded = False
         self._up: Upstream | None = None
-        self._partial = b""
-        self._head: ResponseHead | None = None
-        self._reader: BodyReader | None = None
-        self._body: list[bytes] = []
-        self._size = 0
+        self._reply = Reply("PUT", _MAX_BODY)
 
     def start(self) -> None:
         """Take a connection and send the program."""
@@ -101,12 +98,16 @@ class Load:
             return
         self._up = up
         assert up.transport is not None
+        program = self._program
+        trace = f"x-sandpost-trace: {self._trace_id}\r\n" if self._trace_id else ""
+        modules = f"x-sandpost-modules: {program.modules}\r\n" if program.modules else ""
+        made = f"x-sandpost-made: {len(program.made)}\r\n" if program.made else ""
         head = (
             "PUT / HTTP/1.1\r\nx-sandpost-op: load\r\n"
-            f"x-sandpost-code: {self.code_hash}\r\nx-sandpost-req: {self._req_id}\r\n"
-            f"host: sandbox\r\ncontent-type: application/javascript\r\ncontent-length: {len(self._code)}\r\n\r\n"
+            f"x-sandpost-code: {program.id}\r\nx-sandpost-req: {self._req_id}\r\n{trace}{modules}{made}"
+            f"host: sandbox\r\ncontent-type: {program.language.content_type}\r\ncontent-length: {self.size}\r\n\r\n"
         )
-        up.transport.write(head.encode() + self._code)
+        up.transport.write(head.encode() + program.code + program.made)
 
     def up_failed(self, error: str) -> None:
         """No connection."""
@@ -124,40 +125,18 @@ class Load:
     def up_data(self, data: bytes) -> None:
         """Read the answer."""
         try:
-            self._read(data)
+            head = self._reply.feed(data)
+            if head is not None:
+                self._finish(head)
+        except OtherWire as other:
+            self._break("the runtime's wire has another version", wire=other.wire)
         except BrokenResponse as error:
             self._end_connection()
             self._refuse(error.rule)
 
-    def _read(self, data: bytes) -> None:
-        if self._reader is None:
-            self._partial += data
-            head = parse_response(self._partial, _MAX_HEAD, "PUT")
-            if head is None:
-                return
-            wire = head.get(b"x-sandpost-wire")
-            if wire != WIRE:
-                self._break("the runtime's wire has another version", wire=wire or b"none")
-                return
-            self._head = head
-            self._reader = BodyReader(head.body, BrokenResponse)
-            data = self._partial[head.size :]
-        for piece in self._reader.feed(data):
-            self._body.append(bytes(piece))
-            self._size += len(piece)
-        if self._size > _MAX_BODY:
-            raise BrokenResponse("the answer to a load is too long")
-        if not self._reader.finished:
-            return
-        if self._reader.excess:
-            raise BrokenResponse("bytes follow the answer to a load")
-        self._finish()
-
-    def _finish(self) -> None:
-        head, up = self._head, self._up
-        assert head is not None
+    def _finish(self, head: ResponseHead) -> None:
         self.ended = True
-        self._up = None
+        up, self._up = self._up, None
         if up is not None:
             # Answered before it was read, a program may still wait here, before the next call's head.
             if head.keep_alive and up.transport is not None and up.transport.get_write_buffer_size() == 0:
@@ -169,12 +148,19 @@ class Load:
             self.loaded = True
         elif 400 <= head.status < 500:
             source = source_of(head.get(b"x-sandpost-source") or b"compiler")
-            failure = Failure(head.status, source, b"".join(self._body), self._req_id)
+            failure = Failure(
+                head.status,
+                source,
+                self._reply.body,
+                self._req_id,
+                replace=head.get(b"x-sandpost-replace") is not None,
+            )
         else:
             self._refuse(f"status {head.status}")
             return
+        made = head.get(b"x-sandpost-made") is not None
         for waiter in self._take():
-            waiter.load_ended(failure)
+            waiter.load_ended(failure, made=made)
         self._on_end(self)
 
     def _break(self, error: str, *, wire: bytes | None = None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from sandpost.proxy.figures import Counts
 from sandpost.proxy.load import Load, Waiter
+from sandpost.proxy.program import Program
 from sandpost.proxy.upstream import Pool
 
 MAX_UNDER_WAY = 4 << 20
@@ -24,13 +25,14 @@ class Loads:
         self._under_way = 0
         self._closed = False
 
-    def load(self, code_hash: str, code: bytes, waiter: Waiter) -> None:
+    def load(self, program: Program, waiter: Waiter) -> None:
         """Load the program for `waiter`, together with whoever waits for the same."""
+        code_hash = program.id
         load = self._loads.get(code_hash)
         if load is not None and not load.ended:
             load.waiters.append(waiter)
             return
-        load = self._loads[code_hash] = Load(self._pool, code_hash, code, waiter.req_id, self._ended)
+        load = self._loads[code_hash] = Load(self._pool, program, waiter, self._ended)
         load.waiters.append(waiter)
         self._queue[code_hash] = load
         self._start()

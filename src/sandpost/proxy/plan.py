@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from sandpost.model.errors import MalformedRequest, MethodNotAllowed, NotFound, UnknownCode
 from sandpost.model.names import is_code_hash, tenant_name
 from sandpost.model.wire import METHODS
-from sandpost.proxy import cors, forwarded, program
+from sandpost.proxy import cors, forwarded, program, trace
 from sandpost.proxy.http1.body import Body, Kind
 from sandpost.proxy.http1.render import render_request
 from sandpost.proxy.http1.request import RequestHead
 from sandpost.proxy.http1.target import split_query, split_target
 
 if TYPE_CHECKING:
+    from sandpost.model.languages import Language
     from sandpost.model.limits import Tenant
 
 EMPTY = Body(Kind.LENGTH, 0)
@@ -53,6 +54,7 @@ class Plan:
         "origin",
         "settings",
         "size",
+        "trace_id",
         "typed",
         "way",
     )
@@ -69,8 +71,9 @@ class Plan:
         self.origin = head.get(b"origin") is not None
         self.key: bytes | None = None
         self.code_hash = ""
-        self.typed = False
-        """Whether the content type chose the program's language."""
+        self.typed: Language | None = None
+        """The language of the program, if the content type chose it."""
+        self.trace_id = trace.trace_id(head.headers)
         self.line = b""
         self.fields = b""
         # The verdict about the key, good while the store is at `epoch`.
@@ -94,7 +97,8 @@ class Plans:
     def learn(self, raw: bytes, head: RequestHead) -> Plan:
         """Return the plan of `head`, whose bytes are `raw`; raises what `make` raises."""
         plan = make(head)
-        if len(raw) <= self.MAX_HEAD:
+        # Each head of a trace is another one.
+        if len(raw) <= self.MAX_HEAD and not plan.trace_id:
             if len(self.known) >= self.MAX:
                 self.known.clear()
             self.known[raw] = plan
@@ -125,6 +129,8 @@ def _call(head: RequestHead, name: str) -> Plan:
     plan.key, drop = _credentials(head, query.key)
     target = head.path + b"?" + query.rest if query.rest else head.path
     drop = drop | forwarded.NAMES
+    if not plan.trace_id:
+        drop = drop | trace.NAMES
     if plan.way is Way.CODE:
         if head.method != "POST":
             raise MethodNotAllowed(
@@ -133,7 +139,6 @@ def _call(head: RequestHead, name: str) -> Plan:
                 allow=["POST"],
             )
         body, upgrade, drop = EMPTY, None, drop | _CODE_FIELDS
-        plan.typed = program.language_of_type((head.get(b"content-type") or b"").decode("latin-1")) is not None
     else:
         assert query.code is not None
         if head.method not in METHODS:
@@ -148,6 +153,8 @@ def _call(head: RequestHead, name: str) -> Plan:
             raise UnknownCode("webtask_code is not a SHA-256 in 64 lower-case hexadecimal digits")
         body, upgrade = head.body, head.upgrade
     extra = [(b"expect", b"100-continue")] if not body.empty else []
+    if plan.trace_id:
+        extra.append((b"x-sandpost-trace", plan.trace_id.encode()))
     rendered = render_request(head.method, target, head.headers, body=body, extra=extra, drop=drop, upgrade=upgrade)
     line, _, fields = rendered.partition(b"\r\n")
     plan.line = line + b"\r\nx-sandpost-op: call\r\nx-sandpost-code: "
@@ -156,9 +163,9 @@ def _call(head: RequestHead, name: str) -> Plan:
 
 
 def check_code_type(plan: Plan) -> None:
-    """Raise if the head says that the body is a program that does not run here."""
+    """Take up the language that the head says; raise if it is none that runs here."""
     head = plan.head
-    program.check_language(program.language_of_type((head.get(b"content-type") or b"").decode("latin-1")))
+    plan.typed = program.language_of((head.get(b"content-type") or b"").decode("latin-1"))
     program.check_encoding((head.get(b"content-encoding") or b"").decode("latin-1"))
 
 

@@ -1,4 +1,4 @@
-"""The worker's route table, and its questions to the controller: one a tenant, however many calls wait.
+"""The worker's route table, and its questions to the controller: one for each key, however many calls wait.
 
 A route ends in three steps: it is taken out of the table, its calls are told, its connections end; when the last of
 them has ended the controller gets its `Ack`, and may deal the address again.
@@ -25,6 +25,7 @@ from sandpost.model.messages import (
     Leaving,
     Refused,
     Route,
+    RouteKey,
     Table,
 )
 from sandpost.proxy.figures import Counts
@@ -40,8 +41,13 @@ CONTROLLER_GRACE = 2.0
 """Seconds that calls wait for a controller that is away; a restart takes less."""
 _SETTLE = 0.002
 """Seconds between hearing of an end and telling the calls, so that answers already here are read."""
+_READ_WITHIN = 1.0
+"""Seconds for which that goes on with an answer in many small chunks: a turn of the loop takes only so many."""
 _END_WAIT = 1.5
 """Seconds that new calls wait for the end that a runtime has announced."""
+
+
+_NONE: dict[RouteKey, Sandbox] = {}
 
 
 class Send(Protocol):
@@ -71,10 +77,10 @@ class Routes:
         self._in_flight = in_flight
         self._loop = asyncio.get_running_loop()
         self.sandboxes: dict[str, Sandbox] = {}
-        self._current: dict[str, Sandbox] = {}
+        self._current: dict[str, dict[RouteKey, Sandbox]] = {}
         self._questions: dict[int, _Question] = {}
-        self._by_tenant: dict[str, _Question] = {}
-        self._held: dict[str, list[Call]] = {}
+        self._shared: dict[RouteKey, _Question] = {}
+        self._held: dict[RouteKey, list[Call]] = {}
         self._seq = 0
         self._connection = 0
         self._table: dict[str, Route] = {}
@@ -83,44 +89,59 @@ class Routes:
 
     # --- for calls ----------------------------------------------------------------------------------------
 
-    def find(self, tenant: str) -> Sandbox | None:
-        """Return the tenant's present sandbox, if this worker knows one that takes calls."""
-        return self._current.get(tenant)
+    def find(self, key: RouteKey) -> Sandbox | None:
+        """Return the present sandbox of a key, if this worker knows one that takes calls."""
+        return self._current.get(key.tenant, _NONE).get(key)
+
+    def having(self, tenant: str, code_hash: str) -> Sandbox | None:
+        """Return the tenant's present sandbox in which a program is loaded, as far as this worker knows."""
+        for sandbox in self._current.get(tenant, _NONE).values():
+            if code_hash in sandbox.loaded:
+                return sandbox
+        return None
 
     def ask(self, call: "Call") -> None:
         """Find a sandbox for `call`; it hears `route_found` or `route_refused`, unless it is forgotten."""
-        tenant = call.plan.name
-        held = self._held.get(tenant)
+        key = call.key
+        held = self._held.get(key)
         if held is not None and not call.exclusive:
             held.append(call)
             return
-        question = None if call.exclusive else self._by_tenant.get(tenant)
+        question = None if call.exclusive else self._shared.get(key)
         if question is None:
             self._seq += 1
-            ask = Ask(seq=self._seq, tenant=call.settings, exclusive=call.exclusive, req_id=call.req_id)
+            ask = Ask(
+                seq=self._seq,
+                tenant=call.settings,
+                runtime=key.runtime,
+                modules=key.modules,
+                exclusive=call.exclusive,
+                req_id=call.req_id,
+                trace_id=call.plan.trace_id,
+            )
             question = _Question(self._seq, ask, self._loop.time(), sent=False)
             self._questions[question.seq] = question
             if not call.exclusive:
-                self._by_tenant[tenant] = question
+                self._shared[key] = question
             question.sent = self._send(ask)
         question.waiting.append(call)
 
     def forget(self, call: "Call") -> None:
         """`call` waits no more."""
-        question = self._by_tenant.get(call.plan.name)
+        question = self._shared.get(call.key)
         candidates = [question] if question is not None and not call.exclusive else list(self._questions.values())
         for each in candidates:
             if call in each.waiting:
                 each.waiting.remove(call)
-        held = self._held.get(call.plan.name)
+        held = self._held.get(call.key)
         if held is not None and call in held:
             held.remove(call)
 
     def ending(self, sandbox: Sandbox) -> None:
         """The runtime says that it ends now: new calls wait until the controller knows, for a while."""
-        if self._current.get(sandbox.tenant) is sandbox:
-            del self._current[sandbox.tenant]
-            self._held.setdefault(sandbox.tenant, [])
+        if self.find(sandbox.key) is sandbox:
+            self._drop_current(sandbox)
+            self._held.setdefault(sandbox.key, [])
             self._loop.call_later(_END_WAIT, self._did_not_end, sandbox)
 
     def touch(self, sandbox: Sandbox) -> None:
@@ -242,13 +263,14 @@ class Routes:
         sandbox = self.sandboxes.get(route.sandbox_id)
         if sandbox is None:
             sandbox = self.sandboxes[route.sandbox_id] = Sandbox(route, self._counts, self._send)
-            if not route.exclusive:
-                self._current[route.tenant] = sandbox
-                question = self._by_tenant.get(route.tenant)
+            sandbox.leaving = route.leaving
+            if not route.exclusive and not route.leaving:
+                self._make_current(sandbox)
+                question = self._shared.get(sandbox.key)
                 if question is not None:
                     waiting, question.waiting = question.waiting, []
                     self._serve(waiting, sandbox)
-                self._serve(self._held.pop(route.tenant, []), sandbox)
+                self._serve(self._held.pop(sandbox.key, []), sandbox)
         return sandbox
 
     def _serve(self, waiting: "list[Call]", sandbox: Sandbox) -> None:
@@ -267,20 +289,37 @@ class Routes:
 
     def _pop(self, seq: int) -> _Question | None:
         question = self._questions.pop(seq, None)
-        if question is not None and self._by_tenant.get(question.ask.tenant.name) is question:
-            del self._by_tenant[question.ask.tenant.name]
+        if question is not None:
+            key = question.ask.key
+            if self._shared.get(key) is question:
+                del self._shared[key]
         return question
 
+    def _own_calls(self, sandbox: Sandbox) -> int:
+        """Return how many calls this worker has in a sandbox, and in its tenant's of other runtimes and sets."""
+        others = [other for key, other in self._current.get(sandbox.tenant, _NONE).items() if key != sandbox.key]
+        return len(sandbox.calls) + sum(len(other.calls) for other in others)
+
+    def _make_current(self, sandbox: Sandbox) -> None:
+        self._current.setdefault(sandbox.tenant, {})[sandbox.key] = sandbox
+
     def _drop_current(self, sandbox: Sandbox) -> None:
-        if self._current.get(sandbox.tenant) is sandbox:
-            del self._current[sandbox.tenant]
+        if self.find(sandbox.key) is sandbox:
+            own = self._current[sandbox.tenant]
+            del own[sandbox.key]
+            if not own:
+                del self._current[sandbox.tenant]
 
     def _did_not_end(self, sandbox: Sandbox) -> None:
-        if sandbox.word is not None or sandbox.leaving:
+        if sandbox.word is not None:
             return
-        if sandbox.tenant not in self._current:
-            self._current[sandbox.tenant] = sandbox
-        self._serve(self._held.pop(sandbox.tenant, []), self._current[sandbox.tenant])
+        current = self.find(sandbox.key)
+        if current is None:
+            current = sandbox
+            # One that leaves meanwhile may drain for long: who was held asks for another one.
+            if not sandbox.leaving:
+                self._make_current(sandbox)
+        self._serve(self._held.pop(sandbox.key, []), current)
 
     def _end(self, gone: Gone, then: Callable[[], None] | None) -> None:
         sandbox = self.sandboxes.pop(gone.sandbox_id, None)
@@ -288,19 +327,23 @@ class Routes:
             if then is not None:
                 then()
             return
-        sandbox.leaving = True
+        sandbox.leaving = sandbox.ending = True
         self._drop_current(sandbox)
         self._counts.ends[gone.word] += 1
-        self._loop.call_later(_SETTLE, self._close, sandbox, gone, then)
+        self._loop.call_later(_SETTLE, self._close, sandbox, gone, then, self._loop.time() + _READ_WITHIN)
 
-    def _close(self, sandbox: Sandbox, gone: Gone, then: Callable[[], None] | None) -> None:
+    def _close(self, sandbox: Sandbox, gone: Gone, then: Callable[[], None] | None, until: float) -> None:
+        if any(call.reads_on() for call in sandbox.calls) and self._loop.time() < until:
+            self._loop.call_later(_SETTLE, self._close, sandbox, gone, then, until)
+            return
         if sandbox.touched:
             # What it did since the last report is still to be counted.
             self._touched.remove(sandbox)
             self._touched.append(sandbox)
-        others = self._in_flight(sandbox.tenant) - len(sandbox.calls) if not sandbox.route.exclusive else 0
+        # Calls of the tenant's other runtimes are beside it, not in it. Of those through other workers it is not known.
+        others = self._in_flight(sandbox.tenant) - self._own_calls(sandbox) if not sandbox.route.exclusive else 0
         sandbox.end(gone, others_in_flight=max(others, 0), on_empty=then if then is not None else lambda: None)
-        held = self._held.pop(sandbox.tenant, [])
+        held = self._held.pop(sandbox.key, [])
         for call in held:
             if not call.done:
                 self.ask(call)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from sandpost.logs.setup import get_logger
-from sandpost.model.messages import Activity, Gone, Named, Route, Suspect
+from sandpost.model.messages import Activity, Gone, Named, Replace, Route, Suspect
 from sandpost.proxy.figures import Counts
+from sandpost.proxy.holding import Holding
 from sandpost.proxy.load import Waiter
 from sandpost.proxy.loads import Loads
+from sandpost.proxy.made import Fetch
 from sandpost.proxy.probe import Probe
+from sandpost.proxy.program import Program
 from sandpost.proxy.upstream import Pool
 
 if TYPE_CHECKING:
@@ -26,13 +29,18 @@ PROBE_ANSWER = 1.0
 _KNOWN_LOADED = 4096
 _HITS = 4
 _SUSPECT_AGAIN = 1.0
+_REPLACE_AGAIN = 2.0
 _CPU_AGAIN = 0.5
+_FETCHES = 4
+"""Programs about which one sandbox is asked at once; others are asked for with their next answer."""
+_FETCH_WAIT = 1.0
+"""Seconds for which a sandbox that has had its one call stays to hand over what it has made."""
 
 
 class Tell(Protocol):
     """Sends a message to the controller."""
 
-    def __call__(self, message: Suspect | Named) -> object:
+    def __call__(self, message: Named | Replace | Suspect) -> object:
         """Send if connected."""
 
 
@@ -43,6 +51,7 @@ class Sandbox:
         self.route = route
         self.sandbox_id = route.sandbox_id
         self.tenant = route.tenant
+        self.key = route.key
         self._loop = asyncio.get_running_loop()
         self._counts = counts
         self._tell = tell
@@ -52,17 +61,21 @@ class Sandbox:
         # What is loaded, as far as this worker knows; the runtime may have unloaded some.
         self.loaded: OrderedDict[str, None] = OrderedDict()
         self._loads = Loads(self.pool, counts, self.note_loaded)
+        # What it is asked for that it has made, by program.
+        self._fetches: dict[str, Fetch] = {}
+        self._when_fetched: Callable[[], object] | None = None
         # Calls that have chosen this sandbox.
         self.calls: set[Call] = set()
         self.leaving = False
         """Takes no new calls."""
+        self.ending = False
+        """Its end is known; its calls hear the word in a moment."""
         self.word: End | None = None
         """Why it ended; None while it lives."""
         self.hits: deque[tuple[float, str]] = deque(maxlen=_HITS)
         """Limits that were met without an end, and when."""
         self.named = False
         """The runtime said which call ends it (what it says decides bodies alone)."""
-        self.replace_asked = False
         # For the controller: since the last report.
         self.touched = False
         self.begun = 0
@@ -70,7 +83,8 @@ class Sandbox:
         self.bytes_out = 0
         # How many calls have chosen it.
         self._joined = 0
-        # Suspicion.
+        # Its wish to be replaced, and suspicion.
+        self._replace_asked_at = 0.0
         self._suspected_at = 0.0
         self._cpu_asked_at = 0.0
         self._deadline_at = 0.0
@@ -92,13 +106,41 @@ class Sandbox:
         if len(loaded) > _KNOWN_LOADED:
             loaded.popitem(last=False)
 
-    def load(self, code_hash: str, code: bytes, waiter: Waiter) -> None:
+    def load(self, program: Program, waiter: Waiter) -> None:
         """Load the program for `waiter`, together with whoever waits for the same."""
-        self._loads.load(code_hash, code, waiter)
+        self._loads.load(program, waiter)
 
     def forget_load(self, code_hash: str, waiter: Waiter) -> None:
         """`waiter` waits no more, or its load has ended."""
         self._loads.forget(code_hash, waiter)
+
+    def fetch_made(self, code_hash: str, holding: Holding, then: Callable[[bytes], None]) -> None:
+        """Ask for what the sandbox has made of a program, unless that is being done."""
+        if code_hash in self._fetches or len(self._fetches) >= _FETCHES or self.word is not None:
+            return
+
+        def ended(made: bytes) -> None:
+            del self._fetches[code_hash]
+            if made:
+                then(made)
+            if not self._fetches:
+                self._fetched()
+
+        fetch = self._fetches[code_hash] = Fetch(self.pool, self.tenant, code_hash, holding, ended)
+        fetch.start()
+
+    def when_fetched(self, then: Callable[[], object]) -> None:
+        """Run `then` once nothing is being fetched, or after a moment."""
+        self._when_fetched = then
+        if self._fetches:
+            self._loop.call_later(_FETCH_WAIT, self._fetched)
+        else:
+            self._fetched()
+
+    def _fetched(self) -> None:
+        then, self._when_fetched = self._when_fetched, None
+        if then is not None:
+            then()
 
     def end(self, gone: Gone, *, others_in_flight: int, on_empty: Callable[[], None]) -> None:
         """The sandbox has ended: tell its calls, close its connections; `on_empty` runs when none is left."""
@@ -106,6 +148,8 @@ class Sandbox:
         named = self.named or gone.named
         self.probe.close()
         self._loads.close()
+        for fetch in list(self._fetches.values()):
+            fetch.cancel()
         calls = list(self.calls)
         shared = others_in_flight + sum(call.written for call in calls) > 1
         for call in calls:
@@ -155,6 +199,13 @@ class Sandbox:
         """The runtime said which call ends it: calls that came through other workers must know, too."""
         self.named = True
         self._tell(Named(sandbox_id=self.sandbox_id))
+
+    def ask_replaced(self, now: float) -> None:
+        """The runtime asks for a successor. Said again while it does: a controller does not heed a new sandbox."""
+        if self._replace_asked_at and now - self._replace_asked_at < _REPLACE_AGAIN:
+            return
+        self._replace_asked_at = now
+        self._tell(Replace(sandbox_id=self.sandbox_id))
 
     def suspect_broken(self, detail: str) -> None:
         """Report that the sandbox does not speak the wire."""

@@ -55,27 +55,36 @@ class Told:
         )  # fmt: skip
         self._worker = b',"component":"proxy","worker":%d' % index
 
-    def begin(self, tenant: str, req_id: str) -> bool:
+    def begin(self, tenant: str, req_id: str, trace_id: str) -> bool:
         """A call begins; return whether its end is to be told by itself."""
         calls = self._of(tenant)
         if calls.left <= 0:
             return False
         calls.left -= 1
         text = req_id.encode()
-        self._write(tenant, calls, b"new webtask request %b" % text, b',"req_id":"%b"' % text)
+        self._write(tenant, calls, b"new webtask request %b" % text, _ids(text, trace_id))
         return True
 
     def end(
-        self, tenant: str, req_id: str, status: int, seconds: float, *, sandbox_id: str, reason: str, apart: bool
+        self,
+        tenant: str,
+        req_id: str,
+        status: int,
+        seconds: float,
+        *,
+        trace_id: str,
+        sandbox_id: str,
+        reason: str,
+        apart: bool,
     ) -> None:
         """A call has ended. `status` 0: without a complete answer. `apart`: what `begin` returned."""
         calls = self._of(tenant)
         if not apart:
             calls.add(status, seconds)
             return
-        self._finished(tenant, calls, req_id, status, seconds, sandbox_id=sandbox_id, reason=reason)
+        self._finished(tenant, calls, req_id, status, seconds, trace_id=trace_id, sandbox_id=sandbox_id, reason=reason)
 
-    def refused(self, tenant: str, req_id: str, status: int, reason: str) -> None:
+    def refused(self, tenant: str, req_id: str, status: int, reason: str, trace_id: str = "") -> None:
         """A call was refused before it began. `tenant`: empty if no key of his came with it."""
         stream = tenant or SYSTEM
         calls = self._of(stream)
@@ -83,7 +92,7 @@ class Told:
             calls.add(status, 0.0)
             return
         calls.left -= 1
-        self._finished(stream, calls, req_id, status, 0.0, sandbox_id="", reason=reason)
+        self._finished(stream, calls, req_id, status, 0.0, trace_id=trace_id, sandbox_id="", reason=reason)
 
     def second(self) -> None:
         """A second has passed: write the sums, let each stream write again."""
@@ -104,7 +113,16 @@ class Told:
         return calls
 
     def _finished(
-        self, stream: str, calls: _Calls, req_id: str, status: int, seconds: float, *, sandbox_id: str, reason: str
+        self,
+        stream: str,
+        calls: _Calls,
+        req_id: str,
+        status: int,
+        seconds: float,
+        *,
+        trace_id: str,
+        sandbox_id: str,
+        reason: str,
     ) -> None:
         how = b"with HTTP %d" % status if status else b"without a complete answer"
         milliseconds = seconds * 1000
@@ -115,7 +133,7 @@ class Told:
             b"finished webtask request %b %b in %.0fms" % (text, how, milliseconds),
             b"".join(
                 (
-                    b',"req_id":"%b"' % text,
+                    _ids(text, trace_id),
                     b',"sandbox_id":"%b"' % sandbox_id.encode() if sandbox_id else b"",
                     b',"status":%d,"duration_ms":%.3f' % (status, milliseconds),
                     b',"reason":"%b"' % reason.encode() if reason else b"",
@@ -130,6 +148,11 @@ class Told:
             self._head, bunyan.timestamp(at).encode(), text, bunyan.VERSION, head, fields,
         )  # fmt: skip
         self._journal.add(stream, line, at)
+
+
+def _ids(req_id: bytes, trace_id: str) -> bytes:
+    """Return the fields that say which call it is."""
+    return b',"req_id":"%b","trace_id":"%b"' % (req_id, trace_id.encode()) if trace_id else b',"req_id":"%b"' % req_id
 
 
 def _sum(calls: _Calls) -> str:

@@ -33,7 +33,7 @@ class Tunnel:
             framing=NONE,
             method=call.plan.head.method,
             date=worker.date,
-            extra=[cors.ALLOW_ORIGIN] if call.plan.origin else [],
+            extra=[(b"x-sandpost-req", call.req_id.encode()), *([cors.ALLOW_ORIGIN] if call.plan.origin else [])],
             upgrade=head.upgrade,
         )
         call.done = True

@@ -17,7 +17,7 @@ from sandpost.logs.setup import get_logger
 from sandpost.model import host as host_file
 from sandpost.model.errors import ConfigError, SandpostError, Unavailable
 from sandpost.model.host import Host
-from sandpost.proxy import program, tls
+from sandpost.proxy import tls
 from sandpost.proxy.access import Access
 from sandpost.proxy.client import Client
 from sandpost.proxy.code import CodeStore
@@ -29,6 +29,7 @@ from sandpost.proxy.holding import Holding
 from sandpost.proxy.http1.render import http_date
 from sandpost.proxy.link import ControllerLink, Orders, SupervisorLink, listening_socket
 from sandpost.proxy.plan import Plan, Plans
+from sandpost.proxy.program import Program, examine
 from sandpost.proxy.quota import Quota
 from sandpost.proxy.routes import Routes
 from sandpost.proxy.told import Told
@@ -37,11 +38,13 @@ from sandpost.proxy.upstream import Pool
 if TYPE_CHECKING:
     import ssl
 
+    from sandpost.model.languages import Language
+
 log = get_logger()
 
 _DEADLINES_EVERY = 0.05
-_MAX_HASHED = 16 * 1024
-_HASHES = 1024
+_MAX_REMEMBERED = 16 * 1024
+_REMEMBERED = 1024
 _BACKLOG = 4096
 
 
@@ -87,7 +90,7 @@ class Worker:
         self.api = Pool(lambda factory: self._loop.create_unix_connection(factory, self.host.api_socket), self.counts)
         self.later = self._loop.call_later
         self.soon = self._loop.call_soon
-        self._hashes: tuple[dict[bytes, str], dict[bytes, str]] = ({}, {})
+        self._programs: dict[Language | None, dict[bytes, Program]] = {}
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
         # What is under way.
@@ -240,14 +243,14 @@ class Worker:
         """Return a request id: 16 letters, never the same twice."""
         return f"{self._prefix}{next(self._ids):08x}"
 
-    def hash_of(self, plan: Plan, code: bytes) -> str:
-        """Return the program's hash, or raise why it is none; small ones are remembered."""
-        known = self._hashes[plan.typed]
+    def program_of(self, plan: Plan, code: bytes) -> Program:
+        """Return the program that a body is, or raise why it is none; small ones are remembered."""
+        known = self._programs.setdefault(plan.typed, {})
         found = known.get(code)
         if found is None:
-            found = program.examine(code, typed=plan.typed)
-            if len(code) <= _MAX_HASHED:
-                if len(known) >= _HASHES:
+            found = examine(code, plan.typed)
+            if len(code) <= _MAX_REMEMBERED:
+                if len(known) >= _REMEMBERED:
                     known.clear()
                 known[code] = found
         return found

@@ -8,19 +8,30 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from sandpost.client import Client
 from sandpost.model.limits import EngineName
-from sandpost.selftest.case import Answer, Broken, HostLook, Untried, shown
+from sandpost.selftest.case import Answer, Broken, HostLook, Language, Untried, shown
 from sandpost.selftest.host import Look
+from sandpost.selftest.programs import PYTHON, csharp
 
 _MAX_BODY = 16 << 20
 _MAX_RAW = 1 << 20
 _CONNECT = 5.0
 LOG = 5.0
 """Seconds within which a tenant's log must say what happened."""
+
+_INSIDE: Mapping[Language, Callable[[str], str]] = {
+    "javascript": lambda body: f"return async (context) => ({{ seen: await (async () => {{ {body} }})() }})",
+    "python": lambda body: (
+        f"{PYTHON}def main(context):\n    return {{'seen': attack()}}\ndef attack():\n{indent(body, '    ')}"
+    ),
+    "csharp": csharp,
+}
+"""A program that answers with what a body returns, whatever that is."""
 
 Log = Callable[[str], list[dict[str, Any]] | None]
 """Returns the records of a tenant's log, oldest first; None where it cannot be read."""
@@ -110,9 +121,10 @@ class Tenant:
 
     def __init__(
         self, door: Door, client: Client, look: Look | None, log: Log,
-        *, tenant: str, neighbour: str, engine: EngineName,
+        *, tenant: str, neighbour: str, engine: EngineName, language: Language,
     ) -> None:  # fmt: skip
         self._door, self._client, self._look, self._log = door, client, look, log
+        self._language = language
         self.tenant, self.neighbour, self.engine = tenant, neighbour, engine
         limits = client.tenant(tenant).limits
         self.memory, self.cpu = limits.memory, limits.cpu
@@ -156,8 +168,7 @@ class Tenant:
 
     def inside(self, body: str, *, timeout: float = 60) -> object:
         """Run `body` as an async function in the sandbox, and return the JSON value that it returns."""
-        program = f"return async function (context) {{ return {{ seen: await (async () => {{ {body} }})() }} }}"
-        answer = self.call(program, timeout=timeout)
+        answer = self.call(_INSIDE[self._language](body), timeout=timeout)
         if answer.status != 200:
             raise Broken(f"{answer.status}: {shown(answer.body)}")
         found = answer.json

@@ -14,6 +14,7 @@ from sandpost.model.engines import ENGINES
 from sandpost.model.limits import EngineName
 
 Part = Literal["resources", "escape", "network", "exchange", "identity"]
+Language = Literal["javascript", "python", "csharp"]
 PARTS: tuple[Part, ...] = ("resources", "escape", "network", "exchange", "identity")
 
 
@@ -49,7 +50,10 @@ class Answer:
 
 
 class Attacker(Protocol):
-    """One tenant, made for one case. Programs are JavaScript; every wait has a deadline, after which it is `Broken`."""
+    """One tenant, made for one case; every wait has a deadline, after which it is `Broken`.
+
+    Programs are of the case's language.
+    """
 
     @property
     def tenant(self) -> str:
@@ -85,7 +89,7 @@ class Attacker(Protocol):
         """Begin a call; what is returned waits for its answer, for so many seconds at most."""
 
     def inside(self, body: str, *, timeout: float = 60) -> Any:
-        """Run `body` as an async function in the sandbox, and return the JSON value that it returns."""
+        """Run `body` as a function (`async` in JavaScript) in the sandbox, and return the JSON value that it gives."""
 
     def send(self, data: bytes, *, timeout: float = 10) -> bytes:
         """Send raw bytes to the listener and return what comes until it closes, up to 1 MiB.
@@ -170,11 +174,13 @@ class Case:
     title: str
     attack: Attack
     limits: Mapping[str, Any] = field(default_factory=dict)
-    """The tenant's own limits, as the api takes them, besides `runner.LIMITS`."""
+    """The tenant's own limits, as the api takes them, besides those of `runner` for all and for its language."""
     log: str = ""
     """What a record of the tenant's log must contain afterwards."""
     logged_on: Collection[EngineName] = ENGINES
     """Engines on which `log` is asked for: processes that gVisor's kernel refuses are told to the program alone."""
+    language: Language = "javascript"
+    """What its programs are written in, and the request that must be served after it."""
     quick: bool = True
     """Done within two seconds or so."""
 

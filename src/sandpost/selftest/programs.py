@@ -1,4 +1,25 @@
-"""Pieces of JavaScript that several cases put into their programs."""
+"""Pieces that several cases put into their programs, of JavaScript but for what is called Python's and C#'s."""
+
+PYTHON = "# sandpost: language=python\n"
+"""The first line of a program in Python."""
+
+_CSHARP = """// sandpost: language=csharp
+using System; using System.Collections.Generic; using System.Diagnostics; using System.IO; using System.Linq;
+using System.Runtime.InteropServices; using System.Text; using System.Threading; using System.Threading.Tasks;
+public unsafe class Startup {
+  %s
+  public Task<object> Invoke(dynamic context) { return Task.FromResult<object>(new { seen = Attack() }); }
+  object Attack() {
+%s
+  }
+}
+"""
+
+
+def csharp(body: str, beside: str = "") -> str:
+    """Return a program in C# that answers with what `body` returns, as `seen`; `beside` stands in the same class."""
+    return _CSHARP % (beside, body)
+
 
 CONNECT = """
 const net = require('net');

@@ -12,14 +12,22 @@ from sandpost.client.errors import ClientError
 from sandpost.model.limits import EngineName
 from sandpost.model.units import parse_duration
 from sandpost.selftest.attacker import Door, Log, Tenant
-from sandpost.selftest.case import Answer, Broken, Untried, shown
+from sandpost.selftest.case import Answer, Broken, Language, Untried, shown
 from sandpost.selftest.catalogue import Named
 from sandpost.selftest.host import Look
 from sandpost.selftest.neighbour import Neighbour, Quiet
+from sandpost.selftest.programs import PYTHON
 
 LIMITS: Mapping[str, Any] = {"deadline": "3s", "blocked_after": "2s", "idle": "60s"}
 """What tenants of cases have, so that a case takes seconds."""
+_OF_LANGUAGE: Mapping[Language, Mapping[str, Any]] = {"csharp": {"deadline": "10s", "blocked_after": "8s"}}
+"""The same of cases in a language that takes longer: C# is compiled first, by a third of a second of a core."""
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
+_HELLOS: Mapping[Language, str] = {
+    "javascript": HELLO,
+    "python": PYTHON + 'def main(context):\n    return "Hello, world!"',
+    "csharp": '// sandpost: language=csharp\nasync context => "Hello, world!"',
+}
 _HELLO = b'"Hello, world!"'
 _KNOWN = 1.2
 """Seconds after which every worker knows a new tenant: a second is promised."""
@@ -27,6 +35,8 @@ _SLOWER = 3
 """On gVisor a child process takes its time, with a tenth of a core: so many times the deadline is given there."""
 _NEXT = 5.0
 """Seconds within which the tenant's next request must be served."""
+_COMPILED = 4
+"""So many times these seconds are given to C#."""
 STALL = 1.0
 """No call of the neighbour takes longer."""
 _BESIDE = 0.1
@@ -102,10 +112,10 @@ class Runner:
         self._put(self._beside, {"idle": 0})
         # Until every worker knows them they would run with the host's defaults.
         time.sleep(_KNOWN)
-        self._until_served(self._beside)
+        self._until_served(self._beside, "the neighbour")
         self.engine = next(one.engine for one in self._client.sandboxes(self._beside))
         for one in self._cases:
-            self._put(self._tenant_of(one), one.case.limits)
+            self._put(self._tenant_of(one), {**_OF_LANGUAGE.get(one.case.language, {}), **one.case.limits})
         time.sleep(_KNOWN)
         self._neighbour.__enter__()
         for _ in range(_QUIET_TRIES):
@@ -154,12 +164,12 @@ class Runner:
         name = self._tenant_of(one)
         me = Tenant(
             self._door, self._client, self._look, self._log,
-            tenant=name, neighbour=self._beside, engine=self.engine,
+            tenant=name, neighbour=self._beside, engine=self.engine, language=one.case.language,
         )  # fmt: skip
         try:
-            self._until_served(name)
+            self._until_served(name, "a first request", one.case.language)
             seen = one.case.attack(me)
-            self._until_served(name, "his next request")
+            self._until_served(name, "his next request", one.case.language)
             if one.case.log and self.engine in one.case.logged_on:
                 seen += me.told(one.case.log)
         finally:
@@ -179,19 +189,20 @@ class Runner:
     def _tenant_of(self, one: Named) -> str:
         return f"{self._name}-{one.name.replace('_', '-')}"[:63]
 
-    def _until_served(self, tenant: str, what: str = "a first request") -> None:
+    def _until_served(self, tenant: str, what: str, language: Language = "javascript") -> None:
         """A tenant just made may be unknown to a worker for a moment, and one whose sandbox has ended gets another."""
-        patience = time.monotonic() + _NEXT
+        within = _NEXT * (_COMPILED if language == "csharp" else 1)
+        patience = time.monotonic() + within
         while True:
             try:
-                answer = self._door.call(tenant, HELLO, timeout=_NEXT)
+                answer = self._door.call(tenant, _HELLOS[language], timeout=within)
                 if (answer.status, answer.body) == (200, _HELLO):
                     return
                 seen = f"{answer.status} {shown(answer.body)}"
             except OSError as error:
                 seen = f"{type(error).__name__} {shown(error)}"
             if time.monotonic() > patience:
-                raise Broken(f"{what} is not served within {_NEXT:g} s: {seen}")
+                raise Broken(f"{what} is not served within {within:g} s: {seen}")
             time.sleep(0.1)
 
     def _call_neighbour(self) -> str:

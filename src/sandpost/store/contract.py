@@ -8,6 +8,7 @@ from typing import Protocol
 from sandpost.auth.keys import Key
 from sandpost.model.limits import EngineName, Limits, Tenant
 from sandpost.model.messages import UsageItem
+from sandpost.model.modules import ModuleRecord
 from sandpost.store.records import TenantRecord
 
 
@@ -86,6 +87,15 @@ class Writer(Protocol):
 
     def usage(self, tenant: str, since_hour: int) -> list[UsageItem]:
         """List a tenant's usage by hour from `since_hour` (hours since the epoch)."""
+
+    def put_modules(self, records: list[ModuleRecord]) -> None:
+        """Keep modules, each in the place of what was known of its spec; all or none."""
+
+    def remove_modules(self, specs: list[str]) -> None:
+        """Forget modules; all or none. One that is not known is none that is missed."""
+
+    def modules(self) -> list[ModuleRecord]:
+        """List the modules that are known, by their specs."""
 
     def close(self) -> None:
         """Let go of the store."""

@@ -14,7 +14,7 @@ def ensure_operator_key(writer: Writer, admin_key: str | None) -> str | None:
     """Make sure that the operator has a key; return the text of one made here, to be shown once.
 
     With `admin_key` that one is good from now on (another one chosen before is not), and None is returned. One that
-    is a tenant's: `ConfigError`.
+    is a tenant's: `ConfigError`; one that the operator has from elsewhere keeps its id.
     """
     now = time.time()
     if admin_key is None:
@@ -26,10 +26,11 @@ def ensure_operator_key(writer: Writer, admin_key: str | None) -> str | None:
         return text
     digest = key_digest(admin_key.encode())
     known = writer.key(digest)
-    if known is not None and known.tenant is None:
-        return None
-    if known is not None:
+    if known is not None and known.tenant is not None:
         raise ConfigError(f"SANDPOST_ADMIN_KEY is the key `{known.id}` of tenant `{known.tenant}`: choose another")
+    if known is not None and known.id == ADMIN_ID:
+        return None
     writer.revoke_key(ADMIN_ID)
-    writer.add_key(Key(id=ADMIN_ID, digest=digest, tenant=None, label="SANDPOST_ADMIN_KEY", created_at=now))
+    if known is None:
+        writer.add_key(Key(id=ADMIN_ID, digest=digest, tenant=None, label="SANDPOST_ADMIN_KEY", created_at=now))
     return None

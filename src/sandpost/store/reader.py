@@ -62,7 +62,7 @@ class SqliteReader:
         """Take up what changed since the last call; say whether anything did."""
         try:
             changed = self._refresh()
-        except (sqlite3.Error, OSError, StoreError) as error:
+        except (sqlite3.Error, OSError, StoreError, msgspec.MsgspecError) as error:
             self._disconnect()
             self._problem = self._explain(error)
             return False
@@ -96,6 +96,8 @@ class SqliteReader:
             return error.message
         if isinstance(error, sqlite3.Error):
             return from_sqlite(error, self._path).message
+        if isinstance(error, msgspec.MsgspecError):
+            return f"{self._path} holds what this release cannot read ({error}): start the one that wrote it"
         return f"{self._path} cannot be read ({error}): is `sandpost api` running, and who owns the folder?"
 
     def _refresh(self) -> bool:

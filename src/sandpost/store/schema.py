@@ -71,5 +71,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # Which OCI runtime makes the tenant's sandboxes; null: the host's. No CHECK: there may be more of them one day.
     ("ALTER TABLE tenants ADD COLUMN engine TEXT",),
+    (
+        # Modules of npm and PyPI that were asked for; what is on the disk decides (`sandpost.modules.shelf`).
+        """CREATE TABLE modules (
+            spec TEXT PRIMARY KEY,
+            state TEXT NOT NULL CHECK (state IN ('queued', 'available', 'failed')),
+            reason TEXT NOT NULL,
+            scripts INTEGER NOT NULL CHECK (scripts IN (0, 1)),
+            asked_at REAL NOT NULL,
+            done_at REAL,
+            size INTEGER NOT NULL,
+            files INTEGER NOT NULL,
+            digest TEXT NOT NULL,
+            integrity TEXT NOT NULL CHECK (json_type(integrity) = 'object')
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 VERSION = len(MIGRATIONS)

@@ -13,6 +13,7 @@ from sandpost.auth.keys import Key
 from sandpost.model.errors import Conflict
 from sandpost.model.limits import EngineName
 from sandpost.model.messages import UsageItem
+from sandpost.model.modules import ModuleRecord
 from sandpost.store.errors import StoreForeign, StoreReadOnly, from_sqlite
 from sandpost.store.records import TenantRecord
 from sandpost.store.schema import APPLICATION_ID, MIGRATIONS, VERSION
@@ -28,6 +29,7 @@ TOMBSTONES = 10_000
 
 _TENANTS = "SELECT name, state, isolation, limits, created_at, egress, engine FROM tenants"
 _KEYS = "SELECT id, digest, tenant, label, created_at FROM keys"
+_MODULES = "SELECT spec, state, reason, scripts, asked_at, done_at, size, files, digest, integrity FROM modules"
 _WAL_BYTES = 4 << 20
 
 
@@ -192,6 +194,29 @@ class SqliteWriter:
         fields = ("tenant", "hour", "calls", "cpu_seconds", "memory_seconds", "bytes_in", "bytes_out")
         return [UsageItem(**dict(zip(fields, row, strict=True)), ends=ends.get(row[1], {})) for row in rows]
 
+    def put_modules(self, records: list[ModuleRecord]) -> None:
+        """Keep modules, each in the place of what was known of its spec; all or none."""
+        rows = [
+            (
+                *(one.spec, one.state, one.reason, one.scripts, one.asked_at, one.done_at),
+                *(one.size, one.files, one.digest, msgspec.json.encode(one.integrity).decode()),
+            )
+            for one in records
+        ]
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO modules VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def remove_modules(self, specs: list[str]) -> None:
+        """Forget modules; all or none."""
+        with self._transaction() as db:
+            db.executemany("DELETE FROM modules WHERE spec = ?", [(spec,) for spec in specs])
+
+    def modules(self) -> list[ModuleRecord]:
+        """List the modules that are known, by their specs."""
+        with self._reading() as db:
+            rows = db.execute(_MODULES + " ORDER BY spec").fetchall()
+        return [_module(row) for row in rows]
+
     def close(self) -> None:
         """Let go of the store."""
         self._db.close()
@@ -315,3 +340,22 @@ def _record(row: tuple[str, str, str, str, float, str, str | None]) -> TenantRec
 def _key(row: tuple[str, bytes, str | None, str, float]) -> Key:
     key_id, digest, tenant, label, created_at = row
     return Key(id=key_id, digest=digest, tenant=tenant, label=label, created_at=created_at)
+
+
+def _module(row: tuple[str, str, str, int, float, float | None, int, int, str, str]) -> ModuleRecord:
+    spec, state, reason, scripts, asked_at, done_at, size, files, digest, integrity = row
+    return msgspec.convert(
+        {
+            "spec": spec,
+            "state": state,
+            "reason": reason,
+            "scripts": bool(scripts),
+            "asked_at": asked_at,
+            "done_at": done_at,
+            "size": size,
+            "files": files,
+            "digest": digest,
+            "integrity": msgspec.json.decode(integrity),
+        },
+        ModuleRecord,
+    )

@@ -32,6 +32,7 @@ async def adopt(supervisor: "Supervisor", previous: Sequence[Known]) -> None:
         else:
             child.retiring = True
         adopted.append(child)
+    supervisor.family.adopted()
     deadline = asyncio.get_running_loop().time() + WAIT
     while not all(_heard(supervisor, child) for child in adopted):
         supervisor.changed.clear()
@@ -45,7 +46,13 @@ async def adopt(supervisor: "Supervisor", previous: Sequence[Known]) -> None:
             log.warning("a part of the earlier supervisor is silent: ended", part=child.role[0], pid_=child.pid)
             child.kill()
             await renewal.ended([child], 1.0)
-        elif child.retiring:
+            continue
+        if child.role[0] == "proxy" and not child.retiring and child.role[1] not in supervisor.sockets:
+            # It accepts no more, as after a stop that was cut short, or hangs: another one is started in its place.
+            log.warning("a worker of the earlier supervisor has no listener: replaced", pid_=child.pid)
+            child.retiring = True
+            del supervisor.current[child.role]
+        if child.retiring:
             renewal.retire(child, supervisor.host.drain_timeout)
             supervisor.later(supervisor.host.drain_timeout + renewal.GRACE, child.kill)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sandpost.kernel import files
 from sandpost.model.errors import ConfigError
 from sandpost.model.host import Host
-from sandpost.supervisor import layout
 from sandpost.supervisor.aside import Aside
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def copy(host: Host, cert: str, key: str) -> None:
     texts = [_read(path) for path in (cert, key)]
     # In a fork: a supervisor needs no OpenSSL.
     Aside(lambda: _check(cert, key, *texts)).result()
-    layout.folder(host.path("tls"), 0o700, host.users.proxy, host.users.gid)
+    files.folder(host.path("tls"), 0o700, host.users.proxy, host.users.gid)
     for text, target in zip(texts, paths(host), strict=True):
         files.replace(target, text, 0o400, (host.users.proxy, host.users.gid))
 

@@ -82,11 +82,16 @@ class Family:
         self._loop = asyncio.get_running_loop()
         self._pidfds: dict[int, int] = {}
         self.children: dict[int, Child] = {}
+        self._helpers: set[int] = set()
         self._loop.add_signal_handler(signal.SIGCHLD, self.reap)
 
     def close(self) -> None:
-        """Watch no more."""
+        """Watch no more; what is no part ends."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
+        for pid in self._helpers:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        self._helpers.clear()
         for pidfd in self._pidfds.values():
             self._loop.remove_reader(pidfd)
             os.close(pidfd)
@@ -94,13 +99,26 @@ class Family:
 
     def start(self, part: Part, index: int, release: str, birth: spawn.Birth) -> Child:
         """Start a child; `OSError` if it cannot be."""
-        pid = spawn.start(birth)
-        began = start_time(pid)
-        known = Known(part=part, index=index, pid=pid, start_time=began, release=release)
+        newborn = spawn.Newborn(birth)
+        pid = newborn.pid
+        known = Known(part=part, index=index, pid=pid, start_time=start_time(pid), release=release)
         child = Child(known, ours=True)
         self.children[pid] = child
+        # Before it is a part: one that is killed here leaves none that the next supervisor does not know of.
         self._save()
+        try:
+            newborn.go()
+        except OSError:
+            del self.children[pid]
+            self._save()
+            raise
         return child
+
+    def run(self, birth: spawn.Birth) -> None:
+        """Start a process that is no part and ends by itself, or when all does; `OSError` if it cannot be."""
+        newborn = spawn.Newborn(birth)
+        newborn.go()
+        self._helpers.add(newborn.pid)
 
     def adopt(self, known: Known) -> Child | None:
         """Watch a child of an earlier supervisor; None if it ended meanwhile."""
@@ -115,8 +133,11 @@ class Family:
         self.children[known.pid] = child
         self._pidfds[known.pid] = pidfd
         self._loop.add_reader(pidfd, self._ended, child)
-        self._save()
         return child
+
+    def adopted(self) -> None:
+        """Write down who was adopted: all at once, since until then those who are yet to be stand there too."""
+        self._save()
 
     def reap(self) -> None:
         """Collect every process that ended: children, and orphans that became ours as their subreaper."""
@@ -127,6 +148,9 @@ class Family:
                 return
             if pid == 0:
                 return
+            if pid in self._helpers:
+                self._helpers.remove(pid)
+                continue
             child = self.children.get(pid)
             if child is None or not child.ours:
                 self._on_foreign(pid, status)

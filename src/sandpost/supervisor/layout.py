@@ -9,13 +9,14 @@ import errno
 import fcntl
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 
 from sandpost.config import machine, preflight
 from sandpost.kernel import calls
+from sandpost.kernel.files import folder
 from sandpost.model.errors import AlreadyRunning, HostUnfit
 from sandpost.model.host import Host
+from sandpost.walls import modules
 
 _PROBE = bytes(65536)
 _RUN_SIZE = 1 << 29
@@ -66,9 +67,14 @@ def make_folders(host: Host) -> None:
             (host.state("store"), 0o750, users.api),
             (host.code_dir, 0o700, users.proxy),
             (host.logs_dir, 0o750, users.collector),
+            # Root mounts what is in it: its owner could put a link there.
+            (host.modules_dir, 0o755, 0),
+            # Sandboxes' users read it, by that mount.
+            (host.modules_ready, 0o755, users.api),
         ):
             _hand_over(path, owner, users.gid)
             folder(path, mode, owner, users.gid)
+        modules.ensure(host)
 
 
 def make_run_dir(run_dir: str) -> None:
@@ -141,21 +147,6 @@ def _told(path: str) -> Iterator[None]:
             errno.EEXIST: "is not a folder: set state_dir to a folder of Sandpost's own",
         }.get(error.errno or 0, f"cannot be used ({error.strerror or error})")
         raise HostUnfit(f"{path} {what}") from None
-
-
-def folder(path: str, mode: int, uid: int, gid: int) -> None:
-    """Make a folder, or give one that is there this mode and owner; follows no link."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        found = os.fstat(fd)
-        if (found.st_uid, found.st_gid) != (uid, gid):
-            os.fchown(fd, uid, gid)
-        if stat.S_IMODE(found.st_mode) != mode:
-            os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
 
 
 def _hand_over(path: str, uid: int, gid: int) -> None:

@@ -132,6 +132,9 @@ def serve(options: Options, settings: Settings, parent: "Parent | None") -> int:
         host_file=prepared.host_file,
         release=release(),
         output=outlet.log,
+        # Who detaches leaves the terminal to others.
+        stdout=outlet.log if parent is not None else 1,
+        tidy=[sys.executable, "-I", "-m", "sandpost.image", prepared.host.image_dir, prepared.host.image],
         on_ready=on_ready,
         on_ended=lambda: start.release(prepared),
         reread=prepared.reread,
@@ -198,7 +201,8 @@ def _detached(options: Options, settings: Settings) -> int:
     # What the caller left open is none of a background process's business.
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         os.close(reader)
         os.setsid()
         parent = Parent(writer)
@@ -210,7 +214,13 @@ def _detached(options: Options, settings: Settings) -> int:
             os._exit(result)
     os.close(writer)
     with open(reader, "rb") as pipe:
-        said = pipe.read(1)
+        try:
+            with WISH.breaking_off():
+                said = pipe.read(1)
+        except Stopped:
+            # Meant for the start, which is in a session of its own; it says how it ended.
+            os.kill(child, signal.SIGTERM)
+            said = pipe.read(1)
     return int(said or b"1")
 
 

@@ -25,12 +25,15 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Birth:
-    """How a process is started. `output` becomes its stdout and stderr, `listeners` its descriptors from 3 on."""
+    """How a process is started. `output` becomes its stderr, and its stdout unless `stdout` does; `listeners` become
+    its descriptors from 3 on.
+    """
 
     command: Sequence[str]
     uid: int
     gid: int
     output: int
+    stdout: int | None = None
     listeners: Sequence[int] = ()
     reach: Reach | None = None
     """All that it sees of the files; None: everything, as root."""
@@ -61,27 +64,39 @@ def reach_of(part: Part, host: Host) -> Reach | None:
     return Reach(wanted.read, wanted.write)
 
 
-def start(birth: Birth) -> int:
-    """Start it and return its pid; `OSError` if it cannot be.
+class Newborn:
+    """A process that was forked and waits for our word to become the part; without us it ends."""
 
-    fork and exec by hand: subprocess.Popen can neither place a descriptor at a number of our choice nor act
-    between root and the part's user. The caller has one thread.
-    """
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = os.fork()
-    except BlockingIOError as error:
-        descriptors.close_all([reader, writer])
-        raise OSError(f"cannot start {' '.join(birth.command)}: {pids.refused()}") from error
-    if pid == 0:
-        _become(birth, writer)
-    os.close(writer)
-    with open(reader, "rb") as pipe:
-        failure = pipe.read(4096)
-    if failure:
-        os.waitpid(pid, 0)
-        raise OSError(failure.decode(errors="replace"))
-    return pid
+    def __init__(self, birth: Birth) -> None:
+        """Fork it; `OSError` if it cannot be.
+
+        fork and exec by hand: subprocess.Popen can neither place a descriptor at a number of our choice nor act
+        between root and the part's user, nor wait in between. The caller has one thread.
+        """
+        self._birth = birth
+        self._reader, writer = os.pipe2(os.O_CLOEXEC)
+        gate, self._gate = os.pipe2(os.O_CLOEXEC)
+        try:
+            self.pid = os.fork()
+        except BlockingIOError as error:
+            descriptors.close_all([self._reader, writer, gate, self._gate])
+            raise OSError(f"cannot start {' '.join(birth.command)}: {pids.refused()}") from error
+        if self.pid == 0:
+            os.close(self._gate)
+            _become(birth, writer, gate)
+        descriptors.close_all([writer, gate])
+
+    def go(self) -> None:
+        """Let it go on: whoever is to know of it does. `OSError` if it cannot become the part; it is reaped then."""
+        # One that was killed meanwhile is found when it is reaped.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._gate, b"1")
+        os.close(self._gate)
+        with open(self._reader, "rb") as pipe:
+            failure = pipe.read(4096)
+        if failure:
+            os.waitpid(self.pid, 0)
+            raise OSError(failure.decode(errors="replace"))
 
 
 def leave_root(uid: int, gid: int, seen: Reach | None) -> None:
@@ -106,11 +121,14 @@ def go_last_when_memory_runs_out() -> None:
         file.write(str(OOM_SCORE))
 
 
-def _become(birth: Birth, writer: int) -> NoReturn:
+def _become(birth: Birth, writer: int, gate: int) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
+        # Nothing comes if the supervisor was killed: its successor would not know of us.
+        if not os.read(gate, 1):
+            os._exit(127)
         os.setsid()
         os.umask(0o022)
         os.chdir("/")
@@ -133,7 +151,8 @@ def _become(birth: Birth, writer: int) -> NoReturn:
 
 def _arrange(birth: Birth, writer: int) -> int:
     """Put descriptors where the part expects them and close all others; return where `writer` is now."""
-    kept = [os.open("/dev/null", os.O_RDONLY), birth.output, birth.output, *birth.listeners]
+    stdout = birth.output if birth.stdout is None else birth.stdout
+    kept = [os.open("/dev/null", os.O_RDONLY), stdout, birth.output, *birth.listeners]
     # First out of the way of one another, then to their places, `writer` behind them.
     base = len(kept) + 1 + max(*kept, writer)
     for offset, fd in enumerate((*kept, writer)):

@@ -10,11 +10,13 @@ import msgspec
 from sandpost import config
 from sandpost.config import Settings, claims, machine, names, preflight
 from sandpost.config import host as host_file
+from sandpost.image import use
+from sandpost.kernel import calls
 from sandpost.logs.setup import get_logger
 from sandpost.model.engines import HOW_TO_GET
 from sandpost.model.errors import ConfigError, HostUnfit
 from sandpost.model.host import Host, load
-from sandpost.supervisor import certificate, family, kafka_files, layout, listening, spawn
+from sandpost.supervisor import certificate, credentials, family, layout, listening, spawn
 from sandpost.supervisor.aside import Aside
 from sandpost.supervisor.wish import WISH, Stopped
 
@@ -33,6 +35,8 @@ class Prepared:
     curl: tuple[str, str]
     """Options of `curl`, and the listener's name in a URL, with which this machine reaches it."""
     lock: int
+    image: int | None
+    """Keeps the image from being removed, also while there is no controller; None for a stop that came before it."""
     cgroups: int
     reread: Callable[[Host], Host]
 
@@ -90,9 +94,18 @@ def _claimed(
     seen: preflight.Machine,
     lock: int,
 ) -> Prepared:
-    run_root, state_dir = settings["run_dir"], settings["state_dir"]
     # The longest step first; it runs beside the others.
-    image = Aside(lambda: _ensure_image(settings["image_dir"], say), close=(lock,))
+    image = Aside(lambda: _ensure_image(settings, say), close=(lock,))
+    try:
+        return _placed(settings, load_again, seen, lock, image)
+    finally:
+        image.end()
+
+
+def _placed(
+    settings: Settings, load_again: Callable[[], Settings], seen: preflight.Machine, lock: int, image: Aside
+) -> Prepared:
+    run_root, state_dir = settings["run_dir"], settings["state_dir"]
     instance = claims.claim(
         run_root, state_dir, settings["instance"], lambda k: _in_use(run_root, k), layout.make_run_dir
     )
@@ -125,13 +138,16 @@ def _claimed(
             listening.check_port(host)
         layout.make_folders(host)
         try:
-            host = _with_tls(host, settings, runs=bool(previous))
-            kafka_files.copy(host, settings)
+            host = _with_files(host, settings, runs=bool(previous))
         except ConfigError as error:
             if not previous:
                 raise
             log.warning("the former certificates stay in force", error=error.message)
-        host = msgspec.structs.replace(host, image=_digest(image, host, previous))
+        digest = _digest(image, previous)
+        held = None
+        if digest is not None:
+            held = use.keep(host.image_dir, digest)
+            host = msgspec.structs.replace(host, image=digest)
         curl = _curl(host, settings)
         # Last of what can fail: a key that was made is shown once.
         first_key = Aside(
@@ -150,8 +166,7 @@ def _claimed(
         fresh = load_again()
         if frozen := config.frozen_differences(known, fresh):
             log.warning("settings that only a stop and a start take up", settings=frozen)
-        host = _with_tls(host_file.take_up(old, make(fresh, old.image, machine.read_runsc(fresh))), fresh, runs=True)
-        kafka_files.copy(host, fresh)
+        host = _with_files(host_file.take_up(old, make(fresh, old.image, machine.read_runsc(fresh))), fresh, runs=True)
         host_file.write(host)
         known = fresh
         return host
@@ -164,6 +179,7 @@ def _claimed(
         first_key=first_key,
         curl=curl,
         lock=lock,
+        image=held,
         cgroups=cgroups,
         reread=reread,
     )
@@ -182,19 +198,29 @@ def _keep(new: Host) -> Host:
     return host_file.take_up(old, new)
 
 
-def _digest(image: Aside, host: Host, previous: list[family.Known]) -> str:
+def _digest(image: Aside, previous: list[family.Known]) -> str | None:
     """Wait for the image, up to minutes where it has to be built; a stop of living processes does not need it."""
     try:
         with WISH.breaking_off():
-            return image.result() or ""
+            return image.result()
     except Stopped:
         if not previous:
             raise
-        return host.image
+        return None
+
+
+def _with_files(host: Host, settings: Settings, *, runs: bool) -> Host:
+    """Return `host` with its parts' copies of the operator's files, made anew; `runs`: workers serve already.
+
+    All or none: all are judged before one is copied. Raises `ConfigError` with what to do.
+    """
+    copy = credentials.judged(host, settings)
+    host = _with_tls(host, settings, runs=runs)
+    copy()
+    return host
 
 
 def _with_tls(host: Host, settings: Settings, *, runs: bool) -> Host:
-    """Return `host` with the proxies' copies of certificate and key, made anew; `runs`: workers serve already."""
     cert, key = settings["listen.tls_cert"], settings["listen.tls_key"]
     if runs and bool(cert) != bool(host.tls_cert):
         # Else workers with and without TLS would share one address.
@@ -219,10 +245,12 @@ def _curl(host: Host, settings: Settings) -> tuple[str, str]:
     return certificate.curl(host, settings["listen.tls_cert"] or host.tls_cert, _address(host))
 
 
-def _ensure_image(image_dir: str, say: Callable[[str], None]) -> str:
+def _ensure_image(settings: Settings, say: Callable[[str], None]) -> str:
     from sandpost.image.build import ensure  # noqa: PLC0415  (in a fork, which ends with what it imported)
 
-    return ensure(image_dir, say)
+    # What a build mounts goes with its last process, however that ends.
+    calls.own_mounts()
+    return ensure(settings["image_dir"], say, coreclr=settings["image.coreclr"])
 
 
 def _ensure_key(host: Host, admin_key: str | None, *, runs: bool) -> str | None:

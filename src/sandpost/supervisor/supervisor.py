@@ -48,6 +48,8 @@ Command = Callable[[Part, int, str], list[str]]
 COVER_AFTER = 0.1
 """A worker that is not ready again so long after its end: another one accepts on its socket."""
 START_WAIT = 60.0
+TIDY_EVERY = 86400.0
+"""A sandbox of a former image may live for days: that what it runs on is in use is noted as often as this."""
 _START_TRIES = 5
 _FOREIGN_KEPT = 4096
 
@@ -62,10 +64,14 @@ class Plan:
     """Names the program's version; living children of another one are renewed."""
     output: int = 2
     """Descriptor that becomes children's stdout and stderr."""
+    stdout: int = 1
+    """Descriptor of the installation's own stdout, for who prints records there."""
     command: Command = spawn.part_command
     """Makes the command line of (part, index, host file); tests put small programs here."""
     reach: Callable[[Part, Host], Reach | None] = spawn.reach_of
     """Says what a part sees of the files; tests let theirs see their small programs too."""
+    tidy: Sequence[str] = ()
+    """A command that removes what nobody uses any more; run beside everything, once all that lives is adopted."""
     on_ready: Callable[[], None] = lambda: None
     on_ended: Callable[[], None] = lambda: None
     """Called when nothing of the installation is left; who asked for the stop hears of it afterwards."""
@@ -101,6 +107,8 @@ class Supervisor:
         """Listening sockets are there and every part has been started or adopted."""
         self._running = False
         self._reload_asked = False
+        self.reloaded = False
+        """The host file was written anew while parts ran: who says hello from now on may have read the former one."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._renewal: asyncio.Task[None] | None = None
         self._talk = Talk(self)
@@ -142,6 +150,7 @@ class Supervisor:
                     # The host file may say other than what it said when they read it.
                     self._tell_settings()
                 self._renew_strangers()
+                self._tidy()
             await self.stop_asked.wait()
         # A start that failed ends no sandbox that an earlier one left.
         await self._end(purge=failure is None or not (sandboxes or previous))
@@ -170,7 +179,16 @@ class Supervisor:
         self._tell_settings()
         log.info("settings taken up")
 
+    def _tidy(self) -> None:
+        if self.plan.tidy:
+            try:
+                self.family.run(spawn.Birth(command=self.plan.tidy, uid=0, gid=0, output=self.plan.output))
+            except OSError as error:
+                log.warning("what nobody uses stays for now", error=str(error))
+            self.later(TIDY_EVERY, self._tidy)
+
     def _tell_settings(self) -> None:
+        self.reloaded = True
         for child in self.family.children.values():
             child.send(Reload())
 
@@ -217,6 +235,7 @@ class Supervisor:
             uid=uid,
             gid=gid,
             output=self.plan.output,
+            stdout=self.plan.stdout if part == "collector" and self.host.stdout else None,
             listeners=self._listeners(part, index),
             reach=self.plan.reach(part, self.host),
         )

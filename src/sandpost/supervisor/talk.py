@@ -18,6 +18,7 @@ from sandpost.model.messages import (
     Ready,
     RecordsSocket,
     Release,
+    Reload,
     Restart,
     Stop,
     Stopped,
@@ -108,6 +109,9 @@ class Talk:
             child.ready.set()
             if hello.part in {"proxy", "egress"}:
                 channel.send(GiveListeners())
+        if supervisor.reloaded:
+            # It may have read the host file before, and said hello after the others were told.
+            channel.send(Reload())
         if hello.part == "collector":
             if hello.version >= WITH_RECORDS:
                 channel.send(RecordsSocket(), (supervisor.records.fileno(),))

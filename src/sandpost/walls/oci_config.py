@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandpost.model.inside import DEVICES, INIT, NODE, RUNTIMES, USER
+from sandpost.model.inside import DEVICES, INIT, MODULES, USER
 from sandpost.model.limits import Limits
 from sandpost.walls import procfs, seccomp
 from sandpost.walls.identity import Identity
@@ -33,13 +33,12 @@ class Walls:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What runs in a sandbox: the runtime's folder in the root, and Node's own arguments before it.
+    """What runs in a sandbox: its runtime's command line.
 
     `ready` is the number of the descriptor on which it says that it listens.
     """
 
-    runtime: str
-    flags: tuple[str, ...] = ()
+    command: tuple[str, ...]
     programs: int
     ready: int | None = None
 
@@ -59,10 +58,11 @@ def render(
     namespace: str,
     group_path: str,
     resolv_conf: str,
+    modules: str,
 ) -> dict[str, Any]:
     """Return the `config.json` of one sandbox. `namespace` is a path to its network namespace.
 
-    `resolv_conf` is the host's file that names the resolver.
+    `resolv_conf` is the host's file that names the resolver, `modules` its folder of those that programs may use.
     """
     linux: dict[str, Any] = {
         "namespaces": [
@@ -113,14 +113,14 @@ def render(
             "noNewPrivileges": True,
             "oomScoreAdj": OOM_SCORE,
         },
-        "mounts": _mounts(limits, rootfs, resolv_conf),
+        "mounts": _mounts(limits, rootfs, resolv_conf, modules),
         "linux": linux,
     }
 
 
 def arguments(program: Program) -> list[str]:
-    """Return the command line of a sandbox: an init that reaps, and Node with the runtime."""
-    return [INIT, "-s", "--", NODE, *program.flags, f"{RUNTIMES}/{program.runtime}/main.js"]
+    """Return the command line of a sandbox: an init that reaps, and the runtime."""
+    return [INIT, "-s", "--", *program.command]
 
 
 def tmp_options(limits: Limits) -> list[str]:
@@ -139,7 +139,7 @@ def _rlimit(kind: str, value: int) -> dict[str, Any]:
     return {"type": kind, "soft": value, "hard": value}
 
 
-def _mounts(limits: Limits, rootfs: str, resolv_conf: str) -> Sequence[dict[str, Any]]:
+def _mounts(limits: Limits, rootfs: str, resolv_conf: str, modules: str) -> Sequence[dict[str, Any]]:
     # /dev is the root's own folder, bound so that the runtime adds no devices of its choice; over its empty files
     # go the host's nodes. There is no /sys, no /dev/pts, no /dev/shm, no /dev/mqueue.
     return [
@@ -148,6 +148,8 @@ def _mounts(limits: Limits, rootfs: str, resolv_conf: str) -> Sequence[dict[str,
         *(_mount(f"/dev/{name}", "bind", f"/dev/{name}", ["bind"]) for name in DEVICES),
         # Its address is the installation's, and the root is shared by all on the machine.
         _mount("/etc/resolv.conf", "bind", resolv_conf, ["bind", "ro", "nosuid", "nodev", "noexec"]),
+        # Modules may hold add-ons in machine code. What comes into the folder later is seen at once.
+        _mount(MODULES, "bind", modules, ["bind", "ro", "nosuid", "nodev"]),
         _mount(
             "/tmp",  # noqa: S108 - the sandbox's own
             "tmpfs",

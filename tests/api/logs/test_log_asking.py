@@ -44,6 +44,7 @@ def test_a_time_is_ago_or_a_moment() -> None:
     for text, since in (("10m", NOW - 600), ("1970-01-02", 86400), ("1970-01-01T00:00:10Z", 10), ("77", 77)):
         assert read(f"since={text}".encode(), {}, NOW).start == Start(since=since)
     assert read(b"since=1000000d", {}, NOW).start == Start(since=0)
+    assert read(b"tail=9&since=10m", {}, NOW).start == Start(tail=9, since=NOW - 600)
 
 
 def test_the_last_event_wins_over_where_the_first_connection_began() -> None:

@@ -75,6 +75,12 @@ def test_a_pattern_that_is_none_or_too_large_is_refused(pattern: str) -> None:
         Filter(Wanted(message=pattern))
 
 
+@pytest.mark.parametrize("name", ['a"', "a\\b", "a\n", "\0", "a.b\x1f"])
+def test_a_name_that_no_record_is_looked_through_for_is_refused(name: str) -> None:
+    with pytest.raises(InvalidValue, match="name cannot be asked for"):
+        Filter(Wanted(fields=((name, "x"),)))
+
+
 def test_without_a_wish_everything_passes_unparsed() -> None:
     everything = Filter(EVERYTHING)
     assert not everything.works

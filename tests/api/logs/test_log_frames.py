@@ -59,10 +59,20 @@ def test_what_is_missing_stands_where_it_was_whatever_is_filtered() -> None:
     gap: list[Record | Missing] = [Record(4, b'{"level":30}'), Missing(5, 9, "they were removed"), Record(9, b"{}")]
     written = LINES.piece(gap, Filter(Wanted(level=60)), 0.0)
     said = json.loads(written.data)
-    assert (said["offset"], said["missing"], said["container"], written.records) == (8, 4, "acme", 0)
+    assert (said["offset"], said["missing"], said["next"], said["container"]) == (8, 4, 9, "acme")
+    assert written.records == 0
     assert "offsets 5 to 8: they were removed" in said["msg"]
     (event,) = events(iter([EVENTS.piece(gap, Filter(Wanted(level=60)), 0.0).data]))
     assert event.offset == 8
+
+
+def test_a_stream_that_began_anew_misses_no_negative_number_and_has_no_offset_before_the_first() -> None:
+    gap: list[Record | Missing] = [Missing(0, 0, "the bus was made anew")]
+    said = json.loads(LINES.piece(gap, ALL, 0.0).data)
+    assert (said["missing"], said["next"], "offset" in said) == (0, 0, False)
+    assert said["msg"] == "records may be missing here: the bus was made anew"
+    (event,) = events(iter([EVENTS.piece(gap, ALL, 0.0).data]))
+    assert event.offset is None
 
 
 def test_every_end_is_told_but_the_one_that_the_lines_count() -> None:

@@ -16,6 +16,7 @@ from sandpost.api.logs.stream import Stream
 from sandpost.api.logs.streams import Streams
 from sandpost.bus.contract import Missing, Record, Start
 from sandpost.model.errors import BusError
+from support.proxy import eventually
 
 Piece = Sequence[Record | Missing]
 Script = Callable[[Start], AsyncGenerator[Piece, None]]
@@ -81,12 +82,15 @@ def run(body: Coroutine[Any, Any, None]) -> None:
     asyncio.run(bounded())
 
 
-def test_history_that_takes_long_to_look_through_is_no_silence() -> None:
+def test_history_that_takes_long_to_look_through_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandpost.api.logs.stream._ANSWER_WITHIN", 2.0)
+
     async def script(_start: Start) -> AsyncGenerator[Piece, None]:
         for number in range(6):
             yield numbered(number)
             await asyncio.sleep(0.4)
         yield (Record(6, b'{"n":6,"msg":"needle"}'),)
+        yield ()
         await asyncio.sleep(60)
 
     async def body() -> None:
@@ -98,9 +102,78 @@ def test_history_that_takes_long_to_look_through_is_no_silence() -> None:
     run(body())
 
 
+@pytest.mark.parametrize(("query", "end"), [("tail=9&follow=false", "told"), ("tail=9&timeout=100", "timeout")])
+def test_a_bus_that_is_slow_to_answer_is_waited_for(query: str, end: str) -> None:
+    async def script(_start: Start) -> AsyncGenerator[Piece, None]:
+        await asyncio.sleep(1.5)
+        yield numbered(0)
+        # Where a bus holds many streams in one, the last record of this one is far before the end.
+        await asyncio.sleep(1.5)
+        yield numbered(1)
+        yield ()
+        await asyncio.sleep(60)
+
+    async def body() -> None:
+        reader = Reader()
+        stream = await opened(Streams(nobody, Bus(script, end=1_000_000)), query)
+        await stream.run(reader.receive, reader.send)
+        assert [one.get("n") for one in reader.records] == [0, 1, None]
+        assert reader.records[-1]["end"] == end
+
+    run(body())
+
+
+@pytest.mark.parametrize("query", ["tail=9&follow=false", "tail=9&timeout=100"])
+@pytest.mark.parametrize("pieces", [(), (numbered(0),)])
+def test_a_bus_that_does_not_go_on_with_what_was_there_is_told_as_the_end(
+    query: str, pieces: Sequence[Piece], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandpost.api.logs.stream._ANSWER_WITHIN", 0.3)
+
+    async def script(_start: Start) -> AsyncGenerator[Piece, None]:
+        for piece in pieces:
+            yield piece
+        await asyncio.sleep(60)
+
+    async def body() -> None:
+        reader = Reader()
+        streams = Streams(nobody, Bus(script, end=1_000_000))
+        stream = await opened(streams, query)
+        await stream.run(reader.receive, reader.send)
+        assert len(reader.records) == len(pieces) + 1
+        assert reader.records[-1]["end"] == "bus"
+        assert streams.ends == {"bus": 1}
+
+    run(body())
+
+
+@pytest.mark.parametrize("query", ["offset=0&follow=false", "offset=0&timeout=100"])
+def test_history_that_waits_for_others_filters_is_no_silence(query: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandpost.api.logs.stream._ANSWER_WITHIN", 1.0)
+
+    async def script(_start: Start) -> AsyncGenerator[Piece, None]:
+        yield numbered(0, 1)
+        yield ()
+        await asyncio.sleep(60)
+
+    async def body() -> None:
+        reader = Reader()
+        streams = Streams(nobody, Bus(script, end=2))
+        stream = await opened(streams, query + "&f.msg=line")
+        async with streams._filtering:
+            running = asyncio.create_task(stream.run(reader.receive, reader.send))
+            await asyncio.sleep(1.5)
+        await running
+        assert [one.get("n") for one in reader.records] == [0, 1, None]
+
+    run(body())
+
+
 def test_without_follow_it_ends_where_the_end_was_however_much_comes() -> None:
     async def script(_start: Start) -> AsyncGenerator[Piece, None]:
         for number in range(1000):
+            if number == 3:
+                yield ()
             yield numbered(number)
 
     async def body() -> None:
@@ -192,6 +265,7 @@ def test_filters_take_half_of_the_time_at_most(monkeypatch: pytest.MonkeyPatch) 
     async def script(_start: Start) -> AsyncGenerator[Piece, None]:
         for number in range(5):
             yield numbered(number)
+        yield ()
 
     async def body() -> None:
         streams = Streams(nobody, Bus(script, end=5))
@@ -217,6 +291,7 @@ def test_what_many_want_is_filtered_and_written_once(monkeypatch: pytest.MonkeyP
         for piece in shared:
             yield piece
             await asyncio.sleep(0)
+        yield ()
 
     piece = Scribe.piece
 
@@ -255,12 +330,12 @@ def test_with_many_active_streams_each_sends_less_often() -> None:
         streams = Streams(nobody, Bus(lambda _: _endless()))
         readers = [Reader() for _ in range(100)]
         tasks = [asyncio.create_task((await opened(streams)).run(one.receive, one.send)) for one in readers]
-        paced: list[int] = []
-        while len(paced) < 3:
-            await asyncio.sleep(0.6)
-            # As often as there is something, and then less often.
-            paced.append(len(readers[0].chunks))
-        assert paced[2] - paced[1] < paced[0]
+        await eventually(lambda: streams._pace)
+        loop = asyncio.get_running_loop()
+        began, before = loop.time(), len(readers[0].chunks)
+        await asyncio.sleep(0.6)
+        # There is something five times as often.
+        assert len(readers[0].chunks) - before <= (loop.time() - began) / streams._pace + 2
         streams.end(End.RESTART)
         await asyncio.gather(*tasks)
         assert {reader.records[-1]["end"] for reader in readers} == {"restart"}

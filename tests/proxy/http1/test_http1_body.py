@@ -120,10 +120,27 @@ def test_large_pieces_are_not_copied() -> None:
     assert piece.obj is framed
 
 
-def test_many_tiny_chunks_come_out_as_few_pieces() -> None:
-    pieces = BodyReader(CHUNKED).feed(b"1\r\na\r\n" * 5000)
-    assert len(pieces) <= 16
-    assert b"".join(pieces) == b"a" * 5000
+def test_many_tiny_chunks_come_out_as_few_pieces_and_a_share_at_a_time() -> None:
+    reader = BodyReader(CHUNKED)
+    data = b"1\r\na\r\n" * 5000 + LAST_CHUNK + b"next"
+    content = b""
+    for _ in range(5):
+        pieces = reader.feed(data)
+        assert len(pieces) <= 16
+        assert sum(map(len, pieces)) <= 1024
+        content += b"".join(pieces)
+        assert reader.behind == (not reader.finished)
+        data = b""
+    assert content == b"a" * 5000
+    assert (reader.finished, reader.excess) == (True, b"next")
+
+
+def test_a_reader_that_is_behind_takes_more() -> None:
+    reader = BodyReader(CHUNKED)
+    content = b"".join(reader.feed(b"1\r\na\r\n" * 1500 + b"1\r"))
+    content += b"".join(reader.feed(b"\nb\r\n" + LAST_CHUNK))
+    assert content == b"a" * 1500 + b"b"
+    assert (reader.finished, reader.behind) == (True, False)
 
 
 def test_unfinished_lines_are_held_bounded() -> None:

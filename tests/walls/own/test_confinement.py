@@ -44,6 +44,7 @@ STOPPED_BY: dict[str, set[str]] = {
     "make files beside the store": _FILES,
     "read kept programs": _FILES,
     "keep a program": _FILES,
+    "keep a module": _FILES,
     "read tenants' logs": _FILES,
     "write tenants' logs": _FILES,
     "leave figures": set(),
@@ -75,6 +76,7 @@ STOPPED_BY: dict[str, set[str]] = {
     "speak to a socket of somebody": {"reach", "landlock 9"},
     "speak to an abstract socket": {"landlock 6"},
     "connect to a sandbox": {"landlock 4"},
+    "connect to the listener": {"landlock 4"},
     "connect to another port": {"landlock 4"},
     "bind a port": {"landlock 4"},
     "bind the port of figures": {"landlock 4"},
@@ -84,19 +86,23 @@ STOPPED_BY: dict[str, set[str]] = {
     "own a user namespace": {"seccomp"},
 }
 """Which walls stop an attempt, each by itself; a number is the ABI of Landlock from which on it does."""
-_INTERNET = ("connect to a sandbox", "connect to another port", "bind a port", "bind the port of figures")
+_INTERNET = (
+    "connect to a sandbox", "connect to the listener", "connect to another port", "bind a port", "bind the port of figures"
+)  # fmt: skip
 _WORK: dict[Part, tuple[str, ...]] = {
     "proxy": ("read the store", "read kept programs", "keep a program", "connect to a sandbox"),
     "api": (
         "read the store",
         "change the store",
         "make files beside the store",
+        "keep a module",
+        "connect to the listener",
         "bind the port of figures",
         "read tenants' logs",
         "watch files",
     ),
     "collector": ("read tenants' logs", "write tenants' logs", "move bytes in the kernel"),
-    "egress": ("connect to a sandbox", "connect to another port", "send datagrams"),
+    "egress": ("connect to a sandbox", "connect to the listener", "connect to another port", "send datagrams"),
 }
 OWN: dict[Part, dict[str, set[str]]] = {part: {name: set() for name in names} for part, names in _WORK.items()}
 OWN["collector"] |= {name: {"landlock 4", "seccomp"} for name in _INTERNET}
@@ -110,6 +116,7 @@ ON_KAFKA: dict[Part, dict[str, set[str]]] = {
         "write tenants' logs": _FILES,
         "send datagrams": set(),
         "connect to a sandbox": {"landlock 4"},
+        "connect to the listener": {"landlock 4"},
         "connect to another port": {"landlock 4"},
     },
 }
@@ -117,11 +124,21 @@ ON_KAFKA: dict[Part, dict[str, set[str]]] = {
 files of the local bus are nobody's."""
 
 
-def stopping(part: Part, *, on_kafka: bool = False) -> dict[str, set[str]]:
+BY_OTLP: dict[str, set[str]] = {
+    "send datagrams": set(),
+    "connect to a sandbox": {"landlock 4"},
+    "connect to the listener": {"landlock 4"},
+    "connect to another port": {"landlock 4"},
+}
+"""The same of the collector where records go out by OTLP too."""
+
+
+def stopping(part: Part, *, on_kafka: bool = False, by_otlp: bool = False) -> dict[str, set[str]]:
     """Return the walls that stop each attempt of a part on this kernel."""
     has = landlock.version()
     found: dict[str, set[str]] = {}
-    for name, walls in {**STOPPED_BY, **OWN[part], **(ON_KAFKA[part] if on_kafka else {})}.items():
+    different = {**(ON_KAFKA[part] if on_kafka else {}), **(BY_OTLP if by_otlp else {})}
+    for name, walls in {**STOPPED_BY, **OWN[part], **different}.items():
         pairs = (wall.partition(" ") for wall in walls)
         found[name] = {wall for wall, _, since in pairs if wall != "landlock" or has >= int(since or 1)}
     return found
@@ -181,7 +198,9 @@ class Bed:
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             command = [sys.executable, "-I", PROGRAM, part, self.host_file, place, ",".join(walls)]
-            return spawn.start(spawn.Birth(command=command, uid=uid, gid=gid, output=writer, reach=seen)), reader
+            newborn = spawn.Newborn(spawn.Birth(command=command, uid=uid, gid=gid, output=writer, reach=seen))
+            newborn.go()
+            return newborn.pid, reader
         finally:
             os.close(writer)
 
@@ -234,6 +253,23 @@ def test_with_a_kafka_the_brokers_ports_are_reached_and_no_others(part: Part, kn
             tried = made.tried(part, WALLS)
     stopped = {name for name, number in tried.items() if number}
     assert stopped == {name for name, walls in stopping(part, on_kafka=True).items() if walls} - (
+        {"connect to another port"} if known else set()
+    )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_with_otlp_the_receivers_port_is_reached_and_no_other(known: bool) -> None:
+    with socket.socket() as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.listen(64)
+        port = receiver.getsockname()[1]
+        endpoint = f"http://localhost:{port if known else free_port()}/v1/logs"
+        made = Bed(Path(tempfile.mkdtemp(prefix="sandpost-own-")), SANDPOST_LOGS_OTLP_ENDPOINT=endpoint)
+        with contextlib.closing(made):
+            made.listen_at(port)
+            tried = made.tried("collector", WALLS)
+    stopped = {name for name, number in tried.items() if number}
+    assert stopped == {name for name, walls in stopping("collector", by_otlp=True).items() if walls} - (
         {"connect to another port"} if known else set()
     )
 

@@ -24,7 +24,7 @@ PARAMETERS: Mapping[str, str] = {
     "max": "End after so many records.",
     "timeout": "End after so many milliseconds without a record.",
     "offset": "Begin at this record: history, then what comes.",
-    "tail": "Begin with the last so many records.",
+    "tail": "Begin with the last so many records, with `since` of those.",
     "since": "Begin at this time: `10m` or `2h` ago, a date, a time in ISO 8601, or epoch seconds.",
     "follow": "`false`: end when all that was there has been told; `true` if left out.",
     "level": "Records of at least this level: `trace`, `debug`, `info`, `warn`, `error`, `fatal`, or a number.",
@@ -91,9 +91,9 @@ def _parameters(query: bytes) -> tuple[dict[str, str], list[tuple[str, str]]]:
 
 
 def _start(given: Mapping[str, str], last: str, now: float) -> Start:
-    named = [name for name in ("offset", "tail", "since") if name in given]
-    if len(named) > 1:
-        raise InvalidValue(f"a stream begins at one place: leave out `{named[0]}` or `{named[1]}`")
+    other = next((name for name in ("tail", "since") if name in given), None)
+    if "offset" in given and other is not None:
+        raise InvalidValue(f"a stream begins at one place: leave out `offset` or `{other}`")
     offset = _number(given, "offset", 0, MAX_OFFSET)
     tail = _number(given, "tail", 0, MAX_TAIL)
     since = None

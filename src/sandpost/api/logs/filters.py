@@ -4,6 +4,7 @@ A record is parsed no further than the fields that are asked for. Patterns are R
 take longer than its length allows, and what a pattern may take of memory is bounded.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ MAX_NAME = 200
 MAX_VALUE = 1000
 _PATTERN_MEMORY = 256 << 10
 """Bytes for a pattern and what it has learned; a library keeps the last 128."""
+_UNNAMED = re.compile(r'["\\\x00-\x1f]')
+"""What JSON escapes in a name: the parser looks for names as they stand in a record."""
 _ABSENT = object()
 
 
@@ -140,4 +143,6 @@ def _checked(fields: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
             raise InvalidValue(
                 f"`f.{name[:40]}` is longer than {MAX_NAME} characters, or its value than {MAX_VALUE}: no record has it"
             )
+        if _UNNAMED.search(name):
+            raise InvalidValue('a property that has `"`, `\\` or a control character in its name cannot be asked for')
     return fields

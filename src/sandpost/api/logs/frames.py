@@ -93,8 +93,12 @@ class Scribe:
         what = f"1 record is missing here, offset {gap.first}"
         if count > 1:
             what = f"up to {count:,} records are missing here, offsets {gap.first} to {gap.next_ - 1}"
+        if not gap.next_:
+            note = f"records may be missing here: {gap.why}"
+            return self._note(note, now, {"missing": 0, "next": 0})
         # It stands where the last of them would: who connects again goes on behind it.
-        return self._note(f"{what}: {gap.why}", now, {"missing": count, "offset": gap.next_ - 1}, gap.next_ - 1)
+        last = gap.next_ - 1
+        return self._note(f"{what}: {gap.why}", now, {"missing": count, "next": gap.next_, "offset": last}, last)
 
     def _note(
         self, text: str, now: float, more: dict[str, int | str], offset: int | None = None, level: int = bunyan.WARN

@@ -28,9 +28,9 @@ log = get_logger()
 
 PING_EVERY = 10.0
 """Seconds of silence after which events get a ping; clients count on one in 15."""
-_SOUGHT = 1.0
-"""Seconds of silence after which nothing more comes of what was there, though the last of it did not (it may be before
-where the stream began)."""
+_ANSWER_WITHIN = 30.0
+"""Seconds that the bus has for each next piece of what was there, where silence is to end the stream: more than any
+driver's patience, whose word for what is wrong is the better one."""
 _LAST_WORD = 5.0
 """Seconds that a reader has to take the end."""
 _GZIP, _WINDOW, _MEMORY, _EFFORT = 16, 13, 6, 4
@@ -62,10 +62,13 @@ class Stream:
         # Now is when the answer begins: what comes between its head and the first look at the bus belongs to it.
         begins_there = asked.start == Start() or (asked.start.offset or 0) > end
         self._start = Start(offset=end) if begins_there else asked.start
-        self._next = self._start.offset or 0
+        self._sought = (self._start.offset or 0) < end
+        """Whether more may come of what was there at the beginning."""
         self._skip = MAX_BATCH if asked.start.since is not None else 0
         """Bytes of records among which those before the time asked for are left out."""
         self._from = "" if asked.start.since is None else bunyan.timestamp(asked.start.since)
+        self._in_hand = False
+        """Whether a piece came that was not passed on yet."""
         self._task: asyncio.Task[None] | None = None
         self._end: End | None = None
         self._why = ""
@@ -119,20 +122,27 @@ class Stream:
         asked = self._asked.start.offset
         if asked is not None and asked > self.known:
             await self._write(self._scribe.behind(asked, self.known, time.time()))
-        if not self._asked.follow and self._next >= self.known:
+        if not self._asked.follow and not self._sought:
             self._end = End.TOLD
             return
         async with contextlib.aclosing(self._streams.reader.follow(self.name, self._start)) as pieces:
             async for items in pieces:
+                if not items:
+                    if not self._asked.follow:
+                        self._end = End.TOLD
+                        return
+                    if self._sought:
+                        self._found()
+                    continue
+                self._in_hand = True
                 if await self._give(items):
                     return
+                self._in_hand = False
                 if len(items) < PIECE_RECORDS and sum(_size(one) for one in items) < PIECE_BYTES // 2:
                     await self._streams.pace(self.name)
 
     async def _give(self, items: Sequence[Record | Missing]) -> bool:
         """Pass a piece on; return whether that was the end."""
-        last = items[-1]
-        behind = last.offset + 1 if isinstance(last, Record) else last.next_
         if self._skip:
             items = self._since(items)
         written = await self._streams.write(self.name, self._scribe, self._wanted, items)
@@ -141,15 +151,12 @@ class Stream:
                 written = self._scribe.piece(items, self._wanted, time.time(), self._left)
             self._left -= written.records
         # While history is looked through, a filter that lets little pass is no silence.
-        if written.records or self._next < self.known:
+        if written.records or self._sought:
             self._last_record = self._loop.time()
-        self._next = behind
         if written.data:
             await self._write(written.data)
         if self._left == 0:
             self._end = End.MAX
-        elif not self._asked.follow and self._next >= self.known:
-            self._end = End.TOLD
         return self._end is not None
 
     def _since(self, items: Sequence[Record | Missing]) -> Sequence[Record | Missing]:
@@ -205,21 +212,33 @@ class Stream:
         if self._out.locked():
             # What is on its way keeps the connection, and the reader is the one who is silent.
             self._last_record = self._last_sent = now
+        if self._in_hand and self._sought:
+            # Others who filter have their turn first.
+            self._last_record = now
         due = []
         if self._asked.form is Form.EVENTS:
             if now >= self._last_sent + PING_EVERY:
                 self._ping()
             due.append(self._last_sent + PING_EVERY)
-        # What is there is still looked for.
-        least = _SOUGHT if self._next < self.known else 0.0
-        for seconds, end in ((self._asked.timeout, End.TIMEOUT), (None if self._asked.follow else 0.0, End.TOLD)):
-            if seconds is not None:
-                silent_at = self._last_record + max(seconds, least)
-                if now >= silent_at:
-                    self.end(end)
-                    return
-                due.append(silent_at)
+        seconds, end = self._asked.timeout, End.TIMEOUT
+        if self._sought and (seconds is not None or not self._asked.follow):
+            # It is not the stream that is silent.
+            seconds, end = _ANSWER_WITHIN, End.BUS
+        if seconds is not None:
+            silent_at = self._last_record + seconds
+            if now >= silent_at:
+                self.end(end)
+                return
+            due.append(silent_at)
         self._timer = self._loop.call_at(min(due), self._look) if due else None
+
+    def _found(self) -> None:
+        """All that was there has come: from now on it is the stream that is silent."""
+        self._sought = False
+        self._last_record = self._loop.time()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._look()
 
     def _ping(self) -> None:
         self._last_sent = self._loop.time()

@@ -47,6 +47,8 @@ class Writer:
         self._seen: dict[str, dict[bytes, int]] = {}
         # Limits of connections that have their chain.
         self._counts: set[int] = set()
+        # Whether somebody else's change was noticed that `altered` has not told yet.
+        self._foreign = False
         # Slots of which the kernel does not know any more whether they opened connections.
         self._unsure: set[int] = set()
 
@@ -86,7 +88,7 @@ class Writer:
         self._guarded, self._admitted = frozenset(), ()
         self._talks_until = time.monotonic() + render.KEPT_SECONDS
         self._unsure = set(ways) if not numbers else set()
-        self._notices.altered(self._netfilter.port)
+        self.altered()
 
     def take_up(self, host: Host) -> None:
         """Let egress ask the resolvers that `host` names, and those it had no longer. Raises `EngineError`."""
@@ -96,7 +98,7 @@ class Writer:
     def open(self, slot: int, way: Way) -> None:
         """Open the way of a slot, or change it. Raises `EngineError`: then it is as it was."""
         before, number = self._book.way(slot), self._book.number(way.tenant)
-        self._count({way.limits.connections})
+        self._surely(lambda: self._count({way.limits.connections}))
         self._apply(self._book.change(slot, way))
         if number is not None and before is not None and before.limits.connections != way.limits.connections:
             self._count_anew(number)
@@ -196,7 +198,8 @@ class Writer:
 
     def altered(self) -> bool:
         """Whether somebody else changed the table since the last call, as far as notices tell."""
-        return self._notices.altered(self._netfilter.port)
+        foreign, self._foreign = self._foreign, False
+        return self._notices.altered(self._netfilter.port) or foreign
 
     def look(self) -> Callable[[], list[str]]:
         """Read the table (in any thread); what is returned says, in the writer's thread, what is wrong with it."""
@@ -231,27 +234,36 @@ class Writer:
         self._counts = set()
         self._count(self._book.counts() | {self._host.defaults.connections})
         self._seen.clear()
-        self._unsure = set(self._book.slots)
+        # Also of those whose ways are shut by now, and whose connections are still to be forgotten.
+        self._unsure = set(range(self._host.slots))
         guarded, self._guarded = self._guarded, frozenset()
         self._write([], [*self._book.elements, *self._admitted, *resolvers(self._host)])
         self.guard(guarded)
-        self._notices.altered(self._netfilter.port)
+        self.altered()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
     def _apply(self, change: Change) -> None:
+        self._surely(lambda: self._write(change.remove, change.add))
+        self._book.take(change)
+
+    def _surely(self, work: Callable[[], None]) -> None:
         try:
-            self._write(change.remove, change.add)
+            work()
         except EngineError:
             # Somebody may have taken the table away, or emptied it, a moment ago.
             self.repair()
-            self._write(change.remove, change.add)
-        self._book.take(change)
+            work()
 
     def _count(self, limits: set[int]) -> None:
         """See to it that there is a chain for each limit: a program is run, once for each value that there is."""
+        missing = limits - self._counts - {0}
+        if not missing:
+            return
+        # After the program has run its notices cannot be told from others'.
+        self._foreign = self.altered()
         try:
-            for limit in limits - self._counts - {0}:
+            for limit in missing:
                 nft.add_count_chain(self._host, limit)
                 self._counts.add(limit)
         except HostUnfit as error:

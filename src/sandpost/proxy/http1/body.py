@@ -45,6 +45,8 @@ _SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{0,16}|[0-9A-Fa-f]{1,16}\r")
 _ZERO_COPY = 4096
 """Slices from here on are views; below it a copy costs less than a view does."""
 _MANY = 16
+_TURN = 1024
+"""Chunks that one `feed` takes: about a millisecond of who serves others too. They may have a byte each."""
 
 _trailers = FieldReader()
 
@@ -60,14 +62,16 @@ class BodyReader:
     """Takes one body out of the bytes of a connection.
 
     `feed` returns the content in a few pieces, `finished` says that the end was reached and `excess` holds what came
-    behind it. `error` makes the exception for a broken rule: `malformed` of a client's body, `BrokenResponse` of a
-    sandbox's. After an exception the reader is of no use and the connection must end.
+    behind it. `behind` says that `feed` has stopped before the end of what it was given, many small chunks being in
+    it: who serves others too does so first, and goes on with `feed(b"")`. `error` makes the exception for a broken
+    rule: `malformed` of a client's body, `BrokenResponse` of a sandbox's. After an exception the reader is of no use
+    and the connection must end.
 
     Chunk extensions are refused though RFC 9112 lets a recipient ignore them: none was ever registered, no client of
     ours sends one, and they are where parsers of chunk lines disagree. Trailers are checked and dropped.
     """
 
-    __slots__ = ("_error", "_kind", "_left", "_pending", "_state", "excess", "finished", "received")
+    __slots__ = ("_error", "_kind", "_left", "_pending", "_state", "behind", "excess", "finished", "received")
 
     def __init__(self, body: Body, error: Callable[[str], Exception] = malformed) -> None:
         self._error = error
@@ -76,6 +80,7 @@ class BodyReader:
         self._pending = b""
         self._state = _SIZE
         self.finished = body.empty
+        self.behind = False
         self.excess = b""
         self.received = 0
         """Bytes of content so far, framing not counted."""
@@ -119,12 +124,18 @@ class BodyReader:
         if self._pending:
             data = self._pending + data
             self._pending = b""
+            self.behind = False
         pieces: list[Piece] = []
         state, left = self._state, self._left
         at = 0
         size = len(data)
+        turn = _TURN
         while at < size:
             if state == _SIZE:
+                if not turn:
+                    self._pending, self.behind = data[at:], True
+                    break
+                turn -= 1
                 match = _SIZE_LINE.match(data, at)
                 if match is None:
                     if _SIZE_BEGUN.fullmatch(data, at) is None:

@@ -69,9 +69,9 @@ function unchanged() {
     && eight.length === 8 && eight.byteLength === 8 && ownKeys(objectPrototype).length === knownKeys;
 }
 
-// Undo what programs broke; says whether there was something. Called where the stack is shallow; `reqId` is the call
+// Undo what programs broke; says whether there was something. Called where the stack is shallow; `frameId` is the call
 // that had its turn.
-function mend(reqId) {
+function mend(frameId) {
   try {
     if (unchanged()) return false;
   } catch {
@@ -95,7 +95,7 @@ function mend(reqId) {
   }
   const broken = undone !== '';
   if (broken) {
-    frames.write(50, reqId, `Built-in objects were changed so that Node cannot work; undone:${undone}`);
+    frames.write(50, frameId, `Built-in objects were changed so that Node cannot work; undone:${undone}`);
   }
   knownApply = functionPrototype.apply;
   knownBind = functionPrototype.bind;

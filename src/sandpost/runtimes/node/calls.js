@@ -22,11 +22,12 @@ const JSON_TYPE = 'content-type: application/json\r\n';
 let unanswered; // list of calls that are settled and could not be answered yet, linked by `next`
 
 class Call {
-  constructor(program, req, res, reqId) {
+  constructor(program, req, res, reqId, frameId) {
     this.program = program;
     this.req = req;
     this.res = res;
     this.reqId = reqId;
+    this.frameId = frameId;
     this.upgrade = undefined; // { socket, head } of an upgrade request
     this.written = 0; // bytes that an upgrade's socket had carried before it
     this.settled = false;
@@ -34,6 +35,7 @@ class Call {
     this.kind = undefined; // how it failed, or undefined
     this.value = undefined; // result or error
     this.lines = ''; // further header lines of a failure
+    this.starting = undefined; // the start of its program that it waits for
     this.next = undefined;
   }
 
@@ -42,6 +44,14 @@ class Call {
     this.program.calls--;
     this.gone = !this.settled;
     this.settled = true;
+    this.leave();
+  }
+
+  // It waits for the start of its program no more.
+  leave() {
+    const { starting } = this;
+    this.starting = undefined;
+    if (starting !== undefined) this.program.leave(starting);
   }
 }
 
@@ -96,17 +106,27 @@ function succeed(call) {
   if (res.destroyed || res._headerSent) return;
   if (res._header) resetHead(res);
   res.statusCode = 200;
-  res.lines = SOURCE.webtask + JSON_TYPE + notice.replace;
+  res.lines = SOURCE.webtask + JSON_TYPE + wishes(call.program);
   res.end(body);
+}
+
+// Header lines that say what is to be had or done here, of an answer about `program`.
+function wishes({ made }) {
+  return made.empty ? notice.replace : `${notice.replace}x-sandpost-made: 1\r\n`;
 }
 
 // Header line that asks for a successor of this sandbox, once it is needed.
 const notice = { __proto__: null, replace: '' };
 
+// Something of this process is worn out for good.
+function askReplaced() {
+  notice.replace = 'x-sandpost-replace: 1\r\n';
+}
+
 function fail(call) {
-  const { kind, value, reqId, res } = call;
+  const { kind, value, reqId, frameId, res } = call;
   const carried = kind.message === undefined;
-  frames.write(50, reqId, failures.recordOf(kind, carried, value));
+  frames.write(50, frameId, failures.recordOf(kind, carried, value));
   if (res.destroyed || res.writableEnded) return;
   if (res._headerSent || (call.upgrade !== undefined && call.upgrade.socket.bytesWritten > call.written)) {
     // Its head is out: the answer is broken off, so that nobody takes it for whole.
@@ -133,7 +153,7 @@ function refuse(res, kind, status, reqId, carried, value, lines) {
 // Charge an exception that nobody caught to `call`, if it can still be told, else to the log.
 function charge(call, error) {
   if (call !== undefined && !call.settled) settle(call, failures.ASYNC_EXCEPTION, error);
-  else frames.write(50, call === undefined ? '' : call.reqId, failures.recordOf(failures.ASYNC_EXCEPTION, true, error));
+  else frames.write(50, call === undefined ? '' : call.frameId, failures.recordOf(failures.ASYNC_EXCEPTION, true, error));
 }
 
 // --- calling the program ------------------------------------------------------------------------------------
@@ -142,8 +162,8 @@ function callback(call) {
   return (error, value) => {
     if (call.settled) {
       // Nobody gets it any more: the log does.
-      if (error) frames.write(50, call.reqId, failures.recordOf(failures.SCRIPT_ERROR, true, error));
-      else if (!call.gone) frames.write(40, call.reqId, 'The callback was called after the call had been answered: ignored.');
+      if (error) frames.write(50, call.frameId, failures.recordOf(failures.SCRIPT_ERROR, true, error));
+      else if (!call.gone) frames.write(40, call.frameId, 'The callback was called after the call had been answered: ignored.');
       return;
     }
     if (error) settle(call, failures.SCRIPT_ERROR, error);
@@ -163,8 +183,8 @@ function awaitPromise(call, returned, answers) {
       if (answers && value !== undefined) settle(call, undefined, value);
     },
     (error) => {
-      if (call.settled) frames.write(50, call.reqId, failures.recordOf(failures.SCRIPT_ERROR, true, error));
-      else settle(call, failures.SCRIPT_ERROR, error);
+      if (call.settled) frames.write(50, call.frameId, failures.recordOf(failures.SCRIPT_ERROR, true, error));
+      else settle(call, failures.kindOf(error, failures.SCRIPT_ERROR), error);
     },
   ]);
 }
@@ -173,26 +193,29 @@ function invoke(call, args, answers) {
   try {
     awaitPromise(call, apply(call.program.main, undefined, args), answers);
   } catch (error) {
-    if (call.settled) frames.write(50, call.reqId, failures.recordOf(failures.SYNC_EXCEPTION, true, error));
-    else settle(call, failures.SYNC_EXCEPTION, error);
+    if (call.settled) frames.write(50, call.frameId, failures.recordOf(failures.SYNC_EXCEPTION, true, error));
+    else settle(call, failures.kindOf(error, failures.SYNC_EXCEPTION), error);
   }
   if (unanswered !== undefined) answerLate();
 }
 
-// Runs the module's top level once; says whether the program can be called.
-function ready(call) {
-  const { program } = call;
-  if (!program.loaded) {
-    try {
-      program.instantiate();
-    } catch (error) {
-      settle(call, failures.COMPILATION_FAILED, error);
-      return false;
-    }
-  }
-  if (typeof program.main !== 'function') settle(call, failures.NO_FUNCTION, undefined);
-  else if (program.arity < 1 || program.arity > 3) settle(call, failures.WRONG_SIGNATURE, undefined);
-  return !call.settled;
+// Go on with the call once the program's top level has run.
+function waitFor(call, starting) {
+  call.starting = starting;
+  starting.waiting++;
+  apply(promiseThen, starting.promise, [
+    () => {
+      call.leave();
+      run(call);
+      mend(call.frameId);
+    },
+    (error) => {
+      call.leave();
+      if (call.settled) frames.write(50, call.frameId, failures.recordOf(failures.COMPILATION_FAILED, true, error));
+      else settle(call, failures.COMPILATION_FAILED, error);
+      mend(call.frameId);
+    },
+  ]);
 }
 
 function invokeCallback(call) {
@@ -217,27 +240,47 @@ function invokeRequest(call) {
     bindEvents(call.upgrade.socket, call, charge);
     req.upgrade = call.upgrade;
   }
-  res.lines = SOURCE.webtask + notice.replace;
+  res.lines = SOURCE.webtask + wishes(call.program);
   res.strictContentLength = true;
   req.x_wt = { container: firstSegment(req.url), url_format: 1 };
   invoke(call, [fillContext({}, req, call.reqId), req, res], false);
 }
 
-function begin(call) {
-  if (!ready(call)) return;
+// Call the program, which has been instantiated.
+function run(call) {
+  if (call.settled) return;
   const { arity, main } = call.program;
-  if (arity === 3) {
+  if (typeof main !== 'function') {
+    settle(call, failures.NO_FUNCTION, undefined);
+  } else if (arity < 1 || arity > 3) {
+    settle(call, failures.WRONG_SIGNATURE, undefined);
+  } else if (arity === 3) {
     invokeRequest(call);
   } else if (arity === 1 && !isAsyncFunction(main)) {
     invokeCallback(call);
   } else if (hasBody(call.req)) {
     readBody(call.req, (bytes) => {
       enter(call, invokeContext, undefined, [call, bytes]);
-      mend(call.reqId);
+      mend(call.frameId);
     });
   } else {
     invokeContext(call, undefined);
   }
+}
+
+function begin(call) {
+  const { program } = call;
+  let starting;
+  if (!program.loaded) {
+    try {
+      starting = program.start();
+    } catch (error) {
+      settle(call, failures.COMPILATION_FAILED, error);
+      return;
+    }
+  }
+  if (starting === undefined) run(call);
+  else waitFor(call, starting);
 }
 
 // Run `call`; its answer comes when it comes. The program counts as in use until the exchange is over.
@@ -245,7 +288,9 @@ function start(call) {
   call.program.calls++;
   call.res.exchange = call;
   enter(call, begin, undefined, [call]);
-  mend(call.reqId);
+  mend(call.frameId);
 }
 
-module.exports = { Call, answerLate, charge, hasUnanswered: () => unanswered !== undefined, notice, refuse, settle, start };
+module.exports = {
+  Call, answerLate, askReplaced, charge, hasUnanswered: () => unanswered !== undefined, notice, refuse, settle, start, wishes,
+};

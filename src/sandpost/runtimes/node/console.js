@@ -4,6 +4,7 @@
 // and `process.stderr` stay raw. Node's own console formats, groups and counts; we replace where it writes.
 
 const { cleanStack } = require('./failures.js');
+const { mapped } = require('./places.js');
 const { apply, defineProperty, endsWith, slice } = require('./primordials.js');
 
 const LEVELS = {
@@ -22,7 +23,7 @@ function install(write) {
     isTTY: false,
     write(text) {
       const message = endsWith(text, '\n') ? slice(text, 0, text.length - 1) : text;
-      write(level || fallback, level === LEVELS.trace ? cleanStack(message) : message);
+      write(level || fallback, level === LEVELS.trace ? cleanStack(message) : mapped(message));
       return true;
     },
     on() {},

@@ -4,11 +4,9 @@
 // any of them may be a trap, so every read is guarded and JSON is put together from texts alone.
 
 const { types: { isNativeError } } = require('node:util');
-const {
-  charCodeAt, indexOf, isInteger, jsonOf, slice, startsWith, stringOf, trim,
-} = require('./primordials.js');
+const { fileAt, mapped, placeOf } = require('./places.js');
+const { indexOf, isInteger, jsonOf, slice, startsWith, stringOf, weakGet, weakSet } = require('./primordials.js');
 
-const FILE = 'webtask.js';
 // Characters that are passed on of a stack, and of each other text. At six bytes a character, the most that JSON makes
 // of one, a failure stays below the 512 KiB that a proxy reads of the answer to a load.
 const STACK = 32768;
@@ -59,9 +57,21 @@ const BAD_REQUEST = { __proto__: null, status: 400, reason: 'bad_request', sourc
 const UNSUPPORTED_LANGUAGE = {
   __proto__: null,
   status: 415, reason: 'unsupported_language', source: '',
-  message: 'This runtime runs JavaScript: send application/javascript.',
+  message: 'This runtime runs JavaScript, TypeScript and C#: send application/javascript, application/typescript or text/x-csharp.',
 };
 const INTERNAL = { __proto__: null, error: 'The runtime failed at a request; its connection was closed.' };
+
+const chosen = new WeakMap(); // errors of the runtime's own that are another kind of failure than where they are thrown
+
+// Whoever is told of `error`, it fails as `kind`.
+function choose(error, kind) {
+  weakSet(chosen, error, kind);
+}
+
+// How `error` fails, where it would fail as `kind`.
+function kindOf(error, kind) {
+  return (isObject(error) && weakGet(chosen, error)) || kind;
+}
 
 function read(object, key) {
   try {
@@ -85,8 +95,9 @@ function isObject(value) {
 
 // A stack without the runtime's and Node's internal frames: it ends where the program was entered. What the compiler
 // says begins with the place and has no frame of the program's at all.
-function cleanStack(stack) {
-  const compiler = startsWith(stack, `${FILE}:`);
+function cleanStack(raw) {
+  const stack = mapped(raw);
+  const compiler = fileAt(stack) === 0;
   let kept = '';
   let entered = false;
   let at = 0;
@@ -96,7 +107,8 @@ function cleanStack(stack) {
     const line = slice(stack, at, end);
     at = end + 1;
     if (startsWith(line, '    at ')) {
-      if (compiler || (entered && indexOf(line, OURS) >= 0)) break;
+      // Below what a package did as it was loaded stand the frames of who required it.
+      if (compiler || (entered && indexOf(line, OURS) >= 0 && fileAt(slice(stack, end)) < 0)) break;
       if (indexOf(line, OURS) >= 0 || indexOf(line, 'node:internal/') >= 0) continue;
       entered = true;
     }
@@ -114,40 +126,6 @@ function stackOf(value) {
 function chosenStatus(value, fallback) {
   const status = isObject(value) ? read(value, 'statusCode') : undefined;
   return isInteger(status) && status >= 400 && status <= 599 ? status : fallback;
-}
-
-function number(text, at) {
-  let value = 0;
-  let digits = 0;
-  for (let code; at < text.length; at++, digits++) {
-    code = charCodeAt(text, at);
-    if (code < 48 || code > 57) break;
-    value = value * 10 + code - 48;
-  }
-  return { __proto__: null, value: digits > 0 && digits < 10 ? value : 0, end: at };
-}
-
-// Line and column in the program, from 1; 0 is unknown. A syntax error's stack begins with `webtask.js:LINE`, the
-// line itself and a line with a caret below the place; another's has frames with `webtask.js:LINE:COLUMN`.
-function placeOf(stack) {
-  const none = { __proto__: null, line: 0, column: 0 };
-  if (stack === undefined) return none;
-  const at = indexOf(stack, `${FILE}:`);
-  if (at < 0) return none;
-  const line = number(stack, at + FILE.length + 1);
-  if (stack[line.end] === ':') {
-    return { __proto__: null, line: line.value, column: number(stack, line.end + 1).value };
-  }
-  if (at !== 0) return none;
-  const source = line.end + 1;
-  const marks = indexOf(stack, '\n', source) + 1;
-  const end = marks > 0 ? indexOf(stack, '\n', marks) : -1;
-  if (end < 0) return { __proto__: null, line: line.value, column: 0 };
-  let column = marks;
-  while (column < end && (stack[column] === ' ' || stack[column] === '\t')) column++;
-  // Nothing marked: the end of the program, unless the line was too long to be marked.
-  const known = stack[column] === '^' || column - marks === marks - 1 - source;
-  return { __proto__: null, line: line.value, column: known ? column - marks + 1 : 0 };
 }
 
 function cut(text) {
@@ -210,7 +188,7 @@ function recordOf(kind, carried, value) {
 }
 
 module.exports = {
-  FILE, bodyOf, cleanStack, recordOf, chosenStatus, isObject,
+  bodyOf, choose, chosenStatus, cleanStack, isObject, kindOf, recordOf, textOf,
   SCRIPT_ERROR, SYNC_EXCEPTION, ASYNC_EXCEPTION, NOT_SERIALIZABLE, COMPILATION_FAILED, NO_FUNCTION, WRONG_SIGNATURE,
   EXIT, CRASH, UNKNOWN_CODE, BAD_REQUEST, UNSUPPORTED_LANGUAGE, INTERNAL,
 };

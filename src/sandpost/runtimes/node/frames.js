@@ -13,6 +13,7 @@ const FRAME = 4096; // PIPE_BUF: written whole or not at all
 const HEADER = 8;
 const RECORD = 65536;
 const QUEUE = 256 * 1024;
+const SPENT = 1024; // places of frames that are gone, before those behind them move up
 const RETRY = 20; // ms until a full FIFO is tried again
 const MORE = 1;
 const NOTICE = 2;
@@ -49,14 +50,14 @@ function put(bytes, length) {
   }
 }
 
-function head(target, level, flags, textLength, reqLength) {
+function head(target, level, flags, textLength, idLength) {
   target[0] = 0xf5;
   target[1] = 1;
   target[2] = level;
   target[3] = flags;
   target[4] = textLength >> 8;
   target[5] = textLength & 0xff;
-  target[6] = reqLength;
+  target[6] = idLength;
   target[7] = 0;
 }
 
@@ -76,6 +77,13 @@ function drain() {
   while (first < queue.length) {
     const frame = queue[first];
     if (put(frame, frame.length) === 'full') {
+      // Never empty, it would grow for ever.
+      if (first > SPENT) {
+        const rest = [];
+        for (let i = first; i < queue.length; i++) rest[rest.length] = queue[i];
+        queue = rest;
+        first = 0;
+      }
       waiting = true;
       setTimeout(drain, RETRY).unref();
       return;
@@ -103,14 +111,14 @@ function encode(text) {
   return bytes;
 }
 
-function send(level, flags, reqId, text) {
-  const reqLength = reqId.length;
-  const room = FRAME - HEADER - reqLength;
-  const start = HEADER + reqLength;
-  bufferWrite(scratch, reqId, HEADER, 'latin1');
+function send(level, flags, id, text) {
+  const idLength = id.length;
+  const room = FRAME - HEADER - idLength;
+  const start = HEADER + idLength;
+  bufferWrite(scratch, id, HEADER, 'latin1');
   if (text.length * 3 <= room) {
     const length = bufferWrite(scratch, text, start, 'utf8');
-    head(scratch, level, flags, length, reqLength);
+    head(scratch, level, flags, length, idLength);
     if (queued > 0 || put(scratch, start + length) === 'full') enqueue(scratch, start + length);
     return;
   }
@@ -118,20 +126,20 @@ function send(level, flags, reqId, text) {
   for (let at = 0; at < bytes.length; at += room) {
     const length = bytes.length - at > room ? room : bytes.length - at;
     bufferCopy(bytes, scratch, start, at, at + length);
-    head(scratch, level, at + length < bytes.length ? flags | MORE : flags, length, reqLength);
+    head(scratch, level, at + length < bytes.length ? flags | MORE : flags, length, idLength);
     if (queued > 0 || put(scratch, start + length) === 'full') enqueue(scratch, start + length);
   }
 }
 
-// Record `text` at `level` (10 to 50) for the call `reqId` ('' for none).
-function write(level, reqId, text) {
+// Record `text` at `level` (10 to 50) for the call `id` ('' for none), its request id and behind a space its trace id.
+function write(level, id, text) {
   if (!open) return;
   if (queued > 0 && queued + (text.length > RECORD ? RECORD : text.length) > QUEUE) {
     droppedRecords++;
     droppedBytes += byteLength(text);
     return;
   }
-  send(level, 0, reqId, text);
+  send(level, 0, id, text);
 }
 
 // Before the process ends: hand over what fits, wait for nothing.
@@ -139,4 +147,4 @@ function flush() {
   if (open && queued > 0) drain();
 }
 
-module.exports = { write, flush };
+module.exports = { write, flush, open };

@@ -23,7 +23,7 @@ let dropStranded; // closes the connections whose request never came to us
 function onUncaught(error) {
   const call = current();
   // A built-in that was broken in a turn we did not see may have thrown in Node's own code, on a request's way to us.
-  if (mend(call === undefined ? '' : call.reqId)) dropStranded();
+  if (mend(call === undefined ? '' : call.frameId)) dropStranded();
   answerLate();
   charge(call, error);
 }
@@ -33,7 +33,7 @@ function onUncaught(error) {
 function blame(kind, message) {
   const call = current();
   if (call === undefined || call.settled) {
-    frames.write(50, call === undefined ? '' : call.reqId, message);
+    frames.write(50, call === undefined ? '' : call.frameId, message);
   } else {
     call.lines = `x-sandpost-end: ${kind.reason}\r\n`;
     settle(call, { __proto__: null, ...kind, message }, undefined);

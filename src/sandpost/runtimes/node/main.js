@@ -8,7 +8,7 @@ const { current } = require('./scope.js');
 
 require('./console.js').install((level, text) => {
   const call = current();
-  frames.write(level, call === undefined ? '' : call.reqId, text);
+  frames.write(level, call === undefined ? '' : call.frameId, text);
 });
 const server = require('./server.js');
 require('./guard.js').install(server.dropStranded);

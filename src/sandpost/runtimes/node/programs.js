@@ -3,78 +3,75 @@
 // The programs that are loaded: compiled by hash, instantiated at their first call, the least recently used one
 // without a call in flight unloaded when there are too many.
 
-const { isUtf8 } = require('node:buffer');
-const vm = require('node:vm');
-const { FILE } = require('./failures.js');
+const { compile } = require('./compile.js');
+const { Made } = require('./made.js');
+const { startModule } = require('./modules.js');
+const { Packages } = require('./packages.js');
 const {
-  apply, bufferSwap16, bufferText, isInteger, mapDelete, mapForEach, mapGet, mapSet, setImmediate, slice, startsWith,
-  subarray,
+  apply, isInteger, mapDelete, mapForEach, mapGet, mapSet, promiseThen, setImmediate,
 } = require('./primordials.js');
-const { collectGarbage, loadingNode, tighten, withoutCompilationCache } = require('./v8flags.js');
+const { makeRequire } = require('./require.js');
+const { collectGarbage, tighten } = require('./v8flags.js');
 
-const { compileFunction } = vm;
-const { getBuiltinModule } = process;
-const PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
-const OPTIONS = {
-  __proto__: null, filename: FILE, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER,
-};
 const UNCOLLECTED = 8 * 1024 * 1024; // bytes of source that are read before garbage is collected
 const GROWTH = 16 * 1024 * 1024; // bytes beyond the first full set of programs that count as not freed
 
-class ModuleNotFound extends Error {
-  constructor(id) {
-    super(`Cannot find module '${id}': a program can require the modules built into Node`);
-    this.code = 'MODULE_NOT_FOUND';
-  }
-}
-
-function requireBuiltin(id) {
-  const found = typeof id === 'string' ? loadingNode(getBuiltinModule, process, [id]) : undefined;
-  if (found === undefined) throw new ModuleNotFound(String(id));
-  return found;
-}
-
-// Each program has a function of its own, so that one cannot change what another requires.
-function makeRequire() {
-  const require = (id) => requireBuiltin(id);
-  require.resolve = (id) => {
-    // Loaded for whoever needs it: most programs do not, and every boot would pay for it.
-    if (typeof id !== 'string' || !requireBuiltin('node:module').isBuiltin(id)) throw new ModuleNotFound(String(id));
-    return id;
-  };
-  require.cache = Object.create(null);
-  return require;
-}
-
-// Program text from its bytes: UTF-8, or UTF-16 that says so by its mark. Throws SyntaxError.
-function decode(bytes) {
-  if (bytes.length >= 2 && bytes.length % 2 === 0) {
-    if (bytes[0] === 0xff && bytes[1] === 0xfe) return bufferText(subarray(bytes, 2), 'utf16le');
-    if (bytes[0] === 0xfe && bytes[1] === 0xff) return bufferText(bufferSwap16(subarray(bytes, 2)), 'utf16le');
-  }
-  if (!isUtf8(bytes)) throw new SyntaxError('The program is not UTF-8 text: save it as UTF-8');
-  const text = bufferText(bytes, 'utf8');
-  return startsWith(text, '\ufeff') ? slice(text, 1) : text;
-}
-
 class Program {
-  constructor(code, size) {
-    this.code = code; // the compiled module body
+  #compiled;
+  #starting; // of a module whose top level has begun: its promise, and how many calls wait for it
+
+  constructor(compiled, size, made) {
+    this.#compiled = compiled;
     this.size = size;
-    this.loaded = false; // whether the module has been instantiated
+    this.made = made; // assemblies that were compiled for it
+    this.loaded = false; // whether the program has been instantiated
     this.main = undefined; // then: what it returned or exported, a function if the program is valid
     this.arity = 0;
     this.calls = 0; // in flight
     this.used = 0; // clock of the last call
   }
 
-  // Run the module's top level. Throws what it throws, and then nothing has changed.
-  instantiate() {
-    const module = { exports: {}, id: FILE, filename: FILE, loaded: false, children: [], paths: [] };
-    module.require = makeRequire();
-    const returned = apply(this.code, module.exports, [module.exports, module.require, module, FILE, '.']);
-    module.loaded = true;
-    const main = typeof returned === 'function' ? returned : module.exports;
+  // Run the program's top level. Throws what it throws, and then nothing has changed. Of a module, which may take its
+  // time, the start that is under way: a call that waits for its `promise` counts itself among the `waiting`, and leaves.
+  start() {
+    if (this.#starting !== undefined) return this.#starting;
+    if (this.#compiled.body !== undefined) {
+      this.#adopt(runBody(this.#compiled));
+      return undefined;
+    }
+    const starting = { __proto__: null, promise: startModule(this.#compiled.fresh(), this.#compiled.packages), waiting: 0 };
+    starting.promise = apply(promiseThen, starting.promise, [
+      (main) => {
+        if (this.#starting !== starting) return;
+        this.#starting = undefined;
+        this.#compiled.settled();
+        this.#adopt(main);
+      },
+      (error) => {
+        if (this.#starting === starting) this.#starting = undefined;
+        throw error;
+      },
+    ]);
+    this.#starting = starting;
+    return starting;
+  }
+
+  // A call waits for a start no more. One that nobody waits for is given up: it may never end, and the next call begins anew.
+  leave(starting) {
+    starting.waiting--;
+    if (starting.waiting === 0 && this.#starting === starting) this.#starting = undefined;
+  }
+
+  // Bytes of its source, and of the packages that it has run.
+  get weight() {
+    return this.size + this.#compiled.packages.bytes;
+  }
+
+  forget() {
+    this.#compiled.forget();
+  }
+
+  #adopt(main) {
     const length = typeof main === 'function' ? main.length : 0;
     this.arity = isInteger(length) ? length : 0;
     this.main = main;
@@ -82,14 +79,18 @@ class Program {
   }
 }
 
-function compile(bytes) {
-  return new Program(withoutCompilationCache(compileFunction, [decode(bytes), PARAMETERS, OPTIONS]), bytes.length);
+// What a function's body returns or exports.
+function runBody({ body, name, packages }) {
+  const module = { exports: {}, id: name, filename: name, loaded: false, children: [], paths: [] };
+  module.require = makeRequire(packages);
+  const returned = apply(body, module.exports, [module.exports, module.require, module, name, '.']);
+  module.loaded = true;
+  return typeof returned === 'function' ? returned : module.exports;
 }
 
 class Programs {
   #byHash = new Map();
   #count = 0;
-  #bytes = 0;
   #clock = 0;
   #read = 0; // bytes of source since garbage was collected
   #maxCount;
@@ -113,17 +114,30 @@ class Programs {
     return program;
   }
 
-  // Compile and keep. Throws what the compiler says.
-  load(hash, bytes) {
-    if (this.get(hash) !== undefined) return;
+  // Compile and keep: `then(error)`, with what the compiler says, or that one of the `modules` that it names is not there.
+  load(hash, bytes, language, modules, then) {
+    let packages;
+    try {
+      packages = new Packages(modules);
+    } catch (error) {
+      then(error);
+      return;
+    }
     tighten();
     this.#collect(bytes.length);
-    const program = compile(bytes);
+    const made = new Made();
+    compile(bytes, language, made, packages, (error, compiled) => {
+      // Another load of the same may have been done first.
+      if (error === undefined && this.get(hash) === undefined) this.#keep(hash, new Program(compiled, bytes.length, made));
+      then(error);
+    });
+  }
+
+  #keep(hash, program) {
     this.#makeRoom(program.size);
     program.used = ++this.#clock;
     mapSet(this.#byHash, hash, program);
     this.#count++;
-    this.#bytes += program.size;
   }
 
   // What a large program was read from and its text lie outside V8's heap, where V8 lets up to 128 MiB of garbage gather.
@@ -138,13 +152,22 @@ class Programs {
   forget(hash) {
     const program = mapGet(this.#byHash, hash);
     if (program === undefined) return;
+    program.forget();
     mapDelete(this.#byHash, hash);
     this.#count--;
-    this.#bytes -= program.size;
+  }
+
+  // Summed up when it is asked for: what a program has run of packages grows with its calls.
+  #weight() {
+    let sum = 0;
+    mapForEach(this.#byHash, (program) => {
+      sum += program.weight;
+    });
+    return sum;
   }
 
   #makeRoom(size) {
-    while (this.#count > 0 && (this.#count >= this.#maxCount || this.#bytes + size > this.#maxBytes)) {
+    while (this.#count > 0 && (this.#count >= this.#maxCount || this.#weight() + size > this.#maxBytes)) {
       let oldest;
       let oldestHash;
       mapForEach(this.#byHash, (program, hash) => {

@@ -5,20 +5,21 @@
 const http = require('node:http');
 const { duplexPair } = require('node:stream');
 const { mend } = require('./builtins.js');
-const { Call, answerLate, hasUnanswered, notice, refuse, settle, start } = require('./calls.js');
+const { Call, answerLate, askReplaced, hasUnanswered, notice, refuse, settle, start, wishes } = require('./calls.js');
 const failures = require('./failures.js');
 const frames = require('./frames.js');
-const { charCodeAt, mapDelete, mapForEach, mapSet, toLowerCase } = require('./primordials.js');
+const { charCodeAt, mapDelete, mapForEach, mapSet, subarray, toLowerCase } = require('./primordials.js');
+const { receive } = require('./made.js');
+const { number } = require('./places.js');
+const { languageOf } = require('./languages.js');
 const { Programs } = require('./programs.js');
 const { hasBody, mediaType, readBody } = require('./request.js');
 const { Response } = require('./response.js');
 
+const { nextTick } = process;
 const MAX_HEAD = 128 * 1024;
 const BACKLOG = 511;
 const MAX_REQ_ID = 64;
-const JAVASCRIPT = {
-  __proto__: null, '': true, 'application/javascript': true, 'application/x-javascript': true, 'text/javascript': true,
-};
 const MALFORMED = 'HTTP/1.1 400 Bad Request\r\nx-sandpost-wire: 1\r\nx-sandpost-error: bad_request\r\n'
   + 'connection: close\r\ncontent-length: 0\r\n\r\n';
 
@@ -37,10 +38,13 @@ class Lines {
   constructor({ rawHeaders }) {
     this.op = undefined;
     this.code = undefined;
+    this.made = undefined;
     this.reqId = undefined;
+    this.traceId = undefined;
+    this.modules = undefined;
     for (let i = 0; i < rawHeaders.length; i += 2) {
       const { length } = rawHeaders[i];
-      if (length < 13 || length > 15) continue;
+      if (length < 13 || length > 18) continue;
       const value = rawHeaders[i + 1];
       switch (toLowerCase(rawHeaders[i])) {
         case 'x-sandpost-op':
@@ -49,13 +53,25 @@ class Lines {
         case 'x-sandpost-code':
           this.code = this.code === undefined ? value : '';
           break;
+        case 'x-sandpost-made':
+          this.made = this.made === undefined ? value : '';
+          break;
         case 'x-sandpost-req':
           this.reqId = this.reqId === undefined ? value : '';
+          break;
+        case 'x-sandpost-trace':
+          this.traceId = this.traceId === undefined ? value : '';
+          break;
+        case 'x-sandpost-modules':
+          this.modules = this.modules === undefined ? value : '';
           break;
         default:
       }
     }
     if (this.reqId === undefined || !isReqId(this.reqId)) this.reqId = '';
+    // What frames say of the call.
+    this.frameId = this.traceId === undefined || this.reqId === '' ? this.reqId : `${this.reqId} ${this.traceId}`;
+    if (this.frameId.length > MAX_REQ_ID) this.frameId = this.reqId;
   }
 }
 
@@ -73,6 +89,21 @@ function noContent(res) {
   res.statusCode = 204;
   res.lines = notice.replace;
   res.end();
+}
+
+// The program is loaded.
+function loaded(res, program) {
+  res.statusCode = 204;
+  res.lines = program === undefined ? notice.replace : wishes(program);
+  res.end();
+}
+
+// The program in the body of a load, behind which `made` bytes may stand that another sandbox has made of it.
+function withoutMade(body, made) {
+  const length = made === undefined ? 0 : number(made, 0).value;
+  if (length === 0 || length > body.length) return body;
+  receive(subarray(body, body.length - length));
+  return subarray(body, 0, body.length - length);
 }
 
 function badRequest(res, reqId, message) {
@@ -116,19 +147,22 @@ class Runtime {
       case 'warm':
         this.#warm(res);
         return;
+      case 'made':
+        this.#made(lines, res);
+        return;
       default:
-        badRequest(res, lines.reqId, 'x-sandpost-op must be probe, warm, load or call.');
+        badRequest(res, lines.reqId, 'x-sandpost-op must be probe, warm, load, call or made.');
     }
   }
 
-  #call({ code, reqId }, req, res, expects, upgrade) {
+  #call({ code, reqId, frameId }, req, res, expects, upgrade) {
     const program = this.#programs.get(code);
     if (program === undefined) {
       refuse(res, failures.UNKNOWN_CODE, 404, reqId, false, undefined, 'x-sandpost-unknown: 1\r\n');
       return;
     }
     if (expects) res.writeContinue();
-    const call = new Call(program, req, res, reqId);
+    const call = new Call(program, req, res, reqId, frameId);
     if (upgrade !== undefined) {
       call.upgrade = upgrade;
       call.written = upgrade.socket.bytesWritten;
@@ -136,23 +170,34 @@ class Runtime {
     start(call);
   }
 
-  #load({ code, reqId }, req, res) {
+  // What was compiled for a program, and was not asked for before.
+  #made({ code, reqId }, res) {
+    const program = this.#programs.get(code);
+    if (program === undefined) {
+      refuse(res, failures.UNKNOWN_CODE, 404, reqId, false, undefined, 'x-sandpost-unknown: 1\r\n');
+      return;
+    }
+    res.statusCode = 200;
+    res.lines = 'content-type: application/octet-stream\r\n';
+    res.end(program.made.hand());
+  }
+
+  #load({ code, made, modules, reqId, frameId }, req, res) {
+    const language = languageOf(mediaType(req));
     if (!isHash(code)) {
       badRequest(res, reqId, 'x-sandpost-code must be the SHA-256 of the program in lower-case hexadecimal.');
-    } else if (JAVASCRIPT[mediaType(req)] !== true) {
+    } else if (language === undefined) {
       refuse(res, failures.UNSUPPORTED_LANGUAGE, 415, reqId, false, undefined, '');
     } else if (this.#programs.get(code) !== undefined) {
       noContent(res);
     } else {
-      readBody(req, (bytes) => {
-        try {
-          this.#programs.load(code, bytes);
-        } catch (error) {
-          settle(new Call(undefined, req, res, reqId), failures.COMPILATION_FAILED, error);
-          return;
-        }
-        if (this.#programs.growing) notice.replace = 'x-sandpost-replace: 1\r\n';
-        noContent(res);
+      readBody(req, (body) => {
+        const bytes = withoutMade(body, made);
+        this.#programs.load(code, bytes, language, modules, (error) => {
+          if (this.#programs.growing) askReplaced();
+          if (error === undefined) loaded(res, this.#programs.get(code));
+          else settle(new Call(undefined, req, res, reqId, frameId), failures.COMPILATION_FAILED, error);
+        });
       });
     }
   }
@@ -222,6 +267,8 @@ function listen(settings, then) {
     res.on('finish', () => {
       res.detachSocket(socket);
       socket.destroySoon();
+      // Node says it of answers to requests, and of those alone.
+      nextTick(() => res.emit('close'));
     });
     socket.on('error', () => {}); // `close` follows and tells the program
     socket.on('end', () => socket.end()); // no half-open connections

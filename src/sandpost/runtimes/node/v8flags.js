@@ -23,25 +23,40 @@ function tighten() {
   lazyFetch();
 }
 
-// Call `fn` on `self` with `args` under the flags with which Node's own modules were cached.
-function loadingNode(fn, self, args) {
-  if (!tight) return apply(fn, self, args);
-  setFlagsFromString(LOOSE);
+function under(flag, after, fn, self, args) {
+  setFlagsFromString(flag);
   try {
     return apply(fn, self, args);
   } finally {
-    setFlagsFromString(TIGHT);
+    setFlagsFromString(after);
   }
+}
+
+// Call `fn` on `self` with `args` under the flags with which Node's own modules were cached.
+function loadingNode(fn, self, args) {
+  return tight ? under(LOOSE, TIGHT, fn, self, args) : apply(fn, self, args);
 }
 
 // Call `fn` with the compilation cache off: it keeps some 1 KiB of every compiled function for good (24.19).
 function withoutCompilationCache(fn, args) {
-  setFlagsFromString('--no-compilation-cache');
+  return under('--no-compilation-cache', '--compilation-cache', fn, undefined, args);
+}
+
+// Call `fn` without a word of Node's about what it finds experimental: programs never asked for that.
+function quietly(fn, args) {
+  const { emitWarning } = process;
+  process.emitWarning = () => {};
   try {
     return apply(fn, undefined, args);
   } finally {
-    setFlagsFromString('--compilation-cache');
+    process.emitWarning = emitWarning;
   }
+}
+
+// Call `fn`, which compiles WebAssembly of ours: V8 is to look at a function when it is first called, and not at all of
+// them before.
+function lazily(fn, args) {
+  return under('--wasm-lazy-validation', '--no-wasm-lazy-validation', fn, undefined, args);
 }
 
 // The first `fetch` loads the largest of Node's modules (60 ms, 110 ms without its cache).
@@ -66,4 +81,4 @@ function collectGarbage() {
   gc();
 }
 
-module.exports = { collectGarbage, loadingNode, tighten, withoutCompilationCache };
+module.exports = { collectGarbage, lazily, loadingNode, quietly, tighten, withoutCompilationCache };

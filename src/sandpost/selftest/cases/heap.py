@@ -8,4 +8,11 @@ from sandpost.selftest.case import Case, ends
 
 PROGRAM = "return function (cb) { const all = []; for (;;) all.push(new Array(10000).fill(all.length)) }"
 
-CASE = Case(part="resources", title="Heap without end", attack=ends(PROGRAM, "memory", "limits.memory"), log="memory:")
+CASE = Case(
+    part="resources",
+    title="Heap without end",
+    attack=ends(PROGRAM, "memory", "limits.memory"),
+    # A slow machine takes seconds to fill it.
+    limits={"deadline": "10s", "blocked_after": "8s"},
+    log="memory:",
+)

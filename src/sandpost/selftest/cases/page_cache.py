@@ -20,4 +20,4 @@ def attack(me: Attacker) -> str:
     return "served"
 
 
-CASE = Case(part="resources", title="Page cache", attack=attack)
+CASE = Case(part="resources", title="Page cache", attack=attack, limits={"deadline": "10s", "blocked_after": "8s"})

@@ -34,6 +34,9 @@ class Groups(Protocol):
     def create(self, group_id: str, sandbox_id: str, limits: Limits) -> None:
         """Make the tenant's group with its limits in force, if it is not there, and the sandbox's below it."""
 
+    def count(self, group_id: str) -> int:
+        """Return how many sandboxes have a group below a tenant's; 0 if that is not there."""
+
     def path(self, group_id: str, sandbox_id: str) -> str:
         """Return the sandbox's group as the OCI runtime names it (`linux.cgroupsPath`)."""
 

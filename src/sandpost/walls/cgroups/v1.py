@@ -82,6 +82,9 @@ class GroupsV1:
         self._limit_sockets(f"t-{group_id}/s-{sandbox_id}", _NO_LIMIT)
         self.set_limits(group_id, limits)
 
+    def count(self, group_id: str) -> int:
+        return len(files.subgroups(self._file("memory", f"t-{group_id}", ""), "s-"))
+
     def path(self, group_id: str, sandbox_id: str) -> str:
         return f"/{self._parent}/t-{group_id}/s-{sandbox_id}"
 

@@ -71,6 +71,9 @@ class GroupsV2:
         except OSError as error:
             raise EngineError(f"cannot make the group {sandbox}: {error}") from error
 
+    def count(self, group_id: str) -> int:
+        return len(files.subgroups(self._tenant(group_id), "s-"))
+
     def path(self, group_id: str, sandbox_id: str) -> str:
         return f"/{self._name}/t-{group_id}/s-{sandbox_id}"
 
@@ -196,8 +199,8 @@ class GroupsV2:
 
         def look() -> None:
             nonlocal above, timer
-            before, above = above, self.parent_memory()[0] >= threshold
             timer = loop.call_later(_POLL, look)
+            before, above = above, self.parent_memory()[0] >= threshold
             if above and not before:
                 on_full()
 

@@ -79,11 +79,12 @@ def _api(host: Host, system: tuple[str, ...]) -> Needs:
     return Needs(
         # The bus is the collector's to write.
         read=(*system, host.run_dir, *(NAMES if kafka else (host.logs_dir,))),
-        write=(host.state("store"), host.metrics_dir, host.path("api")),
+        write=(host.state("store"), host.modules_dir, host.metrics_dir, host.path("api")),
         sockets=(*UNIX, *TCP, *TCP6, *((*UDP, *UDP6) if kafka else ())),
         serves=True,
         watches=not kafka,
-        connect=_brokers(host),
+        # It has modules installed as any caller has programs run.
+        connect=(*_brokers(host), host.listen_port),
         bind=(int(host.metrics_listen.rpartition(":")[2]),) if host.metrics_listen else (),
         tasks=_THREADS * _AT_ONCE,
     )
@@ -91,13 +92,14 @@ def _api(host: Host, system: tuple[str, ...]) -> Needs:
 
 def _collector(host: Host, system: tuple[str, ...]) -> Needs:
     kafka = host.kafka is not None
+    goes_out = kafka or host.otlp is not None
     return Needs(
-        read=(*system, host.run_dir, *(NAMES if kafka else ())),
+        read=(*system, host.run_dir, *(NAMES if goes_out else ())),
         write=(*(() if kafka else (host.logs_dir,)), host.spool_dir, host.metrics_dir),
-        sockets=(*UNIX, *((*TCP, *UDP, *TCP6, *UDP6) if kafka else ())),
+        sockets=(*UNIX, *((*TCP, *UDP, *TCP6, *UDP6) if goes_out else ())),
         serves=False,
         splices=True,
-        connect=_brokers(host),
+        connect=tuple({*_brokers(host), *((host.otlp.port, _DNS) if host.otlp is not None else ())}),
         bind=(),
         tasks=_THREADS * _AT_ONCE,
     )

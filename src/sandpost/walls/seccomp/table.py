@@ -35,6 +35,9 @@ _FILE_TYPE, _FIFO = 0o170000, 0o010000
 _MAP_HUGETLB = 0x40000
 _MFD_HUGETLB = 0x4
 _FADV_DONTNEED = 4
+_IN_READ = 0x31
+"""IN_ACCESS, IN_OPEN, IN_CLOSE_NOWRITE."""
+_RWF_NOWAIT = 8
 _MS_SYNC = 4
 _AF_UNIX, _AF_INET, _AF_INET6, _AF_NETLINK = 1, 2, 10, 16
 _SOCK_TYPE = 0xF
@@ -46,8 +49,8 @@ GROUPS = (
     Group(
         "reading and writing what is open",
         calls(
-            "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 lseek sendfile copy_file_range"
-            " close close_range dup dup3 fcntl flock fallocate ftruncate"
+            "read write readv writev pread64 pwrite64 preadv pwritev pwritev2 lseek sendfile copy_file_range"
+            " close close_range dup dup3 flock fallocate ftruncate"
         ),
     ),
     Group(
@@ -56,7 +59,7 @@ GROUPS = (
             "openat openat2 newfstatat fstat statx statfs fstatfs faccessat faccessat2 readlinkat getdents64 getcwd"
             " chdir fchdir mkdirat unlinkat renameat renameat2 linkat symlinkat truncate fchmod fchmodat fchown"
             " fchownat utimensat umask getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr"
-            " fsetxattr removexattr lremovexattr fremovexattr inotify_init1 inotify_add_watch inotify_rm_watch"
+            " fsetxattr removexattr lremovexattr fremovexattr inotify_init1 inotify_rm_watch"
         ),
     ),
     Group(
@@ -138,6 +141,36 @@ CHECKED = (
         "fadvise64",
         "hints of how a file will be read; not those that push it out of the memory that all sandboxes share",
         ((below(3, _FADV_DONTNEED),),),
+    ),
+    Checked(
+        "inotify_add_watch",
+        "what is written, made, moved and removed. Not who opens and reads: the image and the modules are the same"
+        " files in all sandboxes, and would tell what others run",
+        ((masked(2, _IN_READ, 0),),),
+    ),
+    Checked(
+        "fcntl",
+        "all but F_NOTIFY (1026), the older way to the same, and what came since Linux 6.10 beside it",
+        (
+            (below(1, 1026),),
+            *any_of(
+                1,
+                F_DUPFD_CLOEXEC=1030,
+                F_SETPIPE_SZ=1031,
+                F_GETPIPE_SZ=1032,
+                F_ADD_SEALS=1033,
+                F_GET_SEALS=1034,
+                F_GET_RW_HINT=1035,
+                F_SET_RW_HINT=1036,
+                F_GET_FILE_RW_HINT=1037,
+                F_SET_FILE_RW_HINT=1038,
+            ),
+        ),
+    ),
+    Checked(
+        "preadv2",
+        "reading; not with RWF_NOWAIT, which tells what of a file is in memory, as mincore does",
+        ((masked(5, _RWF_NOWAIT, 0),),),
     ),
     Checked(
         "socket",

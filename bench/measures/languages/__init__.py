@@ -1,0 +1,1 @@
+"""What other languages cost beside JavaScript: a module for each part of `languages`."""

@@ -1,0 +1,1 @@
+"""Modules of npm and PyPI: asked for, installed in a sandbox, kept, removed."""

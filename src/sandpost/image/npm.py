@@ -1,0 +1,28 @@
+"""Archives of npm's that go into the root or are built from, fetched by the npm of Node's wheel."""
+
+import os
+import tarfile
+
+from sandpost.image import cache, recipe, wheel
+from sandpost.image.steps import run
+
+
+def fetch(package: recipe.NpmPackage, node_wheel: str, scratch: str, kept: str) -> str:
+    """Return the path of a package's archive below `kept`, fetching it first if it is not there. Raises `HostUnfit`."""
+
+    def pack(folder: str) -> None:
+        node = os.path.join(scratch, recipe.NODE_IN_WHEEL)
+        if not os.path.exists(node):
+            wheel.put_folder(node_wheel, recipe.NPM_IN_WHEEL, os.path.join(scratch, recipe.NPM_IN_WHEEL))
+            wheel.put_node(node_wheel, node)
+        command = [node, os.path.join(scratch, recipe.NPM_IN_WHEEL, "bin/npm-cli.js"), "pack", package.name, "--silent"]
+        options = ["--ignore-scripts", "--no-update-notifier", f"--cache={scratch}/npm", f"--pack-destination={folder}"]
+        run([*command, *options], f"fetch {package.name}", scratch)
+
+    return cache.kept(kept, package.sha256, ".tgz", scratch, pack)
+
+
+def unpack(archive: str, folder: str) -> None:
+    """Put the files of an archive into `folder`: they lie in its folder `package`."""
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder)  # noqa: S202 - its hash is pinned
