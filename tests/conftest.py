@@ -15,7 +15,8 @@ from sandpost.config.foreign import PREFIX
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
 
-_TABLE = f"ip tests_stay_here_{os.getpid()}"
+_STAY = "tests_stay_here_"
+_TABLE = f"ip {_STAY}{os.getpid()}"
 _RULES = """
 table %s {
 	chain output {
@@ -32,9 +33,20 @@ def _nothing_leaves() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    _forget_the_killed()
     rules = _RULES % (_TABLE, ip_network(DEFAULTS["network.block"]), PREFIX)
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     try:
         yield
     finally:
         subprocess.run(["nft", "delete", "table", *_TABLE.split()], check=True)
+
+
+def _forget_the_killed() -> None:
+    """Remove the tables of runs that were killed."""
+    tables = subprocess.run(["nft", "list", "tables", "ip"], capture_output=True, text=True, check=True).stdout
+    for line in tables.splitlines():
+        _, _, run = line.partition(f"table ip {_STAY}")
+        if run and not os.path.exists(f"/proc/{run}"):
+            # Another run, which has just begun, may have removed it.
+            subprocess.run(["nft", "delete", "table", "ip", f"{_STAY}{run}"], capture_output=True, check=False)
