@@ -227,6 +227,8 @@ def test_an_unknown_name_in_the_file_is_told_with_the_nearest(tmp_path: Path) ->
         ("[limits]\ndeadlin = 3\n", ["limits.deadlin", "limits.deadline"]),
         ("[limit]\ndeadline = 3\n", ["[limit]", "[limits]"]),
         ("pool_size = \n", [str(path), "not TOML"]),
+        ('listen = "0.0.0.0:1"\nlisten.insecure = true\n', ["not TOML", "the address is `address` in it"]),
+        ('listen = "0.0.0.0:1"\n[listen]\ninsecure = true\n', ["not TOML", "the address is `address` in it"]),
         ("[limits]\ndeadline = 5\n", ["limits.deadline", str(path), "not a duration"]),
         ("[limits]\nmemory = true\n", ["limits.memory", "not a size"]),
         ("trusted_proxies = [5]\n", ["trusted_proxies", "not a network"]),

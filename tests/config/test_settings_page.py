@@ -12,7 +12,8 @@ HEAD = """# Settings
 
 From a TOML file (`/etc/sandpost.toml` or `--config FILE`), then the environment, then flags of `sandpost serve`; the
 later wins. The names are the same in all three: `limits.deadline` is `deadline` in the table `[limits]`,
-`SANDPOST_LIMITS_DEADLINE` and `--limits-deadline`. Sizes are written as `128MiB`, durations as `30s`. Secrets have no flag:
+`SANDPOST_LIMITS_DEADLINE` and `--limits-deadline`. In the file `listen` is `address` in the table `[listen]` where that
+has other settings: `[listen]`, `address = "0.0.0.0:8721"`, `tls_cert = "/etc/sandpost/cert.pem"`. Sizes are written as `128MiB`, durations as `30s`. Secrets have no flag:
 environment, or a file of mode 0600 that a setting names. `sandpost config show` prints each value with its origin. SIGHUP to
 `sandpost serve` takes up what is marked live.
 

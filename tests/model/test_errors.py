@@ -2,10 +2,24 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from sandpost.model.errors import SandboxEnded, SandpostError, TooManyCalls
+import sandpost.store.errors  # noqa: F401  (its errors are among those below)
+from sandpost.model.errors import (
+    AlreadyRunning,
+    ConfigError,
+    EngineError,
+    HostUnfit,
+    SandboxEnded,
+    SandpostError,
+    TooManyCalls,
+)  # fmt: skip
+
+API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+ON_THE_HOST = {AlreadyRunning, ConfigError, EngineError, HostUnfit}
+"""Those that no client gets."""
 
 
 def all_errors(base: type[SandpostError] = SandpostError) -> Iterator[type[SandpostError]]:
@@ -20,6 +34,12 @@ def test_every_error_is_complete(error: type[SandpostError]) -> None:
     assert 400 <= error.status <= 599
     assert error.fault in {"caller", "code", "platform"}
     assert error.__doc__
+
+
+@pytest.mark.parametrize("error", sorted(set(all_errors()) - ON_THE_HOST, key=str), ids=lambda error: error.__name__)
+def test_the_page_of_the_api_has_every_word_by_its_status(error: type[SandpostError]) -> None:
+    rows = re.findall(r"^\| ([0-9, ]+) \| (.*) \|$", API_PAGE.read_text(), re.MULTILINE)
+    assert any(str(error.status) in statuses and f"`{error.reason}`" in reasons for statuses, reasons in rows)
 
 
 def test_a_body_has_the_number_and_the_word() -> None:

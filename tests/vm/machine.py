@@ -21,7 +21,7 @@ def boot(system: System, run: Run, say: Callable[[str], None], deadline: float) 
     disks = (system.disk, run.disk, run.swap)
     command = [
         *("setpriv", "--pdeathsig=KILL"),
-        # Software emulation: the machines of our CI are virtual ones themselves and boot no guests by KVM.
+        # Software emulation: many machines that run this are virtual ones themselves and boot no guests by KVM.
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"),
         *("-smp", str(min(os.cpu_count() or 1, 4)), "-m", str(MEMORY_MIB)),
         *("-nodefaults", "-display", "none", "-no-reboot", "-nic", "none"),

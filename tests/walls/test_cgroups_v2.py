@@ -237,7 +237,7 @@ def test_a_tree_without_the_controllers_says_what_to_do(tree: Path) -> None:
     with pytest.raises(HostUnfit, match="memory, pids"):
         v2.GroupsV2(make_host("/nonexistent", cgroups=2), Mounts({}, (), str(tree))).open()
     (tree / "cgroup.controllers").unlink()
-    with pytest.raises(HostUnfit, match="set `cgroups` to 1"):
+    with pytest.raises(HostUnfit, match="`sandpost doctor` says"):
         v2.GroupsV2(make_host("/nonexistent", cgroups=2), Mounts({}, (), str(tree))).open()
 
 

@@ -65,7 +65,11 @@ def common(command: F) -> F:
     """Give a command the common options and, as its first argument, what they say."""
     for option in (
         click.option(
-            "--config", metavar="FILE", expose_value=False, callback=_keep, help="Settings file of this host."
+            "--config",
+            metavar="FILE",
+            expose_value=False,
+            callback=_keep,
+            help="Settings file of this host.  [env: SANDPOST_CONFIG]",
         ),
         click.option(
             "--state-dir",

@@ -17,7 +17,12 @@ MAX_PROGRAM = 64 << 20
 @click.argument("file", type=click.File("rb"))
 @click.option("--tenant", "-t", required=True, metavar="T", help="For whom it runs.")
 @click.option("--data", "-d", multiple=True, metavar="K=V", help="A query parameter, in the program's context.data.")
-@click.option("--content-type", default="application/javascript", show_default=True, help="The program's language.")
+@click.option(
+    "--content-type",
+    default="",
+    metavar="TYPE",
+    help="The program's language, such as text/x-python; without it its first line says it, else it is JavaScript.",
+)
 @common
 @pass_options
 def run(options: Options, file: BinaryIO, tenant: str, data: tuple[str, ...], content_type: str) -> None:

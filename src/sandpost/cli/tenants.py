@@ -9,6 +9,7 @@ from sandpost.cli import show
 from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
+from sandpost.config.table import BY_NAME
 from sandpost.model.bounds import BOUNDS, format_limit
 from sandpost.model.engines import ENGINES
 
@@ -59,21 +60,29 @@ def show_tenant(options: Options, name: str) -> None:
         _show(options, client.tenant(name))
 
 
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _limits(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, bound in reversed(list(BOUNDS.items())):
         command = click.option(
             "--" + name.replace("_", "-"),
             name,
             metavar=_EXAMPLES[bound.kind],
-            help=f"{format_limit(name, bound.least)} to {format_limit(name, bound.greatest)}"
-            + (", 0: no limit" if bound.off else ""),
+            help=f"{_sentence(BY_NAME[f'limits.{name}'].help)} ({format_limit(name, bound.least)} to"
+            f" {format_limit(name, bound.greatest)}).",
         )(command)
     return command
 
 
 @tenant.command("set")
 @click.argument("name")
-@click.option("--isolation", type=click.Choice(["per_tenant", "per_request"]), help="Whether each call has a sandbox.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["per_tenant", "per_request"]),
+    help="per_request: each call has a sandbox of its own.",
+)
 @click.option(
     "--egress",
     metavar="POLICY",

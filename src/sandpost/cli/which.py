@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sandpost.cli.options import Options
 from sandpost.config.given import Given, from_environment, from_flags, from_table
 from sandpost.config.resolve import DEFAULT_ORIGIN, resolve
-from sandpost.config.sources import DEFAULT_FILE
+from sandpost.config.sources import DEFAULT_FILE, not_toml
 from sandpost.config.table import BY_NAME
 from sandpost.model.errors import ConfigError
 
@@ -57,5 +57,5 @@ def _from_file(path: str) -> list[Given]:
     except OSError as error:
         raise ConfigError(f"cannot read {file_name}: {error.strerror}: make it readable") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file_name} is not TOML ({error}): mend it") from None
+        raise not_toml(file_name, error) from None
     return from_table({name: table[name] for name in _NAMES if name in table}, file_name)

@@ -158,6 +158,8 @@ class Client:
     def run(self, tenant: str, program: bytes, data: Mapping[str, str], content_type: str) -> Iterator[httpx.Response]:
         """Run `program` for `tenant`; the answer's body is not read yet. Takes as long as the program may.
 
+        Without a `content_type` the program's own first line says its language.
+
         Only by URL: programs are taken by the proxies. What the program answers is an answer whatever its status;
         the platform's own errors are raised as `Refused`.
         """
@@ -166,7 +168,7 @@ class Client:
             f"/{quote(tenant_name(tenant), safe='')}",
             params=dict(data),
             content=program,
-            headers={"content-type": content_type},
+            headers={"content-type": content_type} if content_type else {},
             timeout=httpx.Timeout(TIMEOUT, read=None),
         )
         with self._streamed(request, "answer") as response:

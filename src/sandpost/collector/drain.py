@@ -377,13 +377,17 @@ class Drain:
     def _drop_unassigned(self, stream: Stream) -> None:
         data = stream.read(CHUNK)
         if data:
-            self.counts.unassigned += stream.decoder.skip(data)
-            log.debug("output of an unassigned sandbox", sandbox_id=stream.sandbox.id, text=safe_text(data[:1024]))
+            self._skip_unassigned(stream, data)
         self._held.pop(stream)
         if data == b"":
             self._end(stream, time.monotonic())
         else:
             self._watch(stream)
+
+    def _skip_unassigned(self, stream: Stream, data: bytes) -> None:
+        self.counts.unassigned += stream.decoder.skip(data)
+        # What a runtime says that cannot start: nobody's, so the operator reads it.
+        log.warning("output of an unassigned sandbox", sandbox_id=stream.sandbox.id, text=safe_text(data[:1024]))
 
     def _look_for_room(self, stream: Stream, since: float, now: float) -> None:
         self._digest.make_room(stream, now)
@@ -409,7 +413,8 @@ class Drain:
         for stream in sandbox.streams:
             if not stream.ended:
                 if tenancy is None:
-                    self.counts.unassigned += stream.decoder.skip(stream.read(CHUNK) or b"")
+                    if data := stream.read(CHUNK):
+                        self._skip_unassigned(stream, data)
                 elif (self._move(stream, tenancy, CHUNK) or 0) < 0:
                     self._digest.pass_by(stream, stream.read(CHUNK) or b"", now)
             self._forget(stream)

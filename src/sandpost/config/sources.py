@@ -74,4 +74,12 @@ def _read_table(path: str) -> list[Given]:
             raise ConfigError(f"{path} is larger than {_MAX_FILE} bytes: it cannot be a settings file")
         return from_table(tomllib.loads(text.decode()), path)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+        raise not_toml(path, error) from None
+
+
+def not_toml(path: str, error: ValueError) -> ConfigError:
+    """Return the error of a settings file that `tomllib` could not read, or that is not UTF-8."""
+    # tomllib's words for `listen = ".."` beside `listen.tls_cert`.
+    twice = "overwrite a value" in str(error)
+    hint = "; where `[listen]` has other settings the address is `address` in it" if twice else ""
+    return ConfigError(f"{path} is not TOML: {error}{hint}: mend it")

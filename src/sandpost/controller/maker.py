@@ -17,7 +17,7 @@ from sandpost.engines.contract import Engine, SandboxSpec, Started
 from sandpost.kernel.descriptors import close_all
 from sandpost.logs.setup import get_logger
 from sandpost.model.ends import NAMED, End
-from sandpost.model.errors import EngineError
+from sandpost.model.errors import SEE_OUTPUT, EngineError
 from sandpost.model.host import SANDBOX_PORT, Host
 
 log = get_logger()
@@ -201,7 +201,7 @@ class Maker:
         try:
             watch = processes.Watch(sandbox.pid, lambda: self._process_ended(sandbox))
         except ProcessLookupError:
-            raise EngineError("the sandbox ended as it started: see what it printed") from None
+            raise EngineError(f"the sandbox ended as it started: {SEE_OUTPUT}") from None
         # It has not been reaped, so what was told of this number was another's.
         self._statuses.pop(sandbox.pid, None)
         record = sandbox.record

@@ -5,7 +5,7 @@ import contextlib
 import socket
 from collections.abc import Callable
 
-from sandpost.model.errors import EngineError
+from sandpost.model.errors import SEE_OUTPUT, EngineError
 from sandpost.model.wire import ANSWER
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: sandbox\r\nx-sandpost-op: warm\r\n\r\n"
@@ -41,7 +41,7 @@ async def warm(
             " or does its firewall drop what goes to sandboxes (`sandpost doctor`)?"
         ) from None
     except OSError as error:
-        raise EngineError(f"the runtime broke off its warm-up call ({error}): see what it printed") from error
+        raise EngineError(f"the runtime broke off its warm-up call ({error}): {SEE_OUTPUT}") from error
 
 
 async def _told(ready: int) -> None:
@@ -70,7 +70,7 @@ async def _connect(host: str, port: int, wanted: Callable[[], bool]) -> socket.s
             raise
         else:
             return sock
-    raise EngineError("the sandbox ended before its runtime listened: see what it printed")
+    raise EngineError(f"the sandbox ended before its runtime listened: {SEE_OUTPUT}")
 
 
 async def _exchange(sock: socket.socket) -> None:
@@ -80,7 +80,7 @@ async def _exchange(sock: socket.socket) -> None:
     while len(got) < len(ANSWER):
         part = await loop.sock_recv(sock, len(ANSWER) - len(got))
         if not part:
-            raise EngineError("the runtime closed its warm-up call: see what it printed")
+            raise EngineError(f"the runtime closed its warm-up call: {SEE_OUTPUT}")
         got += part
     if got != ANSWER:
         raise EngineError(f"the runtime speaks another wire ({got[:80]!r}): the image and this release do not fit")

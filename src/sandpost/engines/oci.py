@@ -20,7 +20,7 @@ from sandpost.image import use
 from sandpost.kernel import pids, threads
 from sandpost.kernel.processes import start_time
 from sandpost.model.engines import HOW_TO_GET, outside
-from sandpost.model.errors import EngineError, HostUnfit
+from sandpost.model.errors import SEE_OUTPUT, EngineError, HostUnfit
 from sandpost.model.host import Host
 from sandpost.model.inside import RUNTIMES as FOLDER
 from sandpost.model.limits import EngineName, Limits
@@ -222,7 +222,7 @@ class OciEngine:
         pid = self._bundles.pid(spec.sandbox_id)
         began = start_time(pid) if pid is not None else 0
         if pid is None or not began:
-            raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: see what it printed")
+            raise EngineError(f"sandbox {spec.sandbox_id} ended as it started: {SEE_OUTPUT}")
         return Started(pid=pid, start_time=began)
 
     def _config(self, spec: SandboxSpec, namespace: int) -> dict[str, object]:

@@ -7,6 +7,8 @@ again can help; its message says what to do. Bodies, log records and metric labe
 from typing import Any, ClassVar, Literal
 
 Fault = Literal["caller", "code", "platform"]
+SEE_OUTPUT = "`sandpost logs --system` shows what it printed"
+"""What to do about a sandbox that did not start."""
 
 
 def shown(text: str, most: int = 80) -> str:

@@ -68,7 +68,7 @@ class SlotRing:
     def deal(self) -> int:
         """Return a slot that nobody has; `NoRoom` if there is none."""
         if not self._free:
-            raise NoRoom("all addresses are in use: widen the setting `sandbox_network`", retry_after=1)
+            raise NoRoom("all addresses are in use: set a larger `network.block`", retry_after=1)
         slot = self._free.popleft()
         self._dealt.add(slot)
         return slot

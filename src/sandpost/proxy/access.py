@@ -56,7 +56,9 @@ class Access:
             raise NoCredentials("rejecting request without Authorization header or key URL query parameter")
         if not self._reader.loaded:
             raise Unavailable(
-                "the store has not been read yet, so no key can be checked: is `sandpost api` running?", retry_after=1
+                "the store has not been read yet, so no key can be checked: try again; if it stays so, "
+                "`sandpost status` says which part is missing",
+                retry_after=1,
             )
         try:
             return self._verdict(name, key)

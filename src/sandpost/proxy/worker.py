@@ -232,7 +232,7 @@ class Worker:
         """Return the error of a connection beyond the limit."""
         return Unavailable(
             f"this worker has {self.host.max_connections} connections, its limit: try again, or raise "
-            "`max_connections`",
+            "`http.max_connections`",
             retry_after=1,
             component="proxy",
         )

@@ -53,7 +53,7 @@ def from_sqlite(error: sqlite3.Error, path: str) -> StoreError:
     if primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
         return StoreReadOnly(
             f"{path} cannot be written ({error}): mount its file system read-write, or give file and folder back to "
-            "the user of `sandpost api`"
+            "the user that owns the rest of `store/`"
         )
     if primary == sqlite3.SQLITE_CANTOPEN:
         return StoreReadOnly(f"{path} cannot be opened ({error}): check that its folder exists and who owns it")

@@ -98,7 +98,7 @@ class SqliteReader:
             return from_sqlite(error, self._path).message
         if isinstance(error, msgspec.MsgspecError):
             return f"{self._path} holds what this release cannot read ({error}): start the one that wrote it"
-        return f"{self._path} cannot be read ({error}): is `sandpost api` running, and who owns the folder?"
+        return f"{self._path} cannot be read ({error}): give it to the user that owns the rest of its folder"
 
     def _refresh(self) -> bool:
         stat = os.stat(self._path)

@@ -56,7 +56,7 @@ class GroupsV1:
         if missing:
             raise HostUnfit(
                 f"no control group hierarchy is mounted for {', '.join(missing)}: "
-                "boot with systemd.unified_cgroup_hierarchy=1 and set `cgroups` to 2"
+                "boot with systemd.unified_cgroup_hierarchy=1"
             )
         for root in self._roots:
             with contextlib.suppress(FileExistsError):

@@ -38,7 +38,9 @@ class GroupsV2:
         try:
             offered = files.read(os.path.join(self._base, "cgroup.controllers")).split()
         except FileNotFoundError:
-            raise HostUnfit("no tree of control groups v2 is mounted: set `cgroups` to 1") from None
+            raise HostUnfit(
+                f"no tree of control groups v2 is mounted at {self._base}: `sandpost doctor` says what this machine has"
+            ) from None
         missing = [name for name in _NEEDED if name not in offered]
         if missing:
             raise HostUnfit(
