@@ -18,7 +18,7 @@ from sandpost.model.limits import EngineName
 from sandpost.selftest.attacker import Door
 from sandpost.selftest.catalogue import Named, catalogue
 from sandpost.selftest.host import Look
-from sandpost.selftest.runner import STALL, Runner
+from sandpost.selftest.runner import Runner
 from support import gvisor
 from support.lab import lab
 from support.logs import records_of
@@ -63,7 +63,7 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
     wanted = {(one["case"].name, one["engine"]) for one in chosen if isinstance(one.get("case"), Named)}
     door = Door(url=f"http://127.0.0.1:{running.port}", key=running.key, context=None)
     # Everything takes several times as long where a processor is emulated.
-    stall = 10 * STALL if EMULATED else STALL
+    slower = 10 if EMULATED else 1
     limits = {"deadline": "30s", "blocked_after": "8s"} if EMULATED else None
     made: dict[EngineName, Runner] = {}
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,14 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
                 cases = [one for one in CASES if (one.name, engine) in wanted]
                 made[engine] = stack.enter_context(
                     Runner(
-                        door, client, cases, look=Look(running.host), log=log, limits=limits, engine=engine, stall=stall
+                        door,
+                        client,
+                        cases,
+                        look=Look(running.host),
+                        log=log,
+                        limits=limits,
+                        engine=engine,
+                        slower=slower,
                     )
                 )
             return made[engine]

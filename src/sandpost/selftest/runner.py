@@ -81,17 +81,17 @@ class Runner:
         log: Log,
         limits: Mapping[str, Any] | None = None,
         engine: EngineName | None = None,
-        stall: float = STALL,
+        slower: float = 1,
     ) -> None:
         """`limits`: besides those of the cases. `engine`: what makes the cases' sandboxes; None: as the host says.
 
-        `stall`: seconds that no call of the neighbour may take longer than.
+        `slower`: so many times as long as elsewhere everything may take, as where a processor is emulated.
         """
         self._cases = cases
         self._door, self._client, self._look, self._log = door, client, look, log
         self._limits = {**LIMITS, **(limits or {})}
         self._wanted = engine
-        self._stall = stall
+        self._slower = slower
         self._name = f"selftest-{secrets.token_hex(4)}"
         self._beside = f"{self._name}-beside"
         self._neighbour = Neighbour(self._call_neighbour)
@@ -153,7 +153,7 @@ class Runner:
             # A case of some milliseconds too has calls beside it.
             time.sleep(max(0.0, began + _BESIDE - time.monotonic()))
             neighbour = self._neighbour.since(began)
-            if outcome == "held" and (harm := harmed(neighbour, self._stall)):
+            if outcome == "held" and (harm := harmed(neighbour, STALL * self._slower)):
                 seen, outcome = harm, "broken"
         return Verdict(
             name=one.name, part=one.case.part, title=one.case.title, outcome=outcome, seen=seen, engine=self.engine,
@@ -191,7 +191,7 @@ class Runner:
 
     def _until_served(self, tenant: str, what: str, language: Language = "javascript") -> None:
         """A tenant just made may be unknown to a worker for a moment, and one whose sandbox has ended gets another."""
-        within = _NEXT * (_COMPILED if language == "csharp" else 1)
+        within = _NEXT * self._slower * (_COMPILED if language == "csharp" else 1)
         patience = time.monotonic() + within
         while True:
             try:
