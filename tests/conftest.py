@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -15,6 +16,11 @@ from sandpost.config.foreign import PREFIX
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
 
+_HERE = Path(__file__).parent
+_OF_THE_MACHINE = {
+    "attacks", "benchmarks", "controller", "engines", "image", "kernel", "network", "supervisor", "system", "walls",
+}  # fmt: skip
+"""Folders whose tests look at what the whole machine does, or start all of Sandpost: one of them at a time."""
 _STAY = "tests_stay_here_"
 _TABLE = f"ip {_STAY}{os.getpid()}"
 _RULES = """
@@ -25,6 +31,15 @@ table %s {
 	}
 }
 """
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests stay together where two processes share them (`--dist loadgroup`)."""
+    for item in items:
+        place = item.path.relative_to(_HERE)
+        group = "machine" if place.parts[0] in _OF_THE_MACHINE else str(place)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -279,11 +279,11 @@ def test_a_secret_is_read_from_a_file_that_only_its_owner_reads(tmp_path: Path) 
         load({"SANDPOST_ADMIN_KEY_FILE": str(path)})
     with pytest.raises(ConfigError, match="cannot read"):
         load({"SANDPOST_ADMIN_KEY_FILE": str(tmp_path / "absent")})
-    path.write_text("short\n")
+    path.write_text("too-few\n")
     with pytest.raises(ConfigError, match="at least 16") as caught:
         load({"SANDPOST_ADMIN_KEY_FILE": str(path)})
     assert f"file {path}" in caught.value.message
-    assert "short" not in caught.value.message
+    assert "too-few" not in caught.value.message
 
 
 def test_a_secrets_file_is_not_opened_by_who_only_looks(tmp_path: Path) -> None:
