@@ -13,8 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sandpost.controller import pool
 from sandpost.controller.adoption import adopt
-from sandpost.controller.desk import LONGEST_WAIT, SETS, Desk, Policy
+from sandpost.controller.desk import LONGEST_WAIT, Desk, Policy
 from sandpost.controller.lifecycle import Fleet, Forbidden, Sandbox
+from sandpost.controller.module_sets import SETS
 from sandpost.controller.record import ProxyKey, Record
 from sandpost.model.ends import ALL
 from sandpost.model.errors import EngineError, NoRoom

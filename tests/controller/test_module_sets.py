@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandpost.controller.desk import SETS
+from sandpost.controller.module_sets import SETS
 from sandpost.model.limits import Tenant
 from sandpost.model.messages import Ask, Assigned, Granted, Refused, RouteKey
 from support.desk_bed import PROXY, Bench

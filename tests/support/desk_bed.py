@@ -23,6 +23,7 @@ class Host:
     limits: list[tuple[str, Limits]] = field(default_factory=list)
     """What was put in force on which group."""
     limits_fail: bool = False
+    has_room: bool = True
     slots: int = 0
 
     def deal(self) -> int:
@@ -50,7 +51,7 @@ class Host:
         self.to_start.append(sandbox)
 
     def fits(self, engine: EngineName, starting: list[EngineName]) -> bool:
-        return True
+        return self.has_room
 
 
 class Bench:

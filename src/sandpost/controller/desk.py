@@ -11,12 +11,12 @@ from typing import Protocol
 
 import msgspec
 
-from sandpost.controller import aging, pool, room
+from sandpost.controller import aging, module_sets, pool, room
 from sandpost.controller.holdback import ENDS, WINDOW, HoldBack
 from sandpost.controller.lifecycle import Fleet, Kind, Sandbox, kind_of
 from sandpost.controller.lines import Line
 from sandpost.controller.record import ProxyKey
-from sandpost.controller.waiting import Wait, Waiting
+from sandpost.controller.waiting import Wait, Waiting, servable
 from sandpost.model.ends import End, is_fatal
 from sandpost.model.engines import NEEDS
 from sandpost.model.errors import (
@@ -25,7 +25,6 @@ from sandpost.model.errors import (
     NoRoom,
     SandpostError,
     Suspended,
-    TooManySets,
     Unavailable,
 )
 from sandpost.model.limits import EngineName, Limits, Tenant
@@ -38,8 +37,6 @@ LONGEST_WAIT = 15.0
 REPLACE_WAIT = 60.0
 REPLACE_AFTER = 3.0
 """A sandbox this young is not replaced at its own wish."""
-SETS = 4
-"""Sets of modules that a tenant has sandboxes of at once, besides those of none."""
 REMEMBERED = 5.0
 """Seconds for which the api's word about a tenant stands against that of proxies, which may read the store later."""
 
@@ -370,7 +367,7 @@ class Desk:
             self._alone.add(tenant.engine)
         kind, own_start = self._wanted(tenant, ask.runtime, exclusive=ask.exclusive)
         joins = not ask.exclusive and self.fleet.group(key, kind[0]) is not None
-        if not joins and (not ask.exclusive or not self._at_budget(tenant)):
+        if not joins and (not ask.exclusive or self._left(tenant) > 0):
             alone = ask.exclusive and not self.policy.runtimes[ask.runtime].pooled
             common = self._kind_for(kind[0], kind[1], alone=alone) if own_start else kind
             self._arrivals.setdefault(common, pool.Arrivals()).add(now)
@@ -385,27 +382,20 @@ class Desk:
     def _bound_sets(self, tenant: str, now: float) -> None:
         """Make room for one more set of modules: of those that a tenant has, the longest idle one leaves if need be."""
         there = [one for key, one in self.fleet.routes.items() if key.tenant == tenant and key.modules]
-        wanted = {wait.key for wait in self._waits.of(tenant) if wait.modules} - {one.key for one in there}
-        if len(there) + len(wanted) < SETS:
-            return
-        idle = [one for one in there if aging.idle_for(one, now) >= aging.QUIET and one.replacing is None]
-        if not idle:
-            raise TooManySets(
-                f"`{tenant}` has calls in sandboxes of {SETS} different sets of modules: let programs choose the same "
-                "ones, or try again",
-                retry_after=1,
-            )
-        longest = min(idle, key=lambda one: one.last_call_at)
-        self.fleet.leave(longest, "drained", "drained: the tenant wants a sandbox of other modules", now)
+        wanted = [wait.key for wait in self._waits.of(tenant, exclusive=False) if wait.modules]
+        longest = module_sets.leaves_for_another(there, wanted, tenant, now)
+        if longest is not None:
+            self.fleet.leave(longest, "drained", "drained: the tenant wants a sandbox of other modules", now)
 
     def _check_queue(self, tenant: Tenant, *, exclusive: bool) -> None:
         """Refuse when the queue is full. Calls above a `per_request` tenant's budget wait in a queue of its own."""
-        if exclusive and self._at_budget(tenant):
-            own = sum(1 for wait in self._waits if wait.exclusive and wait.tenant.name == tenant.name)
-            if own >= self.policy.queue:
+        if exclusive:
+            own = self._waits.of(tenant.name, exclusive=True)
+            if len(own) >= self.policy.queue:
                 raise self._over_budget(tenant)
-            return
-        waiting = sum(1 for wait in self._waits if wait.askers and self._may_have(wait))
+            if sum(1 for wait in own if wait.sandbox is None) >= self._left(tenant):
+                return
+        waiting = sum(1 for wait in self._servable(self._waits) if wait.askers)
         if waiting >= self.policy.queue:
             rate = self._line((self._engine(tenant), DEFAULT, 0)).start_times.rate(self.policy.parallel_starts)
             raise NoRoom(
@@ -444,6 +434,7 @@ class Desk:
             self._count_failure(sandbox.kind, sandbox.record.message, now)
             return
         self.on_assigned(sandbox, wait)
+        self._waits.had_turn(wait.tenant.name)
         predecessor = wait.predecessor
         leaving = predecessor.replacing if predecessor is not None else None
         for proxy, seq in self._waits.drop(wait):
@@ -453,16 +444,19 @@ class Desk:
 
     def _start(self, now: float) -> None:
         wanted = [wait for wait in self._waits if wait.sandbox is None and now >= self._line(wait.kind).not_before]
-        wanted = [wait for wait in wanted if self._may_have(wait)]
-        own = [wait for wait in wanted if self._own_start(wait)]
-        for wait in own:
+        wanted = self._servable(wanted)
+        common: Counter[Kind] = Counter()
+        coming = sum(1 for wait in self.starting.values() if wait is None)
+        places = True
+        for wait in wanted:
+            if not self._own_start(wait):
+                common[wait.kind] += 1
             # What has just begun counts towards the budget of the tenant's other waits.
-            if not self._may_have(wait) or (self._group(wait) is not None and not self._may_join()):
-                continue
-            if len(self.starting) >= self.policy.parallel_starts or not self._begin(wait.kind, wait, now):
-                break
+            elif places and self._may_have(wait) and (self._group(wait) is None or self._may_join()):
+                # Those whose turn comes before keep the places that they need.
+                kept = max(0, common.total() - coming)
+                places = len(self.starting) + kept < self.policy.parallel_starts and self._begin(wait.kind, wait, now)
         # The host's own engine first: more tenants wait for it, and its starts are soon over.
-        common = Counter(wait.kind for wait in wanted if wait not in own)
         for kind in sorted(
             {*common, *self.kinds()}, key=lambda kind: (kind[0] != self.policy.engine, -common[kind], kind)
         ):
@@ -498,6 +492,7 @@ class Desk:
             return False
         if wait is not None:
             wait.sandbox = sandbox
+            self._waits.had_turn(wait.tenant.name)
             sandbox.joins = wait.tenant.name if group is not None else ""
         self.starting[sandbox.sandbox_id] = wait
         self._making.start(sandbox)
@@ -523,8 +518,8 @@ class Desk:
 
     def _may_have(self, wait: Wait) -> bool:
         if wait.exclusive:
-            return not self._at_budget(wait.tenant)
-        for other in self._waits.of(wait.tenant.name):
+            return self._left(wait.tenant) > 0
+        for other in self._waits.of(wait.tenant.name, exclusive=False):
             if other is wait:
                 continue
             # One after another, so that all of them come into one group.
@@ -557,14 +552,17 @@ class Desk:
     def _line(self, kind: Kind) -> Line:
         return self._lines.setdefault(kind[:2], Line())
 
-    def _at_budget(self, tenant: Tenant) -> bool:
-        """Whether a `per_request` tenant has, or is getting, all the sandboxes it may have at once."""
+    def _servable(self, waits: Iterable[Wait]) -> list[Wait]:
+        return [wait for wait in servable(waits, self._left) if wait.exclusive or self._may_have(wait)]
+
+    def _left(self, tenant: Tenant) -> int:
+        """Return how many more sandboxes a `per_request` tenant may have, besides those it has or is getting."""
         has = len(self.fleet.tenants.get(tenant.name, ()))
         has += sum(
             1 for wait in self.starting.values()
             if wait is not None and wait.sandbox is not None and wait.tenant.name == tenant.name
         )  # fmt: skip
-        return has >= pool.at_once(tenant.limits.per_request_at_once, self.policy.pool_size)
+        return pool.at_once(tenant.limits.per_request_at_once, self.policy.pool_size) - has
 
     def _limits(self, tenant: Tenant, *, exclusive: bool) -> Limits:
         return pool.share(tenant.limits, tenant.limits.per_request_at_once) if exclusive else tenant.limits
@@ -670,14 +668,14 @@ class Desk:
                     self._refuse_wait(wait, error)
 
     def _too_long(self, wait: Wait) -> SandpostError:
-        if not wait.exclusive or self._may_have(wait):
+        if wait in self._servable(self._waits):
             return NoRoom(f"no sandbox became free within {LONGEST_WAIT:g} s: try later", retry_after=5)
         return self._over_budget(wait.tenant)
 
     def _over_budget(self, tenant: Tenant) -> NoRoom:
         count = pool.at_once(tenant.limits.per_request_at_once, self.policy.pool_size)
         return NoRoom(
-            f"all {count} sandboxes that `{tenant.name}` may have at once are busy"
+            f"more calls of `{tenant.name}` wait than the {count} sandboxes serve that it may have at once"
             " (`limits.per_request_at_once`, and at most half the pool): try later",
             retry_after=1,
         )

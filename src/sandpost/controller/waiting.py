@@ -1,7 +1,12 @@
-"""Sandboxes that are wanted and not there yet: one entry however many calls of a tenant wait for it."""
+"""Sandboxes that are wanted and not there yet: one entry however many calls of a tenant wait for it.
 
-from collections.abc import Iterator
+Tenants have turns: one wait of each, then the next of each, and whose wait got something goes to the end. So nobody
+waits longer because another tenant's calls wait for a sandbox each.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from sandpost.controller.lifecycle import Kind, Sandbox
 from sandpost.controller.record import ProxyKey
@@ -48,34 +53,41 @@ class Wait:
 
 
 class Waiting:
-    """All waits, in the order in which they came."""
+    """All waits, in the order in which they are to be served."""
 
     def __init__(self) -> None:
-        self._waits: dict[int, Wait] = {}
+        self._turns: dict[str, dict[int, Wait]] = {}
+        """Waits of each tenant, by number; the tenant whose turn is next comes first."""
         self._shared: dict[RouteKey, Wait] = {}
         self._added = 0
 
     def __bool__(self) -> bool:
-        return bool(self._waits)
+        return bool(self._turns)
 
     def __iter__(self) -> Iterator[Wait]:
-        return iter(list(self._waits.values()))
+        places = ((place, wait) for waits in self._turns.values() for place, wait in enumerate(waits.values()))
+        return (wait for _, wait in sorted(places, key=itemgetter(0)))
 
     def shared(self, key: RouteKey) -> Wait | None:
         """Return the wait that further calls of a tenant join."""
         return self._shared.get(key)
 
-    def of(self, tenant: str) -> list[Wait]:
-        """Return the waits of a tenant that further calls join."""
-        return [wait for key, wait in self._shared.items() if key.tenant == tenant]
+    def of(self, tenant: str, *, exclusive: bool) -> list[Wait]:
+        """Return the waits of a tenant for sandboxes of one call each, or those that further calls join."""
+        return [wait for wait in self._turns.get(tenant, {}).values() if wait.exclusive == exclusive]
 
     def add(self, wait: Wait) -> None:
-        """Begin a wait at the end of the queue."""
+        """Begin a wait; its tenant comes after all others if it has none yet."""
         self._added += 1
         wait.number = self._added
-        self._waits[id(wait)] = wait
+        self._turns.setdefault(wait.tenant.name, {})[wait.number] = wait
         if not wait.exclusive:
             self._shared[wait.key] = wait
+
+    def had_turn(self, tenant: str) -> None:
+        """A wait of the tenant's got a sandbox, or its start: all others come before the next one."""
+        if tenant in self._turns:
+            self._turns[tenant] = self._turns.pop(tenant)
 
     def join(self, wait: Wait, proxy: ProxyKey, seq: int) -> None:
         """Let another ask wait for the same sandbox; `NoRoom` if too many do."""
@@ -87,7 +99,10 @@ class Waiting:
         """End a wait; return whom the caller has to answer. What is started for it is nobody's now."""
         if wait.over:
             return []
-        del self._waits[id(wait)]
+        waits = self._turns[wait.tenant.name]
+        del waits[wait.number]
+        if not waits:
+            del self._turns[wait.tenant.name]
         if not wait.exclusive:
             del self._shared[wait.key]
         if wait.predecessor is not None:
@@ -98,7 +113,7 @@ class Waiting:
 
     def count(self) -> int:
         """Return how many sandboxes calls wait for."""
-        return sum(1 for wait in self._waits.values() if wait.askers)
+        return sum(1 for wait in self if wait.askers)
 
     def forget_proxy(self, proxy: ProxyKey) -> None:
         """Nobody hears the answers for this proxy."""
@@ -118,3 +133,22 @@ class Waiting:
     def _drop_if_unwanted(self, wait: Wait) -> None:
         if not wait.askers and wait.predecessor is None:
             self.drop(wait)
+
+
+def servable(waits: Iterable[Wait], left: Callable[[Tenant], int]) -> list[Wait]:
+    """Return the waits that sandboxes could be given to at once, in their order.
+
+    Of calls that get a sandbox each no more than are `left` to their tenant, besides those whose own is being started:
+    the others wait for these, not for the host, which neither counts them nor makes room for them.
+    """
+    room: dict[str, int] = {}
+    found = []
+    for wait in waits:
+        if wait.exclusive and wait.sandbox is None:
+            name = wait.tenant.name
+            room[name] = room[name] if name in room else left(wait.tenant)
+            if room[name] <= 0:
+                continue
+            room[name] -= 1
+        found.append(wait)
+    return found
