@@ -76,6 +76,43 @@ def test_limits_below_what_is_in_use_end_no_sandbox_that_is_adopted(bench: Bench
     assert bench.fleet.routes[RouteKey("a", "node", "")].phase == "assigned"
 
 
+def test_a_limit_below_what_is_in_use_ends_the_largest_and_all_else_is_in_force(bench: Bench) -> None:
+    for runtime in ("node", "python"):
+        bench.ask("a", runtime)
+        bench.finish()
+    sizes = {"node": 60 * MiB, "python": 90 * MiB}
+    for key, sandbox in bench.fleet.routes.items():
+        sandbox.memory = sizes[key.runtime]
+    large = bench.fleet.routes[RouteKey("a", "python", "")]
+    bench.host.in_use = 150 * MiB
+    bench.host.ways.clear()
+    limits = msgspec.structs.replace(Limits(), memory=80 * MiB, bandwidth_out=1, connections=3)
+    assert bench.desk.tenant_changed(Tenant(name="a", egress="none", limits=limits), 9.0) == []
+    assert [how[1:] for how in bench.host.ways] == [("none", limits)] * 2
+    assert (large.phase, large.record.word) == ("gone", "memory")
+    assert large.record.message == "memory: 80 MiB reached, to which it was lowered"
+    assert {key.runtime for key in bench.fleet.routes} == {"node"}
+    assert all(one.record.limits == limits for one in bench.fleet.tenants["a"].values())
+    assert bench.desk.ends == {"memory": 1}
+    # What could not be set before is set when it has gone.
+    bench.host.in_use = 80 * MiB
+    bench.host.limits.clear()
+    bench.fleet.removed(large)
+    assert bench.host.limits == [(large.record.group_id, limits)]
+
+
+def test_as_many_end_as_keep_a_lowered_limit_exceeded(bench: Bench) -> None:
+    for runtime in ("node", "python"):
+        bench.ask("a", runtime)
+        bench.finish()
+    for sandbox in bench.fleet.routes.values():
+        sandbox.memory = 70 * MiB
+    bench.host.in_use = 140 * MiB
+    bench.desk.tenant_changed(Tenant(name="a", limits=msgspec.structs.replace(Limits(), memory=64 * MiB)), 9.0)
+    assert bench.fleet.routes == {}
+    assert bench.desk.ends == {"memory": 2}
+
+
 def test_a_successor_waits_until_it_fits_beside_the_others_of_its_group(bench: Bench) -> None:
     for runtime in ("node", "python"):
         bench.ask("a", runtime)

@@ -17,7 +17,7 @@ import pytest
 from sandpost.engines.contract import Consumption
 from sandpost.image import use
 from sandpost.model.engines import outside
-from sandpost.model.errors import EngineError
+from sandpost.model.errors import EngineError, MemoryInUse
 from sandpost.model.host import SANDBOX_PORT
 from sandpost.model.limits import Limits
 from sandpost.walls.pressure import Pressure
@@ -373,6 +373,28 @@ def test_limits_change_under_a_running_sandbox(bed: Bed) -> None:
         assert consumption(bed, box).memory > 120 * MiB
         bed.engine.set_limits(box.spec.group_id, Limits(memory=200 * MiB), bed.host.engine)
         assert consumption(bed, box).oom_kills == 0
+
+    asyncio.run(body())
+
+
+def test_a_limit_of_memory_below_what_is_in_use_holds_up_no_other(bed: Bed) -> None:
+    async def body() -> None:
+        box = await bed.make(limits=Limits(memory=256 * MiB))
+        await asyncio.to_thread(fill, box, 120)
+        now = Limits(memory=64 * MiB, cpu=0.25, pids=100)
+        if bed.host.cgroups == 1:
+            with pytest.raises(MemoryInUse, match="more memory than its new limit"):
+                bed.engine.set_limits(box.spec.group_id, now, bed.host.engine)
+            assert consumption(bed, box).oom_kills == 0
+        else:
+            bed.engine.set_limits(box.spec.group_id, now, bed.host.engine)
+            assert until(lambda: consumption(bed, box).oom_kills > 0)
+        group = Path(bed.host.cgroup_parent, f"t-{box.spec.group_id}")
+        root = Path("/sys/fs/cgroup")
+        pids = root / ("pids" if bed.host.cgroups == 1 else "") / group / "pids.max"
+        cpu = root / "cpu" / group / "cpu.cfs_quota_us" if bed.host.cgroups == 1 else root / group / "cpu.max"
+        assert pids.read_text() == f"{outside(now, bed.host.engine).pids}\n"
+        assert cpu.read_text().split()[0] == "25000"
 
     asyncio.run(body())
 

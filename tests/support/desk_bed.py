@@ -7,7 +7,7 @@ import msgspec
 from sandpost.controller.desk import Desk, Policy
 from sandpost.controller.lifecycle import Fleet, Sandbox
 from sandpost.controller.record import ProxyKey, Record
-from sandpost.model.errors import EngineError
+from sandpost.model.errors import EngineError, MemoryInUse
 from sandpost.model.limits import EngineName, Limits, Tenant
 from sandpost.model.messages import Ask
 
@@ -23,6 +23,10 @@ class Host:
     limits: list[tuple[str, Limits]] = field(default_factory=list)
     """What was put in force on which group."""
     limits_fail: bool = False
+    in_use: int = 0
+    """Bytes that no group can be limited below."""
+    ways: list[tuple[str, str, Limits]] = field(default_factory=list)
+    """Whose ways were opened or changed, with policy and limits."""
     has_room: bool = True
     slots: int = 0
 
@@ -35,14 +39,18 @@ class Host:
     def write(self, record: Record) -> None: ...
     def erase(self, sandbox_id: str) -> None: ...
     def write_roster(self, proxies: object) -> None: ...
-    def open_way(self, sandbox: Sandbox) -> None: ...
     def close_way(self, sandbox: Sandbox) -> None: ...
     def remove(self, sandbox: Sandbox) -> None: ...
+
+    def open_way(self, sandbox: Sandbox) -> None:
+        self.ways.append((sandbox.sandbox_id, sandbox.record.egress, sandbox.record.limits))
 
     def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         if self.limits_fail:
             raise EngineError("more is in use")
         self.limits.append((group_id, limits))
+        if limits.memory < self.in_use:
+            raise MemoryInUse("more is in use")
 
     def tell(self, proxy: ProxyKey | None, message: msgspec.Struct) -> None:
         self.told.append(message)

@@ -5,23 +5,24 @@ answer: `Granted`, or `Refused`, at the latest when its wait ends. Times are a m
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
-from sandpost.controller import aging, module_sets, pool, room
+from sandpost.controller import aging, ends, module_sets, pool, room
+from sandpost.controller.candidates import candidates, largest
 from sandpost.controller.holdback import ENDS, WINDOW, HoldBack
 from sandpost.controller.lifecycle import Fleet, Kind, Sandbox, kind_of
 from sandpost.controller.lines import Line
 from sandpost.controller.record import ProxyKey
 from sandpost.controller.waiting import Wait, Waiting, servable
 from sandpost.model.ends import End, is_fatal
-from sandpost.model.engines import NEEDS
 from sandpost.model.errors import (
     EngineError,
     HeldBack,
+    MemoryInUse,
     NoRoom,
     SandpostError,
     Suspended,
@@ -277,6 +278,7 @@ class Desk:
             self._end_all(tenant.name, _suspended(tenant.name), "drained: the tenant is suspended", now)
             return []
         failures = []
+        full = set()
         engine = self._engine(tenant)
         for wait in self._waits:
             if wait.tenant.name == tenant.name:
@@ -289,12 +291,23 @@ class Desk:
             other_egress = tenant.egress != sandbox.record.egress
             try:
                 self.fleet.change(sandbox, self._limits(tenant, exclusive=sandbox.record.exclusive), tenant.egress)
+            except MemoryInUse:
+                full.add(sandbox.record.group_id)
             except EngineError as error:
                 failures.append(error)
                 if other_egress:
                     # Nobody goes on with more than his policy permits.
                     self.end(sandbox, "platform", f"platform: {error.message}", now)
+        for group in full:
+            self._end_largest(tenant.name, group, now)
         return failures
+
+    def _end_largest(self, tenant: str, group: str, now: float) -> None:
+        """A group has more memory than its limit is now: do as cgroup v2 would, which ends its largest sandbox."""
+        own = [one for one in self.fleet.tenants[tenant].values() if one.record.group_id == group]
+        # When they are removed the others' limit is set again.
+        for one in largest(own):
+            self.end(one, "memory", ends.lowered(one.record.limits, share=one.record.exclusive), now)
 
     def tenant_removed(self, name: str, now: float) -> None:
         """The tenant is no longer registered: what it has ends."""
@@ -318,23 +331,6 @@ class Desk:
                 self._age(sandbox, now)
         self._shrink(now)
         self.pump(now)
-
-    def candidates(self, now: float) -> Iterator[room.Candidate]:
-        """Sandboxes of tenants, for whoever must choose which of them end."""
-        for sandboxes in self.fleet.tenants.values():
-            shared = sum(one.memory for one in sandboxes.values() if not one.record.exclusive)
-            for one in sandboxes.values():
-                guaranteed = one.record.limits.memory_guaranteed
-                if not one.record.exclusive and one.memory < shared:
-                    # Its part of what is guaranteed to the tenant's sandboxes together.
-                    guaranteed = guaranteed * one.memory // shared
-                guaranteed += NEEDS[one.record.engine].memory
-                yield room.Candidate(
-                    sandbox_id=one.sandbox_id,
-                    memory=one.memory,
-                    guaranteed=guaranteed,
-                    idle_for=aging.idle_for(one, now) if one.phase == "assigned" else 0.0,
-                )
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -506,7 +502,7 @@ class Desk:
             return
         cost = sum(room.idle_cost(wait.engine) for wait in missing)
         # No more than are needed if each frees the least that one takes.
-        chosen = room.longest_idle(self.candidates(now), cost)[: -(-cost // room.idle_cost("runc"))]
+        chosen = room.longest_idle(candidates(self.fleet, now), cost)[: -(-cost // room.idle_cost("runc"))]
         for sandbox_id in chosen:
             message = "evicted: its memory was needed for another tenant"
             self.fleet.leave(self.fleet.sandboxes[sandbox_id], "evicted", message, now)

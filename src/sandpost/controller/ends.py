@@ -68,6 +68,11 @@ def signal_of(status: int) -> int | None:
     return code - 128 if 128 < code < 128 + signal.NSIG else None
 
 
+def lowered(limits: Limits, *, share: bool) -> str:
+    """Return the message of a sandbox that ends as `memory`, since it has more than its limit is now."""
+    return f"{_memory(Evidence(limits=limits, share=share))[1]}, to which it was lowered"
+
+
 def _memory(evidence: Evidence) -> tuple[End, str]:
     share = " (a call's share of `limits.memory`)" if evidence.share else ""
     return "memory", f"memory: {show_size(evidence.limits.memory)} reached{share}"

@@ -19,7 +19,7 @@ from sandpost.controller.hits import Hits
 from sandpost.controller.record import EGRESS, ProxyKey, Record
 from sandpost.model.ends import LIMITS, End
 from sandpost.model.engines import NEEDS
-from sandpost.model.errors import EngineError
+from sandpost.model.errors import EngineError, MemoryInUse
 from sandpost.model.limits import EngineName, Limits
 from sandpost.model.messages import Assigned, Gone, Leaving, Phase, Route, RouteKey, Table, Way, Ways
 
@@ -241,12 +241,19 @@ class Fleet:
         return route
 
     def change(self, sandbox: Sandbox, limits: Limits, egress: str) -> None:
-        """Put changed limits and policy in force on a tenant's running sandbox; `EngineError` if that fails."""
+        """Put changed limits and policy in force on a tenant's running sandbox; `EngineError` if that fails.
+
+        After `MemoryInUse` all but the limit of memory is in force.
+        """
         before = sandbox.record
         if limits == before.limits and egress == before.egress:
             return
+        in_use: MemoryInUse | None = None
         if limits != before.limits:
-            self._actions.set_limits(before.group_id, limits, before.engine)
+            try:
+                self._actions.set_limits(before.group_id, limits, before.engine)
+            except MemoryInUse as error:
+                in_use = error
         output_changed = limits.output != before.limits.output
         self._store(sandbox, msgspec.structs.replace(before, limits=limits, egress=egress))
         try:
@@ -258,6 +265,8 @@ class Fleet:
         if output_changed and sandbox.phase == "assigned":
             # Proxies know the route already; the collector takes the new rate from it.
             self._actions.tell(None, Assigned(route=self.route(sandbox)))
+        if in_use is not None:
+            raise in_use
 
     def note_calls(self, sandbox: Sandbox) -> None:
         """Write down how many calls it has served."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from sandpost.controller import room
+from sandpost.controller.candidates import candidates
 from sandpost.controller.desk import Desk
 from sandpost.controller.meter import Meter
 from sandpost.engines.contract import Engine
@@ -82,13 +83,13 @@ class MemoryWatch:
         fleet = self._desk.fleet
         if pressure == "soft":
             wanted -= sum(one.memory for one in fleet.draining())
-            for sandbox_id in room.longest_idle(self._desk.candidates(now), wanted):
+            for sandbox_id in room.longest_idle(candidates(fleet, now), wanted):
                 fleet.leave(fleet.sandboxes[sandbox_id], "evicted", "evicted: the host's memory is nearly full", now)
             return
         for own in list(fleet.tenants.values()):
             for sandbox in own.values():
                 self._meter.read(sandbox, now)
-        chosen = room.victims(self._desk.candidates(now), wanted)
+        chosen = room.victims(candidates(fleet, now), wanted)
         for sandbox_id in chosen:
             sandbox = fleet.sandboxes[sandbox_id]
             self._desk.end(sandbox, "evicted", "evicted: the memory of all sandboxes together was nearly full", now)

@@ -90,6 +90,8 @@ class Engine(Protocol):
     def set_limits(self, group_id: str, limits: Limits, engine: EngineName) -> None:
         """Write a tenant's limits to its group; also for a group whose sandboxes run, which `engine` made.
 
+        `MemoryInUse` where the kernel refuses a limit below what is in use (cgroup v1); the others are set then.
+        Where it does not it ends the largest sandbox of the group.
         `model.engines.Needs.fixed_pids`: those keep the limit of processes that they were started with.
         """
 

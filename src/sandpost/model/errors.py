@@ -305,6 +305,10 @@ class EngineError(SandpostError):
     reason = "engine"
 
 
+class MemoryInUse(EngineError):
+    """A group uses more memory than it was to be limited to; all else that was to be set of it is set."""
+
+
 class AlreadyRunning(SandpostError):
     """Another supervisor holds the state folder."""
 

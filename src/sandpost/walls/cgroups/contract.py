@@ -47,8 +47,8 @@ class Groups(Protocol):
         """Write limits to a tenant's group, also under running sandboxes.
 
         Where the processors do not suffice for all, tenants share them in proportion to their limits of CPU.
-        A memory limit below what is in use, and cannot be reclaimed, is refused with an `EngineError` on v1;
-        on v2 the kernel enforces it by killing.
+        A memory limit below what is in use, and cannot be reclaimed, is refused with `MemoryInUse` on v1, the
+        others being set; on v2 the kernel enforces it by killing.
         """
 
     def limit_parent(self, memory: int) -> None:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable
 
-from sandpost.model.errors import EngineError, HostUnfit
+from sandpost.model.errors import EngineError, HostUnfit, MemoryInUse
 from sandpost.model.host import Host
 from sandpost.model.limits import Limits
 from sandpost.walls.cgroups import files
@@ -95,20 +95,27 @@ class GroupsV1:
 
     def set_limits(self, group_id: str, limits: Limits) -> None:
         group = f"t-{group_id}"
+        refused: OSError | None = None
         try:
-            self._limit_memory(group, limits.memory)
-            self._limit_sockets(group, limits.memory)
             quota = max(1000, round(limits.cpu * PERIOD))
             files.write(self._file("cpu", group, "cpu.cfs_period_us"), PERIOD)
             files.write(self._file("cpu", group, "cpu.cfs_quota_us"), quota)
             files.write(self._file("cpu", group, "cpu.shares"), max(2, round(limits.cpu * _WEIGHT)))
             files.write(self._file("pids", group, "pids.max"), limits.pids)
+            # Last, since these can be refused.
+            for limit in (self._limit_sockets, self._limit_memory):
+                try:
+                    limit(group, limits.memory)
+                except OSError as error:
+                    if error.errno != errno.EBUSY:
+                        raise
+                    refused = error
         except OSError as error:
-            if error.errno == errno.EBUSY:
-                raise EngineError(
-                    f"the group uses more memory than its new limit of {limits.memory} bytes: end its sandbox first"
-                ) from error
             raise EngineError(f"cannot set limits of the group {group}: {error}") from error
+        if refused is not None:
+            raise MemoryInUse(
+                f"the group uses more memory than its new limit of {limits.memory} bytes: end its sandbox first"
+            ) from refused
 
     def limit_parent(self, memory: int) -> None:
         try:
