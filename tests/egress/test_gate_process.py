@@ -453,3 +453,29 @@ def test_connections_of_a_tenant_are_bounded_and_others_pass() -> None:
         await plain.close()
 
     in_lab(body)
+
+
+def test_beyond_the_connections_of_all_the_tenant_that_has_most_gives_up_its_oldest() -> None:
+    def few(lab: Lab) -> None:
+        lab.before = "from sandpost.egress import gate; gate.MOST = 4; "
+
+    async def body(lab: Lab) -> None:
+        lab.way(ONE, "allow:www.example.com")
+        lab.way(TWO, "allow:www.example.com", "other")
+        lab.resolver(WORLD)
+        plain = Server(lab)
+        loop = asyncio.get_running_loop()
+        silent = []
+        for _ in range(4):
+            silent.append(await lab.connect(SERVER, 80))
+            await lab.until(lambda: lab.figure("sandpost_gate_connections") == len(silent), 5)
+        assert (await exchange(lab, GET, source=TWO)).endswith(b"yes")
+        assert await asyncio.wait_for(loop.sock_recv(silent[0], 10), 2) == b""
+        await lab.until(lambda: lab.said("too_many_connections"))
+        assert "all tenants together have 4 connections" in lab.said("too_many_connections")[0]
+        await lab.until(lambda: lab.figure("sandpost_gate_connections") == 3, 5)
+        for sock in silent:
+            sock.close()
+        await plain.close()
+
+    in_lab(body, few)

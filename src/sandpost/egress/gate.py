@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Address
 
 import dns.message
@@ -24,6 +26,7 @@ from sandpost.egress.notes import Notes
 from sandpost.egress.pump import Pump
 from sandpost.egress.question import LEAST_ANSWER, Question
 from sandpost.egress.resolver import Resolver
+from sandpost.egress.shares import Shares
 from sandpost.egress.verdict import Refusal
 from sandpost.egress.ways import Sandbox
 from sandpost.model.errors import EgressRefused
@@ -31,6 +34,7 @@ from sandpost.model.errors import EgressRefused
 MOST_EACH = 512
 """Connections of one tenant."""
 MOST = 8192
+"""Of all tenants: beyond it the one that has most gives up its oldest."""
 FIRST_BYTES = 10.0
 """Seconds for the first bytes to say a name."""
 CONNECT = 10.0
@@ -69,28 +73,29 @@ class Gate:
         self._resolver = resolver
         self._counts = counts
         self._notes = notes
+        self._shares = Shares(MOST_EACH, MOST, "connections through the gate")
         self._passed: dict[asyncio.Task[None], tuple[Sandbox, str, IPv4Address, int]] = {}
         self.open = 0
         """Connections that are being looked at or pass."""
 
     async def serve(self, sandbox: Sandbox, sock: socket.socket) -> None:
         """Judge a connection and let it pass, or refuse it; it is closed in the end."""
-        tenancy = sandbox.tenancy
-        tenancy.connections += 1
         self.open += 1
         first = bytearray()
+        over: Callable[[], None] | None = None
         try:
+            over = self._enter(sandbox)
             await self._judged(sandbox, sock, first)
         except _Refused as error:
-            self._counts.gate_refused[error.refusal.kind] += 1
-            self._notes.add(sandbox.id, error.refusal.kind, error.refusal.text)
+            self._note(sandbox, error.refusal)
             with contextlib.suppress(OSError, TimeoutError):
                 await _tell(sock, bytes(first), error.refusal)
         except OSError:
             # The server is not there, or one side went: to the program as if there were no gate.
             _reset(sock)
         finally:
-            tenancy.connections -= 1
+            if over is not None:
+                over()
             self.open -= 1
             sock.close()
 
@@ -102,9 +107,21 @@ class Gate:
             if owner is sandbox and not named and not verdict.in_block(policy, address, port):
                 task.cancel()
 
+    def _enter(self, sandbox: Sandbox) -> Callable[[], None]:
+        """Count the connection; return what is to be called when it is over."""
+        if why := self._shares.refusal(sandbox.tenancy.name):
+            raise _Refused(Refusal("too_many_connections", why))
+        return self._shares.add(sandbox.tenancy.name, partial(self._give_up, sandbox, sandbox.task()))
+
+    def _give_up(self, sandbox: Sandbox, task: asyncio.Task[None]) -> None:
+        self._note(sandbox, Refusal("too_many_connections", self._shares.given_up))
+        task.cancel()
+
+    def _note(self, sandbox: Sandbox, refusal: Refusal) -> None:
+        self._counts.gate_refused[refusal.kind] += 1
+        self._notes.add(sandbox.id, refusal.kind, refusal.text)
+
     async def _judged(self, sandbox: Sandbox, sock: socket.socket, first: bytearray) -> None:
-        if sandbox.tenancy.connections > MOST_EACH or self.open > MOST:
-            raise _Refused(Refusal("too_many_connections", f"more than {MOST_EACH} connections at once"))
         address, port = _destination(sock)
         _demand(verdict.of_destination(sandbox.policy, address, port))
         if is_own(address):

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from dns.edns import EDECode
 from dns.rdatatype import RdataType
@@ -15,6 +17,7 @@ from sandpost.egress.judge import judge
 from sandpost.egress.notes import Notes
 from sandpost.egress.question import Question
 from sandpost.egress.scrub import scrub
+from sandpost.egress.shares import Shares
 from sandpost.egress.upstream import NoAnswer, Upstream
 from sandpost.egress.ways import Sandbox
 from sandpost.logs.setup import get_logger
@@ -22,6 +25,7 @@ from sandpost.logs.setup import get_logger
 MOST_ASKING = 64
 """Questions of one tenant that wait for an upstream at once."""
 MOST_ASKING_ALL = 1024
+"""Of all tenants: beyond it the one that has most gives up its oldest."""
 _FAILED_FOR = 2
 """Seconds for which a failure is kept: a program that asks again in a loop does not ask the upstream."""
 _UNTOLD = frozenset({"name_local"})
@@ -30,6 +34,23 @@ _UNTOLD = frozenset({"name_local"})
 log = get_logger()
 
 _Asked = tuple[str, str, RdataType]
+
+
+class _Asking:
+    """A question of a tenant's that is asked upstream, for all its sandboxes that ask it."""
+
+    def __init__(self, fetch: Coroutine[Any, Any, Answer]) -> None:
+        self.task = asyncio.create_task(fetch)
+        self.instead: Answer | None = None
+
+    async def answer(self) -> Answer:
+        # One sandbox that goes does not take the answer from the others of its tenant.
+        await asyncio.wait((self.task,))
+        return self.instead or self.task.result()
+
+    def give_up(self, why: str) -> None:
+        self.instead = _too_many(why)
+        self.task.cancel()
 
 
 class Resolver:
@@ -41,7 +62,8 @@ class Resolver:
         self.cache = Cache()
         self._counts = counts
         self._notes = notes
-        self._asking: dict[_Asked, asyncio.Task[Answer]] = {}
+        self._asking: dict[_Asked, _Asking] = {}
+        self._shares = Shares(MOST_ASKING, MOST_ASKING_ALL, "questions waiting for an answer")
 
     def at_once(self, sandbox: Sandbox, question: Question) -> Answer | None:
         """Return the answer if it takes no asking."""
@@ -70,8 +92,8 @@ class Resolver:
 
     def close(self) -> None:
         """Break off what is being asked."""
-        for task in self._asking.values():
-            task.cancel()
+        for asking in self._asking.values():
+            asking.task.cancel()
 
     def _told(self, sandbox: Sandbox, question: Question, answer: Answer) -> Answer:
         if answer.why is not None:
@@ -86,26 +108,23 @@ class Resolver:
     async def _ask(self, sandbox: Sandbox, question: Question) -> Answer:
         tenancy, key = sandbox.tenancy, (question.name, question.type)
         asked = (tenancy.name, *key)
-        task = self._asking.get(asked)
-        if task is None:
-            if tenancy.asking >= MOST_ASKING or len(self._asking) >= MOST_ASKING_ALL:
-                text = f"more than {MOST_ASKING} questions wait for an answer already"
-                return refused("too_many_questions", EDECode.PROHIBITED, text)
+        asking = self._asking.get(asked)
+        if asking is None:
+            if why := self._shares.refusal(tenancy.name):
+                return _too_many(why)
             delay = tenancy.budget.fetch(question.name, time.monotonic())
             if delay is None:
                 text = "too many new names below one domain: names are not for carrying data"
                 return refused("too_many_names", EDECode.PROHIBITED, text)
-            task = asyncio.create_task(self._fetch(sandbox, question, delay))
-            self._asking[asked] = task
-            tenancy.asking += 1
+            asking = self._asking[asked] = _Asking(self._fetch(sandbox, question, delay))
+            over = self._shares.add(tenancy.name, partial(asking.give_up, self._shares.given_up))
 
             def done(_: asyncio.Task[Answer]) -> None:
                 del self._asking[asked]
-                tenancy.asking -= 1
+                over()
 
-            task.add_done_callback(done)
-        # One sandbox that goes does not take the answer from the others of its tenant.
-        return await asyncio.shield(task)
+            asking.task.add_done_callback(done)
+        return await asking.answer()
 
     async def _fetch(self, sandbox: Sandbox, question: Question, delay: float) -> Answer:
         if delay:
@@ -130,3 +149,7 @@ class Resolver:
         kept = answer if answer.why is None else replace(answer, ttl=_FAILED_FOR)
         self.cache.put(sandbox.tenancy.name, (question.name, question.type), kept, now)
         return answer
+
+
+def _too_many(why: str) -> Answer:
+    return refused("too_many_questions", EDECode.PROHIBITED, why)

@@ -10,7 +10,7 @@ FORGET = 60.0
 class Tenancy:
     """One tenant."""
 
-    __slots__ = ("asking", "budget", "connections", "learned", "name", "sandboxes", "streams", "unused_since")
+    __slots__ = ("budget", "learned", "name", "sandboxes", "streams", "unused_since")
 
     def __init__(self, name: str, rate: float, now: float) -> None:
         self.name = name
@@ -18,9 +18,7 @@ class Tenancy:
         self.learned = Learned()
         # Counts of what is under way.
         self.sandboxes = 0
-        self.asking = 0
         self.streams = 0
-        self.connections = 0
         self.unused_since = now
 
 
