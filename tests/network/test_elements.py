@@ -12,7 +12,7 @@ from sandpost.model.limits import Limits
 from sandpost.network import forwarding, nfnetlink
 from sandpost.network.firewall import Way, render
 from sandpost.network.firewall.elements import Book, key_of, mark_of
-from sandpost.network.nfnetlink import Element
+from sandpost.network.nfnetlink import Chain, Element
 from support.walls import host
 
 POLICIES = ("public", "none", "allow:api.example.com", "allow:203.0.113.0/24,203.0.113.7:80,198.51.100.1:8000-8010")
@@ -135,6 +135,14 @@ def test_a_transaction_is_numbered_aligned_and_acknowledged_once() -> None:
     assert last == 5
     assert [kind for kind, _, _ in seen] == [16, 14, 14, 14, 12, 12, 17]
     assert [number for _, number, acknowledged in seen if acknowledged] == [last]
+
+
+def test_chains_are_dropped_when_their_sets_are_empty_and_made_before_elements_lead_to_them() -> None:
+    one = Element("policies", b"1234", data=nfnetlink.jump("count_7"))
+    packed, last = nfnetlink.pack("t", [], [one], ["policies"], chains=[Chain("count_7", b"")], drop=["count_5"])
+    kinds = [kind & 0xFF for kind, _, _, _ in nfnetlink.messages(packed)]
+    assert kinds == [16, 14, 5, 3, 8, 6, 12, 17]
+    assert last == len(kinds) - 2
 
 
 @given(st.binary(max_size=300))

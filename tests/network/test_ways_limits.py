@@ -8,7 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandpost.model.egress import parse_egress
 from sandpost.model.host import GATE_PORT
+from sandpost.model.limits import Limits
+from sandpost.network.firewall import Way, nft, readback
 from support.lab import OTHER_PUBLIC, PUBLIC, Place, Server, reaches
 from support.walls import Walls
 
@@ -207,6 +210,38 @@ def test_a_changed_limit_holds_for_the_next_connection(walls: Walls) -> None:
         assert made == 4
 
 
+def test_a_limit_that_nobody_had_takes_no_program_and_less_than_a_millisecond(
+    walls: Walls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, writer = walls.lab.host, walls.writer
+    slots = range(2000, 2300)
+
+    def work() -> list[float]:
+        seconds = []
+        with monkeypatch.context() as patched:
+            patched.delattr("subprocess.run")
+            for slot in slots:
+                way = Way(f"t{slot}", parse_egress("public"), Limits(connections=slot))
+                began = time.perf_counter()
+                writer.open(slot, way)
+                seconds.append(time.perf_counter() - began)
+        assert writer.look()() == []
+        for slot in slots:
+            writer.shut(slot)
+        return seconds
+
+    taken = sorted(host.run(work))
+    assert taken[len(taken) // 2] < 0.001
+    # Those that nobody has go at the next start.
+    kept = Way("t2000", parse_egress("public"), Limits(connections=2000))
+    host.run(writer.begin, {2000: kept})
+    listing = host.run(nft.listed, walls.host)
+    assert listing is not None
+    assert readback.count_chains(listing) == {"count_2000", f"count_{walls.host.defaults.connections}"}
+    assert host.run(writer.look)() == []
+    host.run(writer.begin, {})
+
+
 def test_churn_does_not_fill_the_table_that_the_machine_shares(walls: Walls) -> None:
     """What has ended is forgotten within seconds, not after the kernel's two minutes."""
     slot, place = walls.sandbox()
@@ -219,10 +254,6 @@ def test_churn_does_not_fill_the_table_that_the_machine_shares(walls: Walls) -> 
 
 
 def test_a_way_is_opened_within_a_millisecond_beside_a_thousand(walls: Walls) -> None:
-    from sandpost.model.egress import parse_egress
-    from sandpost.model.limits import Limits
-    from sandpost.network.firewall import Way
-
     def open_many() -> list[float]:
         seconds = []
         for slot in range(2000, 3100):

@@ -447,7 +447,6 @@ def test_what_somebody_changed_is_noticed_though_a_limit_that_nobody_had_comes_n
         writer.open(2999, firewall.Way("t2999", parse_egress("public"), Limits()))
         writer.altered()
         subprocess.run(["nft", f"flush map inet {table} policies"], check=True)
-        # Its chain is made by a program, whose notices are nobody's that we know.
         writer.open(3000, firewall.Way("t3000", parse_egress("public"), Limits(connections=777)))
         assert writer.altered()
         writer.repair()

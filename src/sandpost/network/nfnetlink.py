@@ -1,7 +1,7 @@
 """The few nf_tables and conntrack messages that ways out need (linux/netfilter/nf_tables.h), packed by hand.
 
-Elements of sets change by one transaction, sent and acknowledged in one piece: a tenth of a millisecond, however
-many elements there are. Rules and chains are loaded by `nft`, once.
+Elements of sets, and chains of the one rule that counts connections, change by one transaction, sent and acknowledged
+in one piece: a tenth of a millisecond, however many elements there are. All other rules are loaded by `nft`, once.
 """
 
 import errno
@@ -30,6 +30,16 @@ _NESTED = 0x8000
 _INET = 1
 """NFPROTO_INET: the family of our table."""
 
+_NEWCHAIN, _DELCHAIN, _NEWRULE, _DELRULE = 3, 5, 6, 8
+_CHAIN_TABLE, _CHAIN_NAME = 1, 3
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_META_REGISTER, _META_KEY, _META_MARK = 1, 2, 3
+_DYNSET_NAME, _DYNSET_OPERATION, _DYNSET_KEY, _DYNSET_EXPR = 1, 3, 4, 7
+_DYNSET_ADD = 0
+_CONNLIMIT_COUNT, _CONNLIMIT_FLAGS = 1, 2
+_CONNLIMIT_OVER = 1
+_IMMEDIATE_REGISTER, _IMMEDIATE_DATA = 1, 2
+_VERDICT_REGISTER, _FIRST_REGISTER = 0, 1
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
 _ELEM_KEY, _ELEM_DATA, _ELEM_EXPR, _ELEM_KEY_END, _ELEM_EXPRESSIONS = 1, 2, 7, 10, 11
@@ -66,6 +76,14 @@ class Element:
     expression: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of our table with the one rule `rule`, packed."""
+
+    name: str
+    rule: bytes
+
+
 def value(data: bytes) -> bytes:
     """Return the data of a map's element: a plain value."""
     return _attribute(_DATA_VALUE, data)
@@ -94,6 +112,23 @@ def bytes_over(rate: int, burst: int) -> bytes:
     return _limit(rate, burst, kind=1)
 
 
+def counting(set_name: str, most: int, refuse: str) -> bytes:
+    """Return the rule `add @SET_NAME { meta mark ct count over MOST } goto REFUSE`: a count for each mark."""
+    count = _number(_CONNLIMIT_COUNT, most) + _number(_CONNLIMIT_FLAGS, _CONNLIMIT_OVER)
+    add = b"".join(
+        (
+            _text(_DYNSET_NAME, set_name),
+            _number(_DYNSET_OPERATION, _DYNSET_ADD),
+            _number(_DYNSET_KEY, _FIRST_REGISTER),
+            _nested(_DYNSET_EXPR, _expression("connlimit", count)),
+        )
+    )
+    mark = _number(_META_REGISTER, _FIRST_REGISTER) + _number(_META_KEY, _META_MARK)
+    then = _number(_IMMEDIATE_REGISTER, _VERDICT_REGISTER) + _nested(_IMMEDIATE_DATA, goto(refuse))
+    expressions = (_expression("meta", mark), _expression("dynset", add), _expression("immediate", then))
+    return b"".join(_nested(_LIST_ELEM, one) for one in expressions)
+
+
 def _verdict(code: int, chain: str) -> bytes:
     return _nested(_DATA_VERDICT, _attribute(_VERDICT_CODE, _BE32.pack(code)) + _text(_VERDICT_CHAIN, chain))
 
@@ -108,15 +143,34 @@ def _limit(rate: int, burst: int, *, kind: int) -> bytes:
             _attribute(_LIMIT_FLAGS, _BE32.pack(_OVER)),
         )
     )
-    return _text(_EXPR_NAME, "limit") + _nested(_EXPR_DATA, data)
+    return _expression("limit", data)
 
 
-def pack(table: str, remove: Sequence[Element], add: Sequence[Element], flush: Sequence[str] = ()) -> tuple[bytes, int]:
+def _expression(name: str, data: bytes) -> bytes:
+    return _text(_EXPR_NAME, name) + _nested(_EXPR_DATA, data)
+
+
+def pack(
+    table: str,
+    remove: Sequence[Element],
+    add: Sequence[Element],
+    flush: Sequence[str] = (),
+    *,
+    chains: Sequence[Chain] = (),
+    drop: Sequence[str] = (),
+) -> tuple[bytes, int]:
     """Return one transaction and the number of its last message, which alone is acknowledged (errors always are).
 
-    It empties the sets `flush`, then removes and then adds elements.
+    It empties the sets `flush`, drops the chains `drop`, to which nothing else leads, makes `chains` or makes them
+    anew, then removes and then adds elements.
     """
     asked = [(_DELSETELEM, 0, _text(_LIST_TABLE, table) + _text(_LIST_SET, name)) for name in flush]
+    asked += [(_DELCHAIN, 0, _text(_CHAIN_TABLE, table) + _text(_CHAIN_NAME, name)) for name in drop]
+    for chain in chains:
+        asked.append((_NEWCHAIN, _CREATE, _text(_CHAIN_TABLE, table) + _text(_CHAIN_NAME, chain.name)))
+        rules = _text(_RULE_TABLE, table) + _text(_RULE_CHAIN, chain.name)
+        asked.append((_DELRULE, 0, rules))
+        asked.append((_NEWRULE, _CREATE, rules + _nested(_RULE_EXPRESSIONS, chain.rule)))
     for kind, flags, elements in ((_DELSETELEM, 0, remove), (_NEWSETELEM, _CREATE, add)):
         for one in elements:
             payload = _text(_LIST_TABLE, table) + _text(_LIST_SET, one.set_name)
@@ -167,9 +221,17 @@ class Netfilter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def change(self, remove: Sequence[Element], add: Sequence[Element], flush: Sequence[str] = ()) -> None:
-        """Empty sets, remove and add elements in one transaction; `OSError` if nothing of it was done."""
-        data, last = pack(self._table, remove, add, flush)
+    def change(
+        self,
+        remove: Sequence[Element],
+        add: Sequence[Element],
+        flush: Sequence[str] = (),
+        *,
+        chains: Sequence[Chain] = (),
+        drop: Sequence[str] = (),
+    ) -> None:
+        """Do what `pack` says in one transaction; `OSError` if nothing of it was done."""
+        data, last = pack(self._table, remove, add, flush, chains=chains, drop=drop)
         if not last:
             return
         self._socket.send(data)
@@ -180,7 +242,7 @@ class Netfilter:
                     first = first or -_INT.unpack_from(payload)[0]
                     done |= number == last
         if first:
-            raise OSError(first, f"{os.strerror(first)} (elements of table {self._table})")
+            raise OSError(first, f"{os.strerror(first)} (elements or chains of table {self._table})")
 
     def counted(self, set_name: str) -> dict[bytes, int]:
         """Return the elements of a set whose elements count packets: key to packets."""
@@ -335,6 +397,10 @@ def _attribute(kind: int, data: bytes) -> bytes:
 
 def _nested(kind: int, data: bytes) -> bytes:
     return _attribute(kind | _NESTED, data)
+
+
+def _number(kind: int, number: int) -> bytes:
+    return _attribute(kind, _BE32.pack(number))
 
 
 def _text(kind: int, text: str) -> bytes:

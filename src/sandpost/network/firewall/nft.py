@@ -13,7 +13,7 @@ from sandpost.model.errors import HostUnfit
 from sandpost.model.host import Host
 from sandpost.network.firewall import readback
 from sandpost.network.firewall.readback import Shape
-from sandpost.network.firewall.render import count_chain, render
+from sandpost.network.firewall.render import render
 
 _DEADLINE = 30.0
 """Seconds for a run of `nft`: the first one of a machine loads some fifteen modules of the kernel."""
@@ -32,11 +32,6 @@ def install(host: Host) -> None:
     _nft(["-f", "-"], script)
     made = Installed(script, readback.shape(listed(host) or {"nftables": []}))
     files.replace(_path(host), msgspec.json.encode(made), 0o600)
-
-
-def add_count_chain(host: Host, limit: int) -> None:
-    """Make the chain that counts up to `limit` connections, of a table that stands. Raises `HostUnfit`."""
-    _nft(["-f", "-"], count_chain(host, limit))
 
 
 def ensure(host: Host) -> None:

@@ -87,6 +87,17 @@ def counted(listing: Mapping[str, Any]) -> dict[int, int]:
 
 def counts(listing: Mapping[str, Any]) -> set[int]:
     """Return the limits of connections that have a chain which counts as it should."""
+    chains = _count_chains(listing)
+    good = (int(name.removeprefix(render.COUNT_CHAIN)) for name, rules in chains.items() if _counts(name, rules))
+    return set(good)
+
+
+def count_chains(listing: Mapping[str, Any]) -> set[str]:
+    """Return all chains that are to count connections, by name."""
+    return set(_count_chains(listing))
+
+
+def _count_chains(listing: Mapping[str, Any]) -> dict[str, list[Any]]:
     chains: dict[str, list[Any]] = {}
     for item in listing["nftables"]:
         name = item.get("chain", {}).get("name", "")
@@ -94,8 +105,7 @@ def counts(listing: Mapping[str, Any]) -> set[int]:
             chains[name] = []
         elif item.get("rule", {}).get("chain") in chains:
             chains[item["rule"]["chain"]].append(item["rule"]["expr"])
-    good = (int(name.removeprefix(render.COUNT_CHAIN)) for name, rules in chains.items() if _counts(name, rules))
-    return set(good)
+    return chains
 
 
 def _counts(name: str, rules: list[Any]) -> bool:
@@ -105,7 +115,7 @@ def _counts(name: str, rules: list[Any]) -> bool:
     counting = {"ct count": {"val": int(text), "inv": True}}
     mark = {"meta": {"key": "mark"}}
     update = {"set": {"op": "add", "elem": mark, "set": f"@{render.COUNTED}", "stmt": [counting]}}
-    return rules == [[update, {"goto": {"target": "refuse_connections"}}]]
+    return rules == [[update, {"goto": {"target": render.REFUSING}}]]
 
 
 def sizes(listing: Mapping[str, Any]) -> dict[str, int]:

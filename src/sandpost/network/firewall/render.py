@@ -44,8 +44,10 @@ TENANTS, POLICIES, GATED, BLOCKS, OPENED, GUARDED = "tenants", "policies", "gate
 WRITTEN = (TENANTS, POLICIES, GATED, BLOCKS, RATES, CONNECTIONS, BANDWIDTH_IN, BANDWIDTH_OUT)
 """Sets and maps whose elements are the controller's."""
 COUNT_CHAIN = "count_"
-"""A chain for each limit of connections that some tenant has, `count_256`. The kernel forgets elements that count
-connections when there is none, limit and all: so they are made anew by a rule that knows the limit."""
+"""A chain for each limit of connections that some tenant has, `count_256`, which the writer makes. The kernel forgets
+elements that count connections when there is none, limit and all: so they are made anew by a rule that knows the limit."""
+REFUSING = "refuse_connections"
+"""Where such a chain sends what is too many."""
 CROWDED, PACE = "crowded", "pace"
 """What the kernel's table of connections has room for (`network.conntrack`): an element in the first says that it is
 nearly full; that in the second how many connections all tenants together may begin."""
@@ -64,12 +66,6 @@ def render(host: Host) -> str:
     """Return the nft script that replaces the instance's table in one transaction, with no moment without it."""
     table = f"inet {host.nft_table}"
     return f"table {table} {{}}\ndelete table {table}\ntable {table} {{\n{_sets(host)}{_chains(host)}}}\n"
-
-
-def count_chain(host: Host, limit: int) -> str:
-    """Return the nft script that makes the chain which counts up to `limit` connections of each tenant."""
-    rule = f"add @{COUNTED} {{ meta mark ct count over {limit} }} goto refuse_connections"
-    return f"table inet {host.nft_table} {{\n\tchain {COUNT_CHAIN}{limit} {{\n\t\t{rule}\n\t}}\n}}\n"
 
 
 def forbidden(host: Host) -> dict[IPv4Network, str]:
@@ -365,7 +361,7 @@ def _chains(host: Host) -> str:
 		update @hit_room {{ ip saddr }}
 		goto refuse
 	}}
-	chain refuse_connections {{
+	chain {REFUSING} {{
 		update @hit_connections {{ ip saddr }}
 		goto refuse
 	}}

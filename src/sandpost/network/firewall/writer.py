@@ -3,6 +3,7 @@
 import errno
 import time
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -12,7 +13,7 @@ from sandpost.network import nfnetlink
 from sandpost.network.addresses import link, slot_at, slot_of
 from sandpost.network.firewall import nft, readback, render
 from sandpost.network.firewall.elements import Book, Change, Way, mark_of, resolvers
-from sandpost.network.nfnetlink import Element, Netfilter, Notices
+from sandpost.network.nfnetlink import Chain, Element, Netfilter, Notices
 
 _IPV4, _IPV6 = b"\x02", b"\x0a"
 """Families as `meta nfproto` has them."""
@@ -47,8 +48,6 @@ class Writer:
         self._seen: dict[str, dict[bytes, int]] = {}
         # Limits of connections that have their chain.
         self._counts: set[int] = set()
-        # Whether somebody else's change was noticed that `altered` has not told yet.
-        self._foreign = False
         # Slots of which the kernel does not know any more whether they opened connections.
         self._unsure: set[int] = set()
 
@@ -74,12 +73,15 @@ class Writer:
         for slot, way in ways.items():
             self._book.take(self._book.change(slot, way))
         self._counts = readback.counts(listing)
-        self._count(self._book.counts() | {self._host.defaults.connections})
+        wanted = self._wanted_counts()
         self._write(
             [],
             [*self._book.elements, *resolvers(self._host)],
             [*render.WRITTEN, render.GUARDED, render.CROWDED, render.PACE, *_RESOLVERS],
+            counts=wanted,
+            drop=readback.count_chains(listing) - {_chain_of(limit) for limit in wanted},
         )
+        self._counts = wanted
         # Who has gone may have left connections, which must not count for the next one of his number.
         limits = {self._book.number(way.tenant): way.limits.connections for way in ways.values()}
         for number, limit in readback.counted(listing).items():
@@ -98,8 +100,7 @@ class Writer:
     def open(self, slot: int, way: Way) -> None:
         """Open the way of a slot, or change it. Raises `EngineError`: then it is as it was."""
         before, number = self._book.way(slot), self._book.number(way.tenant)
-        self._surely(lambda: self._count({way.limits.connections}))
-        self._apply(self._book.change(slot, way))
+        self._apply(self._book.change(slot, way), {way.limits.connections} - {0})
         if number is not None and before is not None and before.limits.connections != way.limits.connections:
             self._count_anew(number)
 
@@ -198,8 +199,7 @@ class Writer:
 
     def altered(self) -> bool:
         """Whether somebody else changed the table since the last call, as far as notices tell."""
-        foreign, self._foreign = self._foreign, False
-        return self._notices.altered(self._netfilter.port) or foreign
+        return self._notices.altered(self._netfilter.port)
 
     def look(self) -> Callable[[], list[str]]:
         """Read the table (in any thread); what is returned says, in the writer's thread, what is wrong with it."""
@@ -232,20 +232,24 @@ class Writer:
         except HostUnfit as error:
             raise EngineError(error.message) from error
         self._counts = set()
-        self._count(self._book.counts() | {self._host.defaults.connections})
         self._seen.clear()
         # Also of those whose ways are shut by now, and whose connections are still to be forgotten.
         self._unsure = set(range(self._host.slots))
         guarded, self._guarded = self._guarded, frozenset()
-        self._write([], [*self._book.elements, *self._admitted, *resolvers(self._host)])
+        elements = [*self._book.elements, *self._admitted, *resolvers(self._host)]
+        self._write([], elements, counts=self._wanted_counts())
         self.guard(guarded)
         self.altered()
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _apply(self, change: Change) -> None:
-        self._surely(lambda: self._write(change.remove, change.add))
+    def _apply(self, change: Change, counts: AbstractSet[int] = frozenset()) -> None:
+        self._surely(lambda: self._write(change.remove, change.add, counts=counts))
         self._book.take(change)
+
+    def _wanted_counts(self) -> set[int]:
+        """Return the limits of connections of those who have a way, and of those who will most likely have one."""
+        return (self._book.counts() | {self._host.defaults.connections}) - {0}
 
     def _surely(self, work: Callable[[], None]) -> None:
         try:
@@ -254,21 +258,6 @@ class Writer:
             # Somebody may have taken the table away, or emptied it, a moment ago.
             self.repair()
             work()
-
-    def _count(self, limits: set[int]) -> None:
-        """See to it that there is a chain for each limit: a program is run, once for each value that there is."""
-        missing = limits - self._counts - {0}
-        if not missing:
-            return
-        # After the program has run its notices cannot be told from others'.
-        self._foreign = self.altered()
-        try:
-            for limit in missing:
-                nft.add_count_chain(self._host, limit)
-                self._counts.add(limit)
-        except HostUnfit as error:
-            raise EngineError(error.message) from error
-        self._notices.altered(self._netfilter.port)
 
     def _count_anew(self, number: int) -> None:
         """Forget a tenant's count, which the kernel keeps together with the limit that it had."""
@@ -279,13 +268,29 @@ class Writer:
             if error.errno != errno.ENOENT:
                 raise EngineError(f"connections cannot be counted anew: {error}") from error
 
-    def _write(self, remove: Iterable[Element], add: Iterable[Element], flush: Iterable[str] = ()) -> None:
+    def _write(
+        self,
+        remove: Iterable[Element],
+        add: Iterable[Element],
+        flush: Iterable[str] = (),
+        *,
+        counts: AbstractSet[int] = frozenset(),
+        drop: Iterable[str] = (),
+    ) -> None:
+        """Change the table; limits `counts` have a chain then."""
+        missing = counts - self._counts
+        chains = [Chain(_chain_of(one), nfnetlink.counting(render.COUNTED, one, render.REFUSING)) for one in missing]
         try:
-            self._netfilter.change(list(remove), list(add), list(flush))
+            self._netfilter.change(list(remove), list(add), list(flush), chains=chains, drop=list(drop))
         except OSError as error:
             raise EngineError(
                 f"the firewall's table inet {self._host.nft_table} cannot be written: {error}: see `nft list ruleset`"
             ) from error
+        self._counts |= missing
+
+
+def _chain_of(limit: int) -> str:
+    return f"{render.COUNT_CHAIN}{limit}"
 
 
 def _interface(name: str) -> Element:
