@@ -1,13 +1,15 @@
 """Programs that are C# as a whole, and what of them goes on to the tenant's next sandbox."""
 
+import contextlib
 import hashlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from support.runtime import CSHARP, Runtime, StartRuntime, code_hash
+from support.runtime import CSHARP, Connection, Runtime, StartRuntime, code_hash
 
 MiB = 1 << 20
 CLASS = (
@@ -90,11 +92,16 @@ def test_a_program_that_fails_as_it_starts_has_its_line(edge: Runtime, clr: str)
     assert ("in ./webtask.cs:4" if clr == "mono" else "in ./webtask.cs:line 4") in answer.json["stack"]
 
 
+def large(classes: int, name: str = "C") -> str:
+    """Return a program that takes the compiler some time: a second for a few thousand classes."""
+    usings, program = CLASS.split("\n")
+    many = [f"class {name}{n} {{ int a{n} = {n}; int F() {{ return a{n} * 2; }} }}" for n in range(classes)]
+    return "\n".join([usings, *many, program])
+
+
 def test_other_calls_are_served_meanwhile(edge: Runtime) -> None:
     assert edge.call("return cb => cb(null, 1)").body == b"1"
-    usings, program = CLASS.split("\n")
-    many = [f"class C{n} {{ int a{n} = {n}; int F() {{ return a{n} * 2; }} }}" for n in range(2500)]
-    slow = "\n".join([usings, *many, program])
+    slow = large(2500)
     loaded: list[int] = []
     thread = threading.Thread(target=lambda: loaded.append(edge.load(slow, **{"content-type": CSHARP}).status))
     thread.start()
@@ -109,6 +116,70 @@ def test_other_calls_are_served_meanwhile(edge: Runtime) -> None:
     assert len(waits) > 5
     # All but two: a busy machine may stop for a moment.
     assert sorted(waits)[-3] < 0.2
+
+
+def compilers(runtime: Runtime) -> int:
+    """Return how many compilers the runtime has running."""
+    count = 0
+    for task in Path(f"/proc/{runtime.process.pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                count += b"mcs.exe" in Path(f"/proc/{child}/cmdline").read_bytes()
+    return count
+
+
+def test_programs_that_come_together_are_compiled_one_after_another(edge: Runtime) -> None:
+    sources = [large(1, f"N{n}x") for n in range(8)]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(len(sources)) as pool:
+        waiting = [stack.enter_context(edge.connect()) for _ in sources]
+        for connection, source in zip(waiting, sources, strict=True):
+            connection.sock.settimeout(60)
+            begin_load(connection, source)
+        answers = [pool.submit(connection.answer) for connection in waiting]
+        seen = set()
+        while not all(answer.done() for answer in answers):
+            seen.add(compilers(edge))
+            time.sleep(0.002)
+    assert [answer.result().status for answer in answers] == [204] * 8
+    assert seen == {0, 1}
+
+
+# How many compilers were started for programs.
+STARTED = """
+const children = process.getBuiltinModule('child_process');
+if (globalThis.started === undefined) {
+  const { execFile } = children;
+  globalThis.started = 0;
+  children.execFile = (...given) => { started++; return execFile(...given); };
+}
+return cb => cb(null, String(started));
+"""
+
+
+def test_one_program_that_comes_several_times_at_once_is_compiled_once(edge: Runtime) -> None:
+    assert edge.call(STARTED).json == "0"
+    with ThreadPoolExecutor(4) as pool:
+        loads = [pool.submit(edge.load, large(500), **{"content-type": CSHARP}) for _ in range(4)]
+    assert [load.result().status for load in loads] == [204] * 4
+    assert edge.call(STARTED).json == "1"
+
+
+def test_a_program_that_nobody_waits_for_is_not_compiled(edge: Runtime) -> None:
+    assert edge.call(STARTED).json == "0"
+    with edge.connect() as first:
+        begin_load(first, large(1500))
+        with edge.connect() as gone:
+            begin_load(gone, large(1, "Gone"))
+            # It has been read when what came behind it was answered.
+            assert edge.call(STARTED).json == "1"
+        assert edge.load(large(1, "Kept"), **{"content-type": CSHARP}).status == 204
+        assert first.answer().status == 204
+    assert edge.call(STARTED).json == "2"
+
+
+def begin_load(connection: Connection, code: str) -> None:
+    lines = {"x-sandpost-op": "load", "x-sandpost-code": code_hash(code), "content-type": CSHARP}
+    connection.send("PUT", "/", lines, code.encode())
 
 
 @pytest.mark.long

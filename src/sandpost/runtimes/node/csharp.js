@@ -3,7 +3,8 @@
 // `require('edge')`: what Edge.js offers programs. Each source is compiled once.
 
 const { askReplaced } = require('./calls.js');
-const { compile, compileAside } = require('./ccompiler.js');
+const { compile } = require('./ccompiler.js');
+const { compileInTurn } = require('./cqueue.js');
 const { WrongUse, functionOf } = require('./crossing.js');
 const { columnOf, commentIn, lineOf, prepare } = require('./csource.js');
 const { isObject, textOf } = require('./failures.js');
@@ -166,8 +167,8 @@ function ofSource(prepared, given, typeName, methodName) {
 }
 
 // A whole program in C#: `then(error, start)`, where `start()` gives its function and runs code of the program's.
-// What was made goes to `made`.
-function compileProgram(text, made, then) {
+// What was made goes to `made`. `wanted()`: whether somebody waits for it.
+function compileProgram(text, made, wanted, then) {
   const prepared = prepare(text, FILE, 1, 1);
   const start = () => ofSource(prepared, [], undefined, undefined);
   const { key, references, known } = lookUp(prepared, []);
@@ -175,7 +176,7 @@ function compileProgram(text, made, then) {
     then(undefined, start);
     return;
   }
-  compileAside(prepared, references, (error, assembly) => {
+  compileInTurn(key, prepared, references, wanted, (error, assembly) => {
     if (error === undefined && mapGet(assemblies, key) === undefined) {
       keep(key, assembly);
       if (isPortable(references)) made.add(key, assembly);

@@ -115,7 +115,8 @@ class Programs {
   }
 
   // Compile and keep: `then(error)`, with what the compiler says, or that one of the `modules` that it names is not there.
-  load(hash, bytes, language, modules, then) {
+  // `wanted()`: whether somebody still waits; once not, `then` may never be called.
+  load(hash, bytes, language, modules, wanted, then) {
     let packages;
     try {
       packages = new Packages(modules);
@@ -126,7 +127,7 @@ class Programs {
     tighten();
     this.#collect(bytes.length);
     const made = new Made();
-    compile(bytes, language, made, packages, (error, compiled) => {
+    compile(bytes, language, made, packages, wanted, (error, compiled) => {
       // Another load of the same may have been done first.
       if (error === undefined && this.get(hash) === undefined) this.#keep(hash, new Program(compiled, bytes.length, made));
       then(error);

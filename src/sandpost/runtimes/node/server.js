@@ -193,7 +193,7 @@ class Runtime {
     } else {
       readBody(req, (body) => {
         const bytes = withoutMade(body, made);
-        this.#programs.load(code, bytes, language, modules, (error) => {
+        this.#programs.load(code, bytes, language, modules, () => !res.destroyed, (error) => {
           if (this.#programs.growing) askReplaced();
           if (error === undefined) loaded(res, this.#programs.get(code));
           else settle(new Call(undefined, req, res, reqId, frameId), failures.COMPILATION_FAILED, error);
