@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from support.runtime import Answer, Runtime, StartRuntime
+from support.runtime import JAVASCRIPT, TYPESCRIPT, Answer, Runtime, StartRuntime
 
 MiB = 1 << 20
 EDGE = "const edge = require('edge');\n"
@@ -271,6 +271,9 @@ def test_a_wrong_use_is_the_callers_error(edge: Runtime, given: str) -> None:
         ("\n\nreturn edge.func(function () {/*\n\n  using System.Nowhere;\n  async x => 1 */})", 6, 16, "CS0234"),
         ("return edge.func(function () {/*\n  public class Startup {\n    int Invoke( { }\n*/})", 4, 16, "CS1"),
         ("return edge.func(`\n  async x => z`)", 2, 14, "CS0103"),
+        ("return edge.func({ source: function () {/*\n  async x => z\n*/}, references: [] })", 3, 14, "CS0103"),
+        ("return edge.func({ references: [],\n  source() {/* async x => z */} })", 3, 27, "CS0103"),
+        ("const own = f => edge.func(f);\nreturn own(\n  () => {/* async x => z */})", 4, 24, "CS0103"),
         ("return edge.func(function () {/*\n  async x => {\n*/})", 4, 1, "CS1525"),
         ("\n" * 40 + "return edge.func(function () {/*\n  async x => {\n*/})", 44, 1, "CS1525"),
     ],
@@ -283,6 +286,17 @@ def test_where_it_does_not_compile(edge: Runtime, code: str, line: int, column: 
     assert body["message"].startswith("Compilation failed: CS")
     assert words in body["message"]
     assert (body["line"], body["column"]) == (line, column)
+
+
+@pytest.mark.parametrize("kind", [JAVASCRIPT, TYPESCRIPT])
+def test_where_it_does_not_compile_in_a_module(edge: Runtime, kind: str) -> None:
+    typed = "interface Unused { a: 1 }" if kind == TYPESCRIPT else ""
+    code = f"{typed}\nimport edge from 'edge';\nexport default edge.func({{ source: () => {{/*\n async x => z */}} }})"
+    answer = edge.call(code, kind=kind)
+    assert (answer.json["line"], answer.json["column"]) == (4, 13)
+    code = code.replace("source:", "references: [],\n source:")
+    answer = edge.call(code, kind=kind)
+    assert (answer.json["line"], answer.json["column"]) == (5, 13)
 
 
 def test_a_program_can_catch_what_does_not_compile(edge: Runtime) -> None:
@@ -349,6 +363,40 @@ def test_a_trace_has_the_programs_lines(edge: Runtime, clr: str) -> None:
     stack = edge_call(edge, "return cb => edge.func(`\n async x => {\n throw new Exception(); }`)(1, cb)").json["stack"]
     assert f"in ./webtask.cs:{line}3" in stack
     assert "/tmp" not in stack
+
+
+THROWS = "function () {/*\n  async x => { throw new Exception(); }\n*/}"
+
+
+def lines_of(runtime: Runtime, code: str, target: str = "/acme") -> list[str]:
+    stack = runtime.call(code, target=target).json["stack"]
+    return sorted(set(re.findall(r"in \./webtask\.js:(?:line )?(\d+)", stack)))
+
+
+def test_a_trace_has_the_lines_of_the_program_that_runs(edge: Runtime) -> None:
+    """Not those of another one with the same function, or of what stood there before an edit."""
+    code = f"return cb => require('edge').func({THROWS})(1, cb)"
+    assert lines_of(edge, code) == ["2"]
+    assert lines_of(edge, "// An edit.\n\n" + code) == ["4"]
+    assert lines_of(edge, code) == ["2"]
+
+
+def test_functions_of_one_text_have_each_its_own_lines(edge: Runtime) -> None:
+    code = f"""const edge = require('edge');
+      return (context, cb) => context.data.first
+        ? edge.func({THROWS})(1, cb)
+        : edge.func({THROWS})(1, cb)"""
+    for _ in range(2):
+        assert lines_of(edge, code, "/acme?first=1") == ["4"]
+        assert lines_of(edge, code) == ["7"]
+
+
+def test_a_function_that_a_helper_is_given_has_its_own_lines(edge: Runtime) -> None:
+    code = f"""const edge = require('edge');
+      const run = source => edge.func({{ source, references: [] }});
+      return cb => run(
+        {THROWS})(1, cb)"""
+    assert lines_of(edge, code) == ["5"]
 
 
 def test_an_exception_is_thrown_where_no_callback_is(edge: Runtime) -> None:

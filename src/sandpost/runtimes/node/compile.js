@@ -32,13 +32,13 @@ function asFunction(text, file, packages) {
   return withoutCompilationCache(compileFunction, [text, PARAMETERS, options]);
 }
 
-// `body` is the function, or undefined for a module, whose `text` is kept until it has run.
+// `body` is the function, or undefined for a module. `text` is what V8 keeps as well: it costs nothing.
 class Compiled {
   constructor(text, file, name, packages) {
     this.file = file;
     this.name = name; // the same for its author
     this.packages = packages; // what it has of npm
-    this.text = undefined;
+    this.text = text;
     this.module = undefined;
     this.body = undefined;
     try {
@@ -49,7 +49,6 @@ class Compiled {
       } catch (other) {
         throw further(error, other);
       }
-      this.text = text;
     }
   }
 
@@ -58,11 +57,6 @@ class Compiled {
     const module = this.module ?? compileModule(this.text, this.file, this.packages);
     this.module = undefined;
     return module;
-  }
-
-  // It has run for good.
-  settled() {
-    this.text = undefined;
   }
 
   forget() {
@@ -77,7 +71,7 @@ function rewritten(file) {
 
 // A program in C#, whose function `start` gives.
 function compiledElsewhere(start, { file }, packages) {
-  return { __proto__: null, file, name: file, packages, body: start, settled() {}, forget() {} };
+  return { __proto__: null, text: '', file, name: file, packages, body: start, forget() {} };
 }
 
 // `then(error, compiled)`, at once but for C#; assemblies of it go to `made`. An error is a SyntaxError, whose stack begins with the place in the

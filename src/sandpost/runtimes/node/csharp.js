@@ -11,7 +11,7 @@ const { isObject, textOf } = require('./failures.js');
 const { take } = require('./made.js');
 const { fileAt, mapped, number } = require('./places.js');
 const {
-  endsWith, functionText, indexOf, isArray, jsonOf, mapGet, mapSet, slice, stringOf, toLowerCase,
+  endsWith, functionText, indexOf, isArray, jsonOf, mapGet, mapSet, slice, stringOf, toLowerCase, weakGet, weakSet,
 } = require('./primordials.js');
 const { current } = require('./scope.js');
 
@@ -21,31 +21,45 @@ const MANY = 512; // sources, whose assemblies .NET never forgets, until a succe
 const assemblies = new Map(); // by what they were made of: { number, assembly (until .NET has it), lambda (its function, once there is one) }
 let count = 0;
 
-// Where the program calls us, by its own lines.
-function callSite() {
-  const stack = mapped(String(new Error().stack));
-  const at = fileAt(stack);
+// The first place in the program that `stack` names, by the author's lines: { file, line, column }, or undefined.
+function firstPlace(stack) {
+  const text = mapped(stack);
+  const at = fileAt(text);
   if (at < 0) return undefined;
-  const file = slice(stack, at, at + FILE.length);
-  const line = number(stack, at + FILE.length + 1);
-  const column = number(stack, line.end + 1);
-  return { __proto__: null, file, line: line.value, column: column.value };
+  const line = number(text, at + FILE.length + 1);
+  const column = number(text, line.end + 1);
+  return { __proto__: null, file: slice(text, at, at + FILE.length), line: line.value, column: column.value };
 }
 
-// The source that `given` is, a text or a function with a comment, ready for the compiler.
+// Where a function begins whose text is `text`: { place, certain }. `certain`: it is so for each of this text in the program. One that
+// stands there more than once begins behind `func(`, where the program calls us; so does, as far as anybody knows, one of a package.
+function whereIs(text) {
+  const program = current()?.program;
+  const all = program === undefined ? '' : program.text;
+  const at = indexOf(all, text);
+  const once = at >= 0 && indexOf(all, text, at + 1) < 0;
+  let place = once ? firstPlace(`${program.file}:${lineOf(all, at)}:${columnOf(all, at)}`) : undefined;
+  if (place === undefined) {
+    place = firstPlace(stringOf(new Error().stack));
+    if (place !== undefined) place.column += 'func('.length;
+  }
+  return { __proto__: null, place, certain: once || at < 0 };
+}
+
+// The source that `given` is, a text or a function with a comment: { prepared (for the compiler), certain }. `certain`: whether the same
+// text always is the same source in the program.
 function sourceOf(given) {
-  if (typeof given === 'string') return prepare(given, FILE, 1, 1);
+  if (typeof given === 'string') return { __proto__: null, prepared: prepare(given, FILE, 1, 1), certain: true };
   const text = functionText(given);
   const comment = commentIn(text);
   if (comment === undefined) {
     throw new WrongUse('If .NET source is given as a JavaScript function, its body must be a /* ... */ comment.');
   }
-  const site = callSite();
-  if (site === undefined) return prepare(comment.text, FILE, 1, 1);
+  const { place, certain } = whereIs(text);
+  if (place === undefined) return { __proto__: null, prepared: prepare(comment.text, FILE, 1, 1), certain };
   const down = lineOf(text, comment.at) - 1;
-  // On the first line the function stands behind `func(`.
-  const column = columnOf(text, comment.at) + (down === 0 ? site.column - 1 + 'func('.length : 0);
-  return prepare(comment.text, site.file, site.line + down, column);
+  const column = columnOf(text, comment.at) + (down === 0 ? place.column - 1 : 0);
+  return { __proto__: null, prepared: prepare(comment.text, place.file, place.line + down, column), certain };
 }
 
 function checkReferences(references) {
@@ -74,7 +88,17 @@ function optionsOf(language, given) {
   return options;
 }
 
-const written = new Map(); // functions of lambdas, by the text that `func` got
+// Functions of lambdas, by program and then by the text that `func` got: the talk's own way, which a program goes at every call.
+const written = new WeakMap();
+
+function writtenIn(program) {
+  let own = weakGet(written, program);
+  if (own === undefined) {
+    own = new Map();
+    weakSet(written, program, own);
+  }
+  return own;
+}
 
 function textIn(given) {
   if (typeof given === 'string') return given;
@@ -83,15 +107,18 @@ function textIn(given) {
 
 // Edge.js' `func([language,] source | options)`.
 function func(...args) {
-  // The talk's own way, which a program goes at every call: wherever it stands, it does the same.
-  const text = args.length === 1 ? textIn(args[0]) : undefined;
-  const known = text === undefined ? undefined : mapGet(written, text);
+  const call = current();
+  const text = args.length === 1 && call !== undefined ? textIn(args[0]) : undefined;
+  if (text === undefined) return make(args).run;
+  const own = writtenIn(call.program);
+  const known = mapGet(own, text);
   if (known !== undefined) return known;
   const made = make(args);
-  if (text !== undefined && made.lambda) mapSet(written, text, made.run);
+  if (made.lasting) mapSet(own, text, made.run);
   return made.run;
 }
 
+// { run, lasting }: a function, and whether the same text is to give the same one.
 function make(args) {
   const options = optionsOf(args[0], args[1]);
   const { assemblyFile, methodName, source, typeName } = options;
@@ -99,13 +126,13 @@ function make(args) {
   if (!isName(typeName) || !isName(methodName)) throw new WrongUse('The typeName and methodName properties must be strings.');
   if (assemblyFile !== undefined) {
     if (source !== undefined) throw new WrongUse('Provide either an assemblyFile or source property, but not both.');
-    return { __proto__: null, lambda: false, run: ofFile(assemblyFile, typeName, methodName) };
+    return { __proto__: null, lasting: false, run: ofFile(assemblyFile, typeName, methodName) };
   }
   if (typeof source !== 'string' && typeof source !== 'function') {
     throw new WrongUse('Provide a DLL or .NET source as a string or function, or an options object with an assemblyFile or source.');
   }
-  const prepared = sourceOf(source);
-  return { __proto__: null, lambda: prepared.lambda, run: ofSource(prepared, references, typeName, methodName) };
+  const { prepared, certain } = sourceOf(source);
+  return { __proto__: null, lasting: certain && prepared.lambda, run: ofSource(prepared, references, typeName, methodName) };
 }
 
 function ofFile(file, typeName, methodName) {

@@ -44,7 +44,6 @@ class Program {
       (main) => {
         if (this.#starting !== starting) return;
         this.#starting = undefined;
-        this.#compiled.settled();
         this.#adopt(main);
       },
       (error) => {
@@ -60,6 +59,15 @@ class Program {
   leave(starting) {
     starting.waiting--;
     if (starting.waiting === 0 && this.#starting === starting) this.#starting = undefined;
+  }
+
+  // As V8 has it: lines and columns of stacks are its own. What is in C# as a whole has none.
+  get text() {
+    return this.#compiled.text;
+  }
+
+  get file() {
+    return this.#compiled.file;
   }
 
   // Bytes of its source, and of the packages that it has run.
