@@ -1,9 +1,12 @@
 """`require('edge')`: what Edge.js documents, what it is kept from, and whose what happens is."""
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
+from support.modules import npm
 from support.runtime import JAVASCRIPT, TYPESCRIPT, Answer, Runtime, StartRuntime
 
 MiB = 1 << 20
@@ -169,6 +172,47 @@ def test_an_assembly_of_the_programs_own(edge: Runtime) -> None:
     assert edge_call(edge, code).json == ["John", "here"]
 
 
+@pytest.mark.parametrize("name", ["a.cs", "b.CSX", "source.cs"])
+def test_a_source_in_a_file(edge: Runtime, clr: str, name: str) -> None:
+    code = f"""const fs = require('fs');
+      return (context, cb) => {{
+        fs.writeFileSync('/tmp/{name}', context.body);
+        process.chdir('/tmp');
+        const source = context.data.options ? {{ source: '{name}', references: ['System.Xml.Linq.dll'] }} : '/tmp/{name}';
+        edge.func(source)(1, cb);
+      }}"""
+
+    def run(source: str, target: str = "/acme") -> Answer:
+        return edge_call(edge, code.replace("context.body", json.dumps(source)), target=target)
+
+    assert run("async x => (int)x + 1").json == 2
+    # As it is now, not as it was.
+    assert (
+        run(
+            "\ufeffusing System.Threading.Tasks;\npublic class Startup { public async Task<object> Invoke(object x) { return 3; } }"
+        ).json
+        == 3
+    )
+    assert run('using System.Xml.Linq;\nasync x => new XElement("a").ToString()', "/acme?options=1").json == "<a />"
+    stack = run("async x => {\n\n  throw new Exception(); }").json["stack"]
+    assert f"in /tmp/{name}:{'' if clr == 'mono' else 'line '}3" in stack
+    body = run("async x =>\n  y").json
+    assert (body["reason"], body["name"]) == ("compilation_failed", "SyntaxError")
+    assert body["message"].endswith(f"(/tmp/{name}:2:3)")
+    assert "line" not in body
+
+
+def test_a_package_brings_its_source_in_a_file(start_edge: StartRuntime, tmp_path: Path) -> None:
+    files = {
+        "index.js": "module.exports = require('edge').func(__dirname + '/add.csx')",
+        "add.csx": "async x => (int)x + 1",
+    }
+    (tmp_path / "0").mkdir()
+    npm(tmp_path / "0" / "ready", "adder", "1.0.0", files)
+    runtime = start_edge({"SANDPOST_MODULES": str(tmp_path / "0" / "ready")})
+    assert runtime.call("return cb => require('adder')(1, cb)").json == 2
+
+
 def test_a_module_imports_it(edge: Runtime) -> None:
     code = "import edge, { func } from 'edge';\nconst f = func('async x => 1');\nexport default cb => f(1, (e, v) => cb(e, [v, edge.func === func]))"
     assert edge.call(code).json == [1, True]
@@ -244,10 +288,17 @@ def test_what_would_end_the_process_on_its_way_back_is_told(edge: Runtime, code:
 
 @pytest.mark.parametrize("given", ["undefined", "5", "null", "{}", "{ source: 5 }", "function () { return 1 }", "'fs', 'x'",
                                    "{ source: 'x', assemblyFile: 'a.dll' }", "{ source: 'async x => x', references: [1] }",
-                                   "{ assemblyFile: 'a.exe' }"])  # fmt: skip
+                                   "{ assemblyFile: 'a.exe' }", "'/tmp/none.csx'"])  # fmt: skip
 def test_a_wrong_use_is_the_callers_error(edge: Runtime, given: str) -> None:
     answer = edge_call(edge, f"return cb => edge.func({given})(1, cb)")
     assert (answer.status, answer.json["reason"], answer.json["name"]) == (400, "script_error", "TypeError"), answer
+
+
+def test_a_source_that_is_not_there_is_told(edge: Runtime) -> None:
+    assert "no quotes" in edge_call(edge, "return cb => edge.func('a\"b.cs')(1, cb)").json["message"]
+    message = edge_call(edge, "return cb => edge.func('/tmp/none.csx')(1, cb)").json["message"]
+    assert message.startswith("The C# source /tmp/none.csx cannot be read (ENOENT: ")
+    assert "give the name of one that is there, or the source itself" in message
 
 
 # --- what does not compile ------------------------------------------------------------------------------------

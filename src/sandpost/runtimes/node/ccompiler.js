@@ -4,7 +4,7 @@
 
 const { COMPILATION_FAILED, choose } = require('./failures.js');
 const { number } = require('./places.js');
-const { allocUnsafe, apply, bufferConcat, byteLength, endsWith, indexOf, lastIndexOf, slice } = require('./primordials.js');
+const { allocUnsafe, apply, bufferConcat, byteLength, endsWith, indexOf, lastIndexOf, slice, startsWith } = require('./primordials.js');
 const { loadingNode } = require('./v8flags.js');
 
 const LONGEST = 256 * 1024; // bytes of a source
@@ -49,7 +49,7 @@ function nodes() {
 
 // The first error that the compiler names: `FILE(LINE,COLUMN): error CODE: MESSAGE`. One at the end of the program it
 // places behind `last`, which is that end, or in what csource.js puts there.
-function firstError(text, last) {
+function firstError(text, { folder, last }) {
   for (let from = 0; from < text.length;) {
     let end = indexOf(text, '\n', from);
     if (end < 0) end = text.length;
@@ -63,15 +63,17 @@ function firstError(text, last) {
     if (opened < 0) return new CompilationFailed(message, '');
     const row = number(line, opened + 1);
     const column = number(line, row.end + 1);
-    const behind = row.value === 0 || row.value > last.line || endsWith(slice(line, 0, opened), SOURCE);
-    return new CompilationFailed(message, `${last.file}:${behind ? last.line : row.value}:${behind ? last.column : column.value}`);
+    const behind = row.value === 0 || row.value > last.line || endsWith(slice(line, 0, opened), folder + SOURCE);
+    const place = `${last.file}:${behind ? last.line : row.value}:${behind ? last.column : column.value}`;
+    // Of a file beside the program an answer has no line and column.
+    return new CompilationFailed(startsWith(last.file, '/') ? `${message} (${place})` : message, place);
   }
   return undefined;
 }
 
 // Why a compilation that ended like this made nothing.
-function failure(ended, last) {
-  const named = firstError(`${ended.stdout}${ended.stderr}`, last);
+function failure(ended, job) {
+  const named = firstError(`${ended.stdout}${ended.stderr}`, job);
   if (named !== undefined) return named;
   if (ended.error?.code === 'ETIMEDOUT') {
     return new CompilationFailed(`The C# compiler was not done within ${DEADLINE / 1000} s: make the source smaller`, '');
@@ -111,7 +113,7 @@ function begin({ text: source, end: last }, references) {
 function resultOf(job, ended) {
   const { readFileSync, statSync } = nodes();
   try {
-    if (ended.status !== 0) throw failure(ended, job.last);
+    if (ended.status !== 0) throw failure(ended, job);
     const symbols = `${job.target}.mdb`;
     const length = statSync(symbols).size;
     const size = statSync(job.target).size + length;

@@ -11,7 +11,7 @@ const { isObject, textOf } = require('./failures.js');
 const { take } = require('./made.js');
 const { fileAt, mapped, number } = require('./places.js');
 const {
-  endsWith, functionText, indexOf, isArray, jsonOf, mapGet, mapSet, slice, stringOf, toLowerCase, weakGet, weakSet,
+  endsWith, functionText, indexOf, isArray, jsonOf, mapGet, mapSet, slice, startsWith, stringOf, toLowerCase, weakGet, weakSet,
 } = require('./primordials.js');
 const { current } = require('./scope.js');
 
@@ -46,10 +46,29 @@ function whereIs(text) {
   return { __proto__: null, place, certain: once || at < 0 };
 }
 
-// The source that `given` is, a text or a function with a comment: { prepared (for the compiler), certain }. `certain`: whether the same
-// text always is the same source in the program.
+// The source in a file, as edge-cs takes it by its name.
+function sourceIn(name) {
+  const file = process.getBuiltinModule('node:path').resolve(name);
+  // The compiler is told the name in quotes.
+  if (indexOf(file, '"') >= 0 || indexOf(file, '\n') >= 0) throw new WrongUse('The name of a file of C# source must have no quotes and be one line.');
+  let text;
+  try {
+    text = process.getBuiltinModule('node:fs').readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new WrongUse(`The C# source ${textOf(name)} cannot be read (${error.message}): what ends in .cs or .csx names a file; give the name of one `
+      + 'that is there, or the source itself.');
+  }
+  return prepare(startsWith(text, '\ufeff') ? slice(text, 1) : text, file, 1, 1);
+}
+
+// The source that `given` is, a text, the name of a file or a function with a comment: { prepared (for the compiler), certain }. `certain`:
+// whether the same text always is the same source in the program.
 function sourceOf(given) {
-  if (typeof given === 'string') return { __proto__: null, prepared: prepare(given, FILE, 1, 1), certain: true };
+  if (typeof given === 'string') {
+    const low = toLowerCase(slice(given, -'.csx'.length));
+    const isFile = endsWith(low, '.cs') || low === '.csx';
+    return { __proto__: null, prepared: isFile ? sourceIn(given) : prepare(given, FILE, 1, 1), certain: !isFile };
+  }
   const text = functionText(given);
   const comment = commentIn(text);
   if (comment === undefined) {
