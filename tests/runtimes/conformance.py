@@ -214,7 +214,11 @@ ROWS = (
     Row(
         "fails at load",
         node("function (cb) { cb() }", "\n  throw new Error('top');\n")
-        | python("main(context)", "return 1", "class Error(Exception): pass\n\nraise Error('top')\n"),
+        | python("main(context)", "return 1", "class Error(Exception): pass\n\nraise Error('top')\n")
+        | {
+            "csharp class": "using System; class Error : Exception {} public class Startup {\n public Startup() {\n"
+            " throw new Error(); } public async System.Threading.Tasks.Task<object> Invoke(object context) { return 1; } }"
+        },
         400,
         "compilation_failed",
         "compiler",
@@ -263,7 +267,8 @@ ROWS = (
     Row(
         "not serialisable",
         node("function (cb) { const a = {}; a.a = a; cb(null, a) }")
-        | python("main(context)", "a = {}; a['a'] = a; return a"),
+        | python("main(context)", "a = {}; a['a'] = a; return a")
+        | csharp('var a = new System.Collections.Generic.Dictionary<string, object>(); a["a"] = a; return a;'),
         400,
         "not_serializable",
     ),
@@ -292,5 +297,13 @@ ROWS = (
         ),
         body=b"{}",
         logs=((30, "a 1"), (40, "b"), (50, "c"), (20, "d")),
+    ),
+    Row(
+        "what it prints at the levels that all have",
+        node("function (cb) { console.log('a', 1); console.error('b'); cb() }")
+        | python("main(context)", "print('a 1'); print('b', file=sys.stderr)", "import sys\n")
+        | csharp('Console.WriteLine("a {0}", 1); Console.Error.WriteLine("b"); return null;'),
+        body=b"{}",
+        logs=((30, "a 1"), (50, "b")),
     ),
 )

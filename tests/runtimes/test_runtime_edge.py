@@ -284,6 +284,30 @@ def test_what_would_end_the_process_on_its_way_back_is_told(edge: Runtime, code:
     assert answer.status == status, answer
     if words:
         assert words in answer.json["message"]
+        assert answer.json["reason"] == "not_serializable"
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "reason"),
+    [
+        ("return F", 400, "not_serializable"),
+        ("return async context => F(1, true)", 400, "not_serializable"),
+        ("return cb => cb(null, F(1, true))", 400, "not_serializable"),
+        ("return cb => F(1, (error) => cb(new Error(error.message)))", 400, "script_error"),
+        ("return cb => F(1, (error) => { throw error })", 500, "async_exception"),
+    ],
+)
+def test_a_result_that_cannot_come_back_is_not_serializable(edge: Runtime, way: str, status: int, reason: str) -> None:
+    source = "async x => { var a = new Dictionary<string, object>(); a[`a`] = a; return a; }".replace("`", '"')
+    answer = edge_call(edge, f"const F = edge.func('{source}');\n{way}")
+    assert (answer.status, answer.json["reason"]) == (status, reason), answer
+    assert "contains itself" in answer.json["message"]
+
+
+def test_what_net_hands_to_a_callback_is_refused_there(edge: Runtime) -> None:
+    code = """return cb => edge.func(`async f => { try { await ((Func<object, Task<object>>)f)((Action)(() => {})); return 1; }
+      catch (InvalidOperationException e) { return e.Message; } }`)(() => {}, cb)"""
+    assert "of functions it takes Func<object, Task<object>>" in edge_call(edge, code).json
 
 
 @pytest.mark.parametrize("given", ["undefined", "5", "null", "{}", "{ source: 5 }", "function () { return 1 }", "'fs', 'x'",
@@ -353,6 +377,8 @@ def test_where_it_does_not_compile_in_a_module(edge: Runtime, kind: str) -> None
 def test_a_program_can_catch_what_does_not_compile(edge: Runtime) -> None:
     answer = edge_call(edge, "return cb => { try { edge.func('async x => y') } catch (e) { cb(null, e.message) } }")
     assert answer.json.startswith("CS0103")
+    answer = edge_call(edge, "return cb => { try { edge.func('async x => y') } catch (e) { cb(e) } }")
+    assert (answer.status, answer.json["reason"]) == (400, "compilation_failed")
 
 
 def test_source_has_256_kib_at_most(edge: Runtime) -> None:

@@ -166,7 +166,7 @@ function callback(call) {
       else if (!call.gone) frames.write(40, call.frameId, 'The callback was called after the call had been answered: ignored.');
       return;
     }
-    if (error) settle(call, failures.SCRIPT_ERROR, error);
+    if (error) settle(call, failures.kindOf(error, failures.SCRIPT_ERROR), error);
     else settle(call, undefined, value);
   };
 }

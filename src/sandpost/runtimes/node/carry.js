@@ -13,7 +13,8 @@
 //   xINDEX;            what else stands beside
 //   [VALUES]  {KEYS and VALUES in turns}
 //
-// The text for JavaScript is JSON behind a digit, the sum of 1 if there are marks in it, and 2 if it is an exception. A string
+// The text for JavaScript is JSON behind a digit, the sum of 1 if there are marks in it, 2 if it is an exception, and 4 if that is for a
+// result which cannot be handed over. A string
 // that begins with a null character then is not itself: with a second one behind it that one and what follows are the
 // string, else what follows is the number of a value beside the text.
 
@@ -33,6 +34,7 @@ const LATEST = 253402300799999; // DateTime.MaxValue
 const NUL = '\0';
 const MARKED = 1;
 const FAILED = 2;
+const REFUSED = 4;
 
 class NotCarried extends TypeError {
   constructor(where, why) {
@@ -211,6 +213,11 @@ function isFailure(carried) {
   return hasBit(textOfCarried(carried), FAILED);
 }
 
+// Whether that says that a result could not be handed over.
+function isRefusal(carried) {
+  return hasBit(textOfCarried(carried), REFUSED);
+}
+
 function textOfCarried(carried) {
   return typeof carried === 'string' ? carried : carried[0];
 }
@@ -239,4 +246,4 @@ function settled(value, carried, inward) {
   return value;
 }
 
-module.exports = { carry, isFailure, uncarry };
+module.exports = { carry, isFailure, isRefusal, uncarry };

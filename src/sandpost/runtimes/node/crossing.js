@@ -5,8 +5,8 @@
 
 const { AsyncResource } = require('node:async_hooks');
 const { askReplaced, charge } = require('./calls.js');
-const { carry, isFailure, uncarry } = require('./carry.js');
-const { SCRIPT_ERROR, choose, isObject, textOf } = require('./failures.js');
+const { carry, isFailure, isRefusal, uncarry } = require('./carry.js');
+const { NOT_SERIALIZABLE, SCRIPT_ERROR, choose, isObject, textOf } = require('./failures.js');
 const frames = require('./frames.js');
 const { mapped } = require('./places.js');
 const { apply, defineProperty, isInteger, keysOf } = require('./primordials.js');
@@ -128,8 +128,10 @@ function inward(native) {
 // What .NET answers, or its exception, thrown.
 function resultOf(answer) {
   const value = uncarry(answer, inward);
-  if (isFailure(answer)) throw errorOf(value);
-  return value;
+  if (!isFailure(answer)) return value;
+  const error = errorOf(value);
+  if (isRefusal(answer)) choose(error, NOT_SERIALIZABLE);
+  throw error;
 }
 
 // Edge.js' own call of a callback is nobody's, and so is what is thrown there.

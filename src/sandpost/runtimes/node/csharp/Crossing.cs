@@ -26,14 +26,17 @@ namespace Sandpost
         {
             var scope = new Scope((string)input.Value());
             Scope.Current = scope;
+            var done = false;
             try
             {
                 var task = function(input.Value());
-                return Tree.Of(false, task == null ? null : await task.ConfigureAwait(false));
+                var result = task == null ? null : await task.ConfigureAwait(false);
+                done = true;
+                return Tree.Of(0, result);
             }
             catch (Exception error)
             {
-                return Failure.Of(error);
+                return Failure.Of(error, done);
             }
             finally
             {
@@ -54,7 +57,7 @@ namespace Sandpost
 
         public async Task<object> Call(object payload)
         {
-            return new Reader(await function(Tree.Of(false, payload)).ConfigureAwait(false)).Value();
+            return new Reader(await function(Tree.Of(0, payload)).ConfigureAwait(false)).Value();
         }
     }
 }

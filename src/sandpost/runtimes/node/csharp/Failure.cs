@@ -10,10 +10,11 @@ namespace Sandpost
     {
         const int Inner = 10;
 
-        // What Exported returns: { name, message, stack, properties, inner } as its value.
-        public static object Of(Exception error)
+        // What Exported returns: { name, message, stack, properties, inner } as its value. `refused`: it says that a result cannot be
+        // handed over.
+        public static object Of(Exception error, bool refused = false)
         {
-            return Tree.Of(true, Shown(Cause(error), Inner));
+            return Tree.Of(Tree.Failed + (refused ? Tree.Refused : 0), Shown(Cause(error), Inner));
         }
 
         // Without what only says that something was called by way of something else.
@@ -51,7 +52,7 @@ namespace Sandpost
                 try
                 {
                     var value = member.Read(error);
-                    Tree.Of(false, value);
+                    Tree.Of(0, value);
                     properties[member.Name] = value;
                 }
                 catch (Exception)

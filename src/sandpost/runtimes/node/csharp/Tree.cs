@@ -22,14 +22,17 @@ namespace Sandpost
         List<object> carried;
         bool marked;
 
+        // What the digit before the text says, of which more than one may be.
+        public const int Marked = 1, Failed = 2, Refused = 4;
+
         // A text, or an array that begins with it if there is something beside it. Throws InvalidOperationException for what
-        // cannot be handed over.
-        public static object Of(bool failed, object value)
+        // cannot be handed over. `state`: Failed and Refused, as they are.
+        public static object Of(int state, object value)
         {
             var tree = new Tree();
             tree.text.Append('0');
             tree.Write(value);
-            tree.text[0] = (char)('0' + (tree.marked ? 1 : 0) + (failed ? 2 : 0));
+            tree.text[0] = (char)('0' + (tree.marked ? Marked : 0) + state);
             var text = tree.text.ToString();
             if (tree.carried == null) return text;
             tree.carried[0] = text;
