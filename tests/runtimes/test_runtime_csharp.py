@@ -47,6 +47,13 @@ def test_a_class_is_made_once_for_a_program(edge: Runtime) -> None:
     assert [edge.call(CLASS, kind=CSHARP).json for _ in range(3)] == [1, 2, 3]
 
 
+def test_static_fields_are_the_sources_and_others_an_instances(edge: Runtime) -> None:
+    text = CLASS.replace("int calls;", "static int all; int calls;").replace("++calls", "new[] { ++all, ++calls }")
+    assert [edge.call(text, kind=CSHARP).json for _ in range(2)] == [[1, 1], [2, 2]]
+    assert edge.call(f"return require('edge').func(`{text}`)").json == [3, 1]
+    assert edge.call(f"return require('edge').func(`{text}`) //").json == [4, 1]
+
+
 @pytest.mark.parametrize(
     ("code", "line", "column", "words"),
     [
