@@ -281,7 +281,11 @@ ROWS = (
     ),
     Row(
         "a crash",
-        node("function (cb) { process.abort() }") | python("main(context)", "os.abort()", "import os\n"),
+        node("function (cb) { process.abort() }")
+        | python("main(context)", "os.abort()", "import os\n")
+        | csharp(
+            'new System.Threading.Thread(() => { throw new Exception("a"); }).Start(); await Task.Delay(5000); return 1;'
+        ),
         500,
         "crash",
         ends="crash",

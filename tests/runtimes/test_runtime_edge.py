@@ -1,9 +1,12 @@
 """`require('edge')`: what Edge.js documents, what it is kept from, and whose what happens is."""
 
+import contextlib
 import json
 import re
+import time
 from pathlib import Path
 
+import h11
 import pytest
 
 from support.modules import npm
@@ -568,11 +571,14 @@ def test_a_long_line_is_several_records(edge: Runtime) -> None:
 # --- ends -----------------------------------------------------------------------------------------------------
 
 
+FAILS_ALONE = 'new System.Threading.Thread(() => { throw new Exception("alone"); }).Start()'
+
+
 @pytest.mark.parametrize(
     ("code", "status", "words"),
     [
         ("Environment.Exit(3)", 3, "Environment.Exit(3) ended the process."),
-        ('new System.Threading.Thread(() => { throw new Exception("alone"); }).Start()', -6, "alone"),
+        (FAILS_ALONE, -6, "alone"),
         ("Func<int, int> f = null; f = i => f(i + 1) + 1; f(0)", None, ""),
         ('Environment.FailFast("fast")', -6, ""),
     ],
@@ -588,7 +594,51 @@ def test_an_end_that_net_brings_about(edge: Runtime, clr: str, code: str, status
     else:
         assert ended == status
     if words:
-        assert any(words in record.text and record.req_id == req_id for record in edge.records())
+        (record,) = edge.records()
+        assert words in record.text
+        assert record.req_id == req_id
+
+
+@pytest.mark.parametrize(
+    ("clr", "code", "reason", "words"),
+    [
+        ("mono", "Environment.Exit(3)", "exit", "Environment.Exit(3) ended the process."),
+        ("mono", "await Task.Delay(9); Environment.Exit(0)", "exit", "Environment.Exit(0) ended the process."),
+        ("mono", FAILS_ALONE, "crash", "System.Exception: alone"),
+        pytest.param("coreclr", FAILS_ALONE, "crash", "System.Exception: alone", marks=pytest.mark.long),
+    ],
+    indirect=["clr"],
+)
+def test_the_call_that_net_ends_the_process_for_is_named(edge: Runtime, code: str, reason: str, words: str) -> None:
+    source = f"async (dynamic x) => {{ if (x.data.guilty == 'n') await Task.Delay(9000); {code}; await Task.Delay(9000); return 1; }}"
+    program = f"{EDGE}return edge.func(`{source}`)".replace("'n'", '"n"')
+    with contextlib.ExitStack() as stack:
+        neighbours = [
+            stack.enter_context(edge.begin(program, target="/acme?guilty=n", req_id=f"req-{n}")) for n in (1, 2)
+        ]
+        answer = edge.call(program, target="/acme?guilty=y", req_id="req-3")
+        edge.process.wait(10)
+        for neighbour in neighbours:
+            with pytest.raises((h11.RemoteProtocolError, ConnectionError)):
+                neighbour.answer()
+    assert (answer.status, answer.headers["x-sandpost-end"], answer.json["reason"]) == (500, reason, reason)
+    assert words in answer.json["message"]
+    (record,) = edge.records()
+    assert (record.level, record.req_id) == (50, "req-3")
+    assert words in record.text
+
+
+@pytest.mark.parametrize("clr", ["mono"], indirect=True)
+def test_an_end_by_net_waits_for_javascript_only_a_moment(edge: Runtime) -> None:
+    code = """return cb => { edge.func(`async x => { await Task.Delay(50); Environment.Exit(3); return 1; }`)(1, cb);
+      const until = Date.now() + 5000; while (Date.now() < until); }"""
+    with edge.begin(EDGE + code):
+        began = time.monotonic()
+        assert edge.process.wait(10) == 3
+    assert time.monotonic() - began < 4
+    assert [(record.req_id, record.text) for record in edge.records()] == [
+        ("req-1", "Environment.Exit(3) ended the process.")
+    ]
 
 
 def test_a_task_that_fails_and_nobody_asks_for_is_a_record(edge: Runtime) -> None:

@@ -6,8 +6,9 @@
 const { AsyncResource } = require('node:async_hooks');
 const { askReplaced, charge } = require('./calls.js');
 const { carry, isFailure, isRefusal, uncarry } = require('./carry.js');
-const { NOT_SERIALIZABLE, SCRIPT_ERROR, choose, isObject, textOf } = require('./failures.js');
+const { CRASH, EXIT, NOT_SERIALIZABLE, SCRIPT_ERROR, choose, cut, isObject, textOf } = require('./failures.js');
 const frames = require('./frames.js');
+const { blameFor } = require('./guard.js');
 const { mapped } = require('./places.js');
 const { apply, defineProperty, isInteger, keysOf } = require('./primordials.js');
 const { current } = require('./scope.js');
@@ -38,6 +39,7 @@ const CORECLR = {
 
 let real;
 let coreclr = false;
+let started = false; // our classes there
 
 class WrongUse extends TypeError {
   constructor(message, code = 'ERR_EDGE_USE') {
@@ -98,10 +100,17 @@ function functionOf(options, own) {
   // Edge.js looks each time.
   process.env.EDGE_CS_NATIVE = `${FOLDER}/sandpost-edge.dll`;
   if (coreclr) process.env[SWITCH] = '1';
-  const native = real.func({ ...options, sandpost: { ...own, log: frames.open } });
+  const native = real.func({ ...options, sandpost: started ? own : { ...own, log: frames.open, ends } });
+  started = true;
   const refused = native(null, true);
   if (refused !== null) resultOf(refused);
   return inward(native);
+}
+
+// What .NET calls before it ends the process: the call that it does so for is answered while it waits.
+function ends(told, done) {
+  blameFor(told[0], told[1] === 'exit' ? EXIT : CRASH, cut(told[2]));
+  done(null, null);
 }
 
 // --- calls, both ways -----------------------------------------------------------------------------------------

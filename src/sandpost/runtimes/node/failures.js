@@ -188,7 +188,7 @@ function recordOf(kind, carried, value) {
 }
 
 module.exports = {
-  bodyOf, choose, chosenStatus, cleanStack, isObject, kindOf, recordOf, textOf,
+  bodyOf, choose, chosenStatus, cleanStack, cut, isObject, kindOf, recordOf, textOf,
   SCRIPT_ERROR, SYNC_EXCEPTION, ASYNC_EXCEPTION, NOT_SERIALIZABLE, COMPILATION_FAILED, NO_FUNCTION, WRONG_SIGNATURE,
   EXIT, CRASH, UNKNOWN_CODE, BAD_REQUEST, UNSUPPORTED_LANGUAGE, INTERNAL,
 };

@@ -17,6 +17,8 @@ const HARMLESS = {
 };
 
 let dropStranded; // closes the connections whose request never came to us
+let callOf; // the call in flight whose frames have this id
+let ending = false;
 
 // An exception or rejection that nobody caught: the call in whose context it arose gets the answer, the process
 // lives on. One that arose in a call that has been answered, or in none, is a log record.
@@ -32,8 +34,12 @@ function onUncaught(error) {
 // flight then is this call's neighbour.
 function blame(kind, message) {
   const call = current();
+  blameCall(call, call === undefined ? '' : call.frameId, kind, message);
+}
+
+function blameCall(call, frameId, kind, message) {
   if (call === undefined || call.settled) {
-    frames.write(50, call === undefined ? '' : call.frameId, message);
+    frames.write(50, frameId, message);
   } else {
     call.lines = `x-sandpost-end: ${kind.reason}\r\n`;
     settle(call, { __proto__: null, ...kind, message }, undefined);
@@ -42,8 +48,16 @@ function blame(kind, message) {
   frames.flush();
 }
 
-function install(dropper) {
+// The same for code that ends the process from without JavaScript, as part of the call whose frames have `frameId`.
+function blameFor(frameId, kind, message) {
+  const call = ending ? undefined : callOf(frameId); // the first one is to blame
+  ending = true;
+  blameCall(call, frameId, kind, message);
+}
+
+function install(dropper, finder) {
   dropStranded = dropper;
+  callOf = finder;
   process.on('uncaughtException', onUncaught);
   process.on('unhandledRejection', onUncaught);
 
@@ -57,7 +71,6 @@ function install(dropper) {
     return process;
   };
 
-  let ending = false;
   process.exit = function exitProcess(...args) {
     if (!ending) {
       ending = true;
@@ -90,4 +103,4 @@ function install(dropper) {
   };
 }
 
-module.exports = { install };
+module.exports = { blameFor, install };

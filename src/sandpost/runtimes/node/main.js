@@ -11,7 +11,7 @@ require('./console.js').install((level, text) => {
   frames.write(level, call === undefined ? '' : call.frameId, text);
 });
 const server = require('./server.js');
-require('./guard.js').install(server.dropStranded);
+require('./guard.js').install(server.dropStranded, server.callOf);
 server.listen(settings, (port) => {
   if (settings.ready !== undefined) tellReady(settings.ready);
   if (settings.portFile !== '') require('node:fs').writeFileSync(settings.portFile, String(port));

@@ -233,6 +233,16 @@ function dropStranded() {
   });
 }
 
+// The call in flight whose frames have this id; undefined if there is none.
+function callOf(frameId) {
+  let found;
+  mapForEach(sockets, (_, socket) => {
+    const call = socket._httpMessage?.exchange;
+    if (call !== undefined && call.frameId === frameId) found = call;
+  });
+  return found;
+}
+
 // Start listening; `then(port)`.
 function listen(settings, then) {
   const runtime = new Runtime(settings.programs, settings.programBytes);
@@ -287,4 +297,4 @@ function listen(settings, then) {
   server._listen2('0.0.0.0', settings.port, 4, BACKLOG);
 }
 
-module.exports = { dropStranded, listen };
+module.exports = { callOf, dropStranded, listen };

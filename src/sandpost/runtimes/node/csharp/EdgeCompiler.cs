@@ -16,12 +16,13 @@ public class EdgeCompiler
     static bool started;
     static Func<byte[], byte[], byte[]> portable;
 
-    // `sandpost` in what Edge.js passes on: key, assembly (bytes, or none for one that is loaded), file, references, log.
+    // `sandpost` in what Edge.js passes on: key, assembly (bytes, or none for one that is loaded), file, references; the first
+    // time log and ends, too.
     // What goes wrong is told by the first call: Edge.js itself would walk through everything that hangs on an exception.
     public Func<object, Task<object>> CompileFunc(IDictionary<string, object> parameters)
     {
         var own = (IDictionary<string, object>)parameters["sandpost"];
-        Start((bool)own["log"]);
+        if (!started) Start((bool)own["log"], (Func<object, Task<object>>)own["ends"]);
         try
         {
             foreach (var reference in (object[])own["references"]) References.Add((string)reference);
@@ -34,12 +35,11 @@ public class EdgeCompiler
         }
     }
 
-    static void Start(bool log)
+    static void Start(bool log, Func<object, Task<object>> ends)
     {
-        if (started) return;
         started = true;
         Log.Start(log);
-        Ends.Watch();
+        Ends.Watch(ends);
         AppDomain.CurrentDomain.AssemblyResolve += Resolve;
     }
 
