@@ -179,6 +179,25 @@ def test_what_is_not_there_is_refused_with_what_to_do(modular: Runtime, name: st
 
 
 @pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("return cb => cb(null, require(%r))", "compilation_failed"),
+        ("return async cb => require(%r)", "compilation_failed"),
+        ("return async cb => { await null; return (await import(%r)).version }", "compilation_failed"),
+        ("return cb => { try { require(%r) } catch (error) { cb(error) } }", "script_error"),
+    ],
+    ids=["thrown", "rejected", "import", "called back"],
+)
+def test_what_is_not_there_is_the_callers_fault_inside_the_function_too(
+    modular: Runtime, code: str, reason: str
+) -> None:
+    for name, words in NOT_FOUND.items():
+        answer = modular.call(code % name)
+        assert (answer.status, answer.json["code"], answer.json["reason"]) == (400, 400, reason), name
+        assert f"Cannot find module '{name}': {words}" in answer.json["message"]
+
+
+@pytest.mark.parametrize(
     "name", ["../counter", "counter/../../x", "counter/..%2f..", "counter\0", "__proto__", "%2e%2e"]
 )
 def test_no_name_leads_out_of_the_store(modular: Runtime, store: Path, name: str) -> None:

@@ -25,11 +25,13 @@ def test_a_program_uses_a_module_from_the_moment_it_is_added_until_it_is_removed
     program = "return (cb) => cb(null, require('ms')(60000));"
     # The sandbox is there before the module.
     refused = running.call("acme", program)
+    assert (refused.status, refused.json["reason"]) == (400, "compilation_failed")
     assert "`sandpost module add npm:ms@" in refused.json["message"]
     world.there("npm:ms@2.1.3")
     assert running.call("acme", program + " // now").json == "1m"
     assert running.command("module", "rm", "npm:ms@2.1.3").returncode == 0
     gone = running.call("acme", program + " // no more")
+    assert gone.status == 400
     assert "`sandpost module add npm:ms@" in gone.json["message"]
 
 

@@ -6,6 +6,7 @@
 // stays missing for this sandbox.
 
 const { readdirSync } = require('node:fs');
+const { COMPILATION_FAILED, choose: failAs } = require('./failures.js');
 const { indexOf, slice } = require('./primordials.js');
 const { modules: root } = require('./settings.js');
 const { compare, parse, split, versionOf } = require('./specifiers.js');
@@ -16,6 +17,8 @@ class ModuleNotFound extends Error {
   constructor(id, why) {
     super(`Cannot find module '${id}': ${why}`);
     this.code = 'MODULE_NOT_FOUND';
+    // Wherever nobody catches it, as at the load: no fault of the function's, and there is something to do.
+    failAs(this, COMPILATION_FAILED);
   }
 }
 
