@@ -14,6 +14,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandpost.api.modules import builder, install, waits
 from sandpost.api.modules.install import Installation
@@ -207,6 +209,22 @@ def test_a_registry_that_is_away_is_told_and_all_of_its_modules_wait_for_it(benc
     bench.until("npm:b@1.0.0", "available")
     tries = [call.at for call in bench.proxy.calls if call.order["name"] == "a"]
     assert tries[1] - tries[0] >= waits.FIRST
+
+
+def test_a_package_that_its_registry_cannot_give_keeps_no_other_waiting_for_long(bench: Bench) -> None:
+    bench.proxy.answer = lambda order: (
+        good(order) if order["name"] != "a" else Said(b'{"away": true, "reason": "502 of a.tgz"}', 424)
+    )
+    bench.add("npm:a@1.0.0", "npm:b@1.0.0", "npm:c@1.0.0")
+    told = bench.until("npm:b@1.0.0", "queued", "next try in 5 s")["reason"]
+    assert told.startswith("`npm:a@1.0.0` could not be had, so all of npm wait: 502 of a.tgz; next try in 5 s, at ")
+    bench.until("npm:b@1.0.0", "available", within=10)
+    # The registry answers, so the next one waits for nothing.
+    bench.until("npm:c@1.0.0", "available", within=2)
+    assert bench.until("npm:a@1.0.0", "queued")["reason"].startswith("502 of a.tgz; next try in ")
+    bench.proxy.answer = good
+    bench.add("npm:a@1.0.0")
+    bench.until("npm:a@1.0.0", "available", within=4)
 
 
 def test_what_waits_is_tried_at_once_where_somebody_asks_again_or_the_settings_change(bench: Bench) -> None:
@@ -585,13 +603,37 @@ def test_of_two_generations_one_works_and_the_other_waits_for_it() -> None:
 def test_the_wait_doubles_to_a_bound_and_begins_anew_when_the_registry_answered() -> None:
     found, spec, other = Waits(), Spec("npm", "a", "1.0.0"), Spec("npm", "b", "1.0.0")
     taken = [found.again(spec, 100.0, registry=True) for _ in range(10)]
-    assert taken == [5, 10, 20, 40, 80, 160, 320, 600, 600, 600]
+    assert taken == [(wait, wait) for wait in (5, 10, 20, 40, 80, 160, 320, 600, 600, 600)]
     assert found.due(other) == 700.0
     assert found.due(Spec("pypi", "a", "1")) == 0.0
+    # The registry answered for another one: this one failed itself, and waits as long as before.
     found.forget(other)
-    assert found.due(spec) == 0.0
-    assert found.again(spec, 0.0, registry=False) == 5
+    assert (found.due(spec), found.due(other)) == (700.0, 0.0)
+    assert found.again(spec, 700.0, registry=True) == (600, 5)
+    found.forget(spec)
+    assert found.again(spec, 0.0, registry=False) == (5, 0)
     assert (found.due(spec), found.due(other)) == (5.0, 0.0)
+
+
+@given(st.lists(st.sampled_from(["good", "bad"]), min_size=1, max_size=30))
+def test_packages_that_cannot_be_fetched_keep_no_other_from_its_try(kinds: list[str]) -> None:
+    found, now = Waits(), 0.0
+    tried: list[Spec] = []
+    queued = [Spec("npm", f"a{number:02}", "1.0.0") for number in range(len(kinds))]
+    while any(kinds[int(spec.name[1:])] == "good" for spec in queued):
+        due = [spec for spec in queued if found.due(spec) <= now]
+        if not due:
+            now = min(found.due(spec) for spec in queued)
+            continue
+        spec = min(due, key=lambda one: (found.tries(one), one))
+        # Each once, in their order.
+        assert not tried or spec > tried[-1]
+        tried.append(spec)
+        if kinds[int(spec.name[1:])] == "good":
+            queued.remove(spec)
+            found.forget(spec)
+        else:
+            found.again(spec, now, registry=True)
 
 
 def test_how_long_something_was_tried_in_vain_counts_from_its_first_failure() -> None:

@@ -11,7 +11,10 @@ const PIP = '/usr/local/lib/pip/pip';
 const TOLD = 65536; // characters of what a program printed that are looked at, the last ones
 const ENVIRONMENT = { PATH: process.env.PATH, HOME: '/tmp', LANG: 'C.UTF-8', PIP_CONFIG_FILE: '/dev/null' };
 // The registry, or the way there, does not answer now: another time it may.
-const AWAY = /\b(ECONNREFUSED|ECONNRESET|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|EPIPE|ERR_SOCKET_TIMEOUT|EIDLETIMEOUT|ERR_STREAM_PREMATURE_CLOSE|E429|E5\d\d)\b|Retrying \(Retry|(?:HTTP error|Error) (?:429|5\d\d)\b|Temporary failure in name resolution|Connection (?:reset|refused|aborted|broken)|Read timed out|(?:Connect|Read)Timeout/;
+const AWAY = /\b(ECONNREFUSED|ECONNRESET|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|ECONNECTIONTIMEOUT|ERESPONSETIMEOUT|ETRANSFERTIMEOUT|EHOSTUNREACH|ENETUNREACH|EPIPE|ERR_SOCKET_TIMEOUT|EIDLETIMEOUT|ERR_STREAM_PREMATURE_CLOSE|E429|E5\d\d)\b|Retrying \(Retry|(?:HTTP error|Error) (?:429|5\d\d)\b|Temporary failure in name resolution|Connection (?:reset|refused|aborted|broken)|Read timed out|(?:Connect|Read)Timeout/;
+// Who was asked in vain, by the name in the URL: what a connection failed at is an address, the registry's as any other's.
+const HOST = String.raw`\w+:\/\/(?:[^/@\s]*@)?(\[[^\]\s]*\]|[^/:?#\s"]+)`;
+const ASKED = new RegExp(String.raw`request to ${HOST}\S* failed| - GET ${HOST}|getaddrinfo \w+ ([\w.-]+)|host='([^']+)'`);
 
 class Failed extends Error {}
 class Away extends Error {}
@@ -85,9 +88,8 @@ async function pip(order) {
 function judge(order, { status, told }) {
   if (status === 0) return;
   const text = summary(told);
-  const host = /(?:getaddrinfo|connect) \w+ ([\w.-]+)|host='([^']+)'/.exec(told);
-  const name = host && (host[1] ?? host[2]);
-  if (name && !order.hosts.includes(name) && !/^[\d.]+$/.test(name)) {
+  const name = ASKED.exec(told)?.slice(1).find(Boolean);
+  if (name && !order.hosts.some((known) => bare(known) === bare(name))) {
     throw new Failed(`it fetches from ${name}, which is not the registry: add that to \`modules.hosts\` if you trust it`);
   }
   if (/\bENOSPC\b|No space left on device/.test(told)) {
@@ -103,6 +105,10 @@ function judge(order, { status, told }) {
       + ' be built from its source');
   }
   throw new Failed(`it cannot be installed (${text})`);
+}
+
+function bare(host) {
+  return host.toLowerCase().replace(/^\[|\]$/g, '');
 }
 
 // What npm or pip said, in a line.

@@ -232,7 +232,7 @@ class Modules:
         """Begin what may begin now; return the seconds until more may; None: not before something happens."""
         now, settings = asyncio.get_running_loop().time(), self._service.host.modules
         records = await self.listing()
-        queued = sorted((one for one in records if one.state == "queued"), key=lambda one: (one.asked_at, one.spec))
+        queued = sorted((one for one in records if one.state == "queued"), key=self._turn)
         if not queued and not self._running:
             await self._tenancy.end()
         room = settings.keep - sum(one.size for one in records)
@@ -253,6 +253,9 @@ class Modules:
                 # Not at the task's own end: one that is cancelled before its first step has none.
                 task.add_done_callback(partial(self._done, spec))
         return max(0.0, min(later) - now) if later else None
+
+    def _turn(self, one: ModuleRecord) -> tuple[int, float, str]:
+        return self._waits.tries(parse_spec(one.spec)), one.asked_at, one.spec
 
     def _fits_beside(self, room: int) -> bool:
         """Whether a further one may be installed now: each may take all that one may."""
@@ -319,17 +322,18 @@ class Modules:
         now = asyncio.get_running_loop().time()
         if self._waits.waited(spec, now) > PATIENCE:
             return self._failed(record, f"{reason}; given up after a day")
-        wait = self._waits.again(spec, now, registry=registry)
-        at = time.strftime("%H:%M:%S", time.gmtime(time.time() + wait))
-        text = f"{reason}; next try in {wait:g} s, at {at} UTC"
+        wait, others = self._waits.again(spec, now, registry=registry)
+        text = f"{reason}; {_next_try(wait)}"
         log.warning("module waits", module=str(spec), reason=text)
         if registry:
             running = {str(one) for one in self._running}
+            why = f"`{spec}` could not be had, so all of {spec.registry} wait: {reason}"
+            own = {str(one): waiting.due - now for one, waiting in self._waits.modules.items()}
 
             def tell_others(writer: Writer) -> None:
                 writer.put_modules(
                     [
-                        msgspec.structs.replace(one, reason=text)
+                        msgspec.structs.replace(one, reason=f"{why}; {_next_try(max(others, own.get(one.spec, 0.0)))}")
                         for one in writer.modules()
                         if one.state == "queued"
                         and one.spec.startswith(f"{spec.registry}:")
@@ -352,6 +356,11 @@ class Modules:
 
     async def _do(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _next_try(wait: float) -> str:
+    at = time.strftime("%H:%M:%S", time.gmtime(time.time() + wait))
+    return f"next try in {wait:.0f} s, at {at} UTC"
 
 
 def _nothing() -> None:

@@ -31,7 +31,12 @@ class Backoff:
 
 @dataclass(slots=True)
 class Waits:
-    """What waits: a module alone, or for a registry that is away, with all others that come from there."""
+    """What waits: a module alone, or for a registry that is away, with all others that come from there.
+
+    Whether it is the registry that is away, or one package that it cannot give, nobody says. So a module that met it
+    waits by itself as well, and stands behind those that failed less often: they get the next try, and what comes
+    tells that the registry is there.
+    """
 
     registries: dict[Registry, Backoff] = field(default_factory=dict)
     modules: dict[Spec, Backoff] = field(default_factory=dict)
@@ -43,11 +48,19 @@ class Waits:
         found = (self.registries.get(spec.registry), self.modules.get(spec))
         return max((one.due for one in found if one is not None), default=0.0)
 
-    def again(self, spec: Spec, now: float, *, registry: bool) -> float:
-        """Note that `spec` could not be installed, for the registry's sake or its own; return the seconds to wait."""
-        if registry:
-            return self.registries.setdefault(spec.registry, Backoff()).again(now)
-        return self.modules.setdefault(spec, Backoff()).again(now)
+    def tries(self, spec: Spec) -> int:
+        """Return how often in a row `spec` could not be installed."""
+        found = self.modules.get(spec)
+        return 0 if found is None else found.tries
+
+    def again(self, spec: Spec, now: float, *, registry: bool) -> tuple[float, float]:
+        """Note that `spec` could not be installed, for the registry's sake (too) or its own.
+
+        Return the seconds that it is to wait, and those that its registry's others are: 0 if they are not.
+        """
+        own = self.modules.setdefault(spec, Backoff()).again(now)
+        others = self.registries.setdefault(spec.registry, Backoff()).again(now) if registry else 0.0
+        return max(own, others), others
 
     def waited(self, spec: Spec, now: float) -> float:
         """Return for how many seconds `spec` could not be installed, for whatever reason."""
@@ -55,7 +68,7 @@ class Waits:
         return max((now - one.since for one in found if one is not None), default=0.0)
 
     def forget(self, spec: Spec) -> None:
-        """Let `spec` wait for nothing any more: its registry answered, or somebody wants it tried."""
+        """Let `spec` wait for nothing any more, nor others for its registry: that answered, or somebody wants it tried."""
         self.registries.pop(spec.registry, None)
         self.drop(spec)
 
