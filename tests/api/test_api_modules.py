@@ -286,7 +286,11 @@ def test_a_full_store_fails_and_says_what_makes_room() -> None:
         bench.add("npm:a@1.0.0")
         bench.until("npm:a@1.0.0", "available")
         bench.add("npm:b@1.0.0")
-        assert "larger than" in bench.until("npm:b@1.0.0", "failed")["reason"]
+        reason = bench.until("npm:b@1.0.0", "failed")["reason"]
+        assert reason == (
+            "it is larger than what is left of `modules.keep` (18 B of 1 MiB): `sandpost module gc` and `rm` make room, "
+            "or raise it"
+        )
         bench.remove("npm:a@1.0.0")
         bench.add("npm:b@1.0.0")
         bench.until("npm:b@1.0.0", "available")

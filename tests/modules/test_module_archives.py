@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sandpost.model.modules import FACTS, Facts
 from sandpost.model.specs import Spec
-from sandpost.modules.judge import BadModule
+from sandpost.modules.judge import BadModule, Judge
 from sandpost.modules.shelf import Shelf
 from sandpost.modules.tar import BadTar, Entry, Reader
 from sandpost.modules.unpack import Unpacker
@@ -32,12 +32,14 @@ def archive(*members: tuple[tarfile.TarInfo, bytes], hashes: object = HASHES) ->
     return tar([said, *(member(name, content) for name, content in GOOD.items()), *members])
 
 
-def unpack(ready: Path, data: bytes, *, size: int = 1 << 20, files: int = 100, piece: int = 65536) -> Facts:
+def unpack(
+    ready: Path, data: bytes, *, size: int = 1 << 20, files: int = 100, room: int = 1 << 29, piece: int = 65536
+) -> Facts:
     """Do as an installation does."""
     staged = Shelf(str(ready)).stage(SPEC)
     staged.begin()
     try:
-        unpacker = Unpacker(SPEC, staged, size=size, files=files, scripts=False)
+        unpacker = Unpacker(SPEC, staged, Judge(size, files, room, 1 << 30), scripts=False)
         for start in range(0, len(data), piece):
             unpacker.feed(data[start : start + piece])
         facts = unpacker.finish()
@@ -166,6 +168,18 @@ def test_a_lying_archive_is_refused_and_nothing_is_left_of_it(tmp_path: Path, na
     assert str(caught.value).isprintable()
     # Neither there nor beside it.
     assert everything(tmp_path) == ["ready", "ready/npm"]
+
+
+def test_one_that_is_larger_than_the_room_that_is_left_says_what_makes_room(tmp_path: Path) -> None:
+    data = archive(member("node_modules/x/l", bytes(600 << 10)))
+    with pytest.raises(BadModule) as refused:
+        unpack(tmp_path, data, room=512 << 10)
+    assert "larger than what is left of `modules.keep` (512 KiB of 1 GiB): `sandpost module gc` and `rm` make" in str(
+        refused.value
+    )
+    # Room would not help one that is too large by itself.
+    with pytest.raises(BadModule, match=r"larger than `modules\.size`"):
+        unpack(tmp_path, data, size=256 << 10, room=512 << 10)
 
 
 def test_a_wrong_sum_and_a_number_that_is_none_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from bench.running import node_binary
 
 BUILD = Path(__file__).parents[2] / "src" / "sandpost" / "modules" / "build.js"

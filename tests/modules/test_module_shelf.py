@@ -14,6 +14,7 @@ from modules.test_module_archives import SPEC, archive, everything, unpack
 from sandpost.api.modules.recovery import available, recovered
 from sandpost.model.modules import FACTS, Facts, ModuleRecord
 from sandpost.model.specs import Spec
+from sandpost.modules.judge import Judge
 from sandpost.modules.shelf import Shelf
 from sandpost.modules.unpack import Unpacker
 from sandpost.store.sqlite import SqliteWriter
@@ -35,7 +36,7 @@ def test_a_version_cannot_be_seen_before_it_is_whole(tmp_path: Path) -> None:
     shelf = Shelf(str(tmp_path))
     staged = shelf.stage(SPEC)
     staged.begin()
-    unpacker = Unpacker(SPEC, staged, size=1 << 20, files=100, scripts=False)
+    unpacker = Unpacker(SPEC, staged, Judge(1 << 20, 100, 1 << 20, 1 << 20), scripts=False)
     unpacker.feed(DATA)
     assert list(shelf.versions()) == []
     assert shelf.facts(SPEC) is None

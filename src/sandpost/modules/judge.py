@@ -49,10 +49,15 @@ class Item:
 
 @dataclass(slots=True)
 class Judge:
-    """Judges the entries of one archive in their order. `size` and `files` bound it, folders counted as files."""
+    """Judges the entries of one archive in their order.
+
+    `size` and `files` bound it, folders counted as files, and `room`: what the modules that are there leave of `keep`.
+    """
 
     size: int
     files: int
+    room: int
+    keep: int
     folders: set[str] = field(default_factory=set)
     plain: set[str] = field(default_factory=set)
     bytes: int = 0
@@ -81,6 +86,11 @@ class Judge:
         self.bytes += entry.size
         if self.bytes > self.size:
             raise BadModule(f"it is larger than `modules.size` ({show_size(self.size)}): raise that if you trust it")
+        if self.bytes > self.room:
+            raise BadModule(
+                f"it is larger than what is left of `modules.keep` ({show_size(self.room)} of {show_size(self.keep)}): "
+                "`sandpost module gc` and `rm` make room, or raise it"
+            )
         if len(self.folders) + len(self.plain) > self.files:
             raise BadModule(f"it has more files than `modules.files` ({self.files}): raise that if you trust it")
         # All that is kept of a mode: no set-uid, no set-gid, nobody's right to write.

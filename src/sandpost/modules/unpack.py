@@ -18,12 +18,12 @@ _LONGEST = 512
 class Unpacker:
     """One archive. `feed` all of it, then `finish`; both may raise `BadModule`, or `OSError` of the disk."""
 
-    def __init__(self, spec: Spec, staged: Staged, *, size: int, files: int, scripts: bool) -> None:
+    def __init__(self, spec: Spec, staged: Staged, judge: Judge, *, scripts: bool) -> None:
         self._spec = spec
         self._staged = staged
         self._scripts = scripts
         self._reader = Reader()
-        self._judge = Judge(size=size, files=files)
+        self._judge = judge
         self._digest = hashlib.sha256()
         self._said: bytearray | None = None
         """The builder's hashes, while they come."""

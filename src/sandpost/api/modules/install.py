@@ -12,7 +12,7 @@ from sandpost.api.modules.call import Unanswered, body_of, call
 from sandpost.model.host import Host
 from sandpost.model.modules import Facts, ModuleRecord
 from sandpost.model.specs import parse_spec
-from sandpost.modules.judge import BadModule
+from sandpost.modules.judge import BadModule, Judge
 from sandpost.modules.shelf import Shelf, Staged
 from sandpost.modules.unpack import Unpacker
 
@@ -57,8 +57,8 @@ class Installation:
                 if not answer.own or answer.status != 200:
                     body = await body_of(answer)
                     raise builder.refusal(answer.status, body, modules, own=answer.own)
-                size = min(modules.size, room)
-                unpacker = Unpacker(spec, staged, size=size, files=modules.files, scripts=record.scripts)
+                judge = Judge(modules.size, modules.files, room, modules.keep)
+                unpacker = Unpacker(spec, staged, judge, scripts=record.scripts)
                 await self._do(staged.begin)
                 async for piece in answer.pieces:
                     await self._do(unpacker.feed, piece)

@@ -68,7 +68,7 @@ class Waits:
         return max((now - one.since for one in found if one is not None), default=0.0)
 
     def forget(self, spec: Spec) -> None:
-        """Let `spec` wait for nothing any more, nor others for its registry: that answered, or somebody wants it tried."""
+        """Let `spec` wait for nothing any more, nor others for its registry: it answered, or somebody wants a try."""
         self.registries.pop(spec.registry, None)
         self.drop(spec)
 
