@@ -220,7 +220,7 @@ def test_the_content_type_chooses_the_language(content_type: str, status: int) -
         (b"// sandpost:language=JAVASCRIPT\n" + UNTYPED, 200, ""),
         (b"// sandpost:language=C#\n" + UNTYPED, 200, ""),
         (b"// sandpost language=Perl\n" + UNTYPED, 415, "unsupported_language"),
-        (b"// sandposted language=perl\n" + UNTYPED, 200, ""),
+        (b"// sandboxed language=perl\n" + UNTYPED, 200, ""),
         (b"// sandpost: language=typescript\n" + UNTYPED, 200, ""),
         (b"// sandpost: language=typescrpit\n" + UNTYPED, 415, "unsupported_language"),
         (b"// sandpost: langauge=typescript\n" + UNTYPED, 400, "invalid_code"),

@@ -1,16 +1,17 @@
 """What a body says as a program: its language by content type and first line, and the id that follows."""
 
 import hashlib
+import time
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from sandpost.model import choices
 from sandpost.model.errors import InvalidCode, SandpostError, UnsupportedLanguage
 from sandpost.model.languages import JAVASCRIPT, LANGUAGES, NAMES, Language, by_name
 from sandpost.model.names import is_module_set
-from sandpost.proxy.program import Program, examine, kept, language_of
+from sandpost.proxy.program import Program, examine, kept, language_of, pragma
 
 CODE = b"return cb => cb(null, 1)"
 
@@ -37,7 +38,12 @@ TYPESCRIPT = language("typescript")
         (b" \t// sandpost: language=typescript   ", "typescript"),
         (b"// sandpost: language=typescript language=typescript", "typescript"),
         (b"// sandpost:", "javascript"),
-        (b"// sandposted language=typescript", "javascript"),
+        (b"# Sandpost: language=python", "python"),
+        (b"# sandpost : language=python", "python"),
+        (b"//#SANDPOST language=typescript", "typescript"),
+        (b"/*sandpost\t:language=typescript*/", "typescript"),
+        (b"// sandboxed language=typescript", "javascript"),
+        (b"/* sandpost */ language = 1;", "javascript"),
         (b"// sandpost runs this, language=typescript", "javascript"),
         (b"// see sandpost: language=typescript", "javascript"),
         (b"\n// sandpost: language=typescript", "javascript"),
@@ -81,6 +87,78 @@ def test_a_pragma_that_says_what_there_is_not(line: bytes, error: type[SandpostE
     assert words in raised.value.message
     if error is UnsupportedLanguage:
         assert raised.value.details["languages"] == list(NAMES)
+
+
+def misspelt(word: str, edits: list[tuple[str, int, str]]) -> str:
+    """Return `word` with letters put in, left out, replaced, or changed about with the next one."""
+    for kind, place, letter in edits:
+        at = place % len(word)
+        behind = {"in": letter + word[at:], "out": word[at + 1 :], "other": letter + word[at + 1 :]}
+        word = word[:at] + behind.get(kind, word[at + 1 : at + 2] + word[at : at + 1] + word[at + 2 :])
+    return word
+
+
+@given(
+    st.sampled_from(["//", "// ", "# ", "#", "/* ", "-- ", "//#", "// @"]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["in", "out", "other", "about"]),
+            st.integers(0, 9),
+            st.sampled_from("abcdefghijklmnopqrstuvwxyz_0\u0430"),
+        ),
+        min_size=1,
+        max_size=2,
+    ),
+    st.sampled_from([": ", ":", " : ", " ", "; ", ":: ", ": and "]),
+    st.sampled_from(["language=python", "LANGUAGE=python", "language = python", "modules=lodash@4.17.21"]),
+)
+@example("// ", [], " ", "language = python")
+@example("# ", [], "; ", "language=python")
+def test_what_is_almost_a_pragma_is_told(
+    comment: str, edits: list[tuple[str, int, str]], between: str, pair: str
+) -> None:
+    word = misspelt("sandpost", edits)
+    assume(edits == [] or (word.strip("_") == word and word != "sandpost"))
+    with pytest.raises(InvalidCode) as raised:
+        examine(f"{comment}{word}{between}{pair}\n".encode() + CODE, None)
+    assert f"which is almost a pragma: write `sandpost: {pair[:8].lower().strip(' =')}" in raised.value.message
+    assert raised.value.message.isprintable()
+
+
+def test_a_name_in_two_words_is_almost_a_pragma_too() -> None:
+    for line in (b"# sand-post: language=python", b"# Sand Post: language=python"):
+        with pytest.raises(InvalidCode, match="almost a pragma"):
+            examine(line + b"\n" + CODE, None)
+
+
+@given(
+    st.sampled_from(["//", "// ", "# ", "#!", "/* ", "-- ", "//#"]),
+    st.lists(
+        st.sampled_from(
+            ["/usr/bin/env python", "sandbox", "sandbox:", "eslint-disable", "vim: set", "see sandpost:", "the", "a,", "-*- coding:",
+             "sandpaper", "postman:", "Sandpost runs", "in which", "language", "modules", "=", "x"]
+        ),
+        max_size=4,
+    ),
+    st.sampled_from(["language=python", "modules=lodash", "syntax=on", ""]),
+)  # fmt: skip
+def test_ordinary_comments_stay_comments(comment: str, words: list[str], pair: str) -> None:
+    code = f"{comment}{' '.join([*words, pair])}\n".encode() + CODE
+    assert examine(code, None) == Program(hashlib.sha256(code).hexdigest(), JAVASCRIPT, code)
+
+
+def test_the_first_line_is_read_in_no_time_whatever_it_holds() -> None:
+    for line in (
+        b"// sandpots: ",
+        b"//" + b" " * 8,
+        b"# sandpost language ",
+        b"# abcdefghij: language ",
+        b"# abcdefghij:" + b"language " * 300,
+    ):
+        began = time.process_time()
+        for _ in range(20):
+            pragma(line + b":language " * 100_000)
+        assert time.process_time() - began < 0.2
 
 
 @pytest.mark.parametrize("typed", LANGUAGES, ids=lambda language: language.name)

@@ -18,7 +18,15 @@ from sandpost.model.runtimes import RUNTIMES
 KEYS = ("language", "modules")
 """What a pragma can say."""
 
-_COMMENT = re.compile(rb"[ \t]*(//+|#+|/\*+|--)[ \t]*(?:#[ \t]*)?sandpost(:[ \t]*|[ \t]+)([^\r\n]*)")
+_BEGINS = re.compile(rb"[ \t]*(?://|#|/\*|--)")
+_COMMENT = re.compile(
+    rb"[ \t]*(//+|#+|/\*+|--)[ \t]*(?:#[ \t]*)?sandpost([ \t]*:[ \t]*|[ \t]+)([^\r\n]*)", re.IGNORECASE
+)
+# What may be meant as one: a word like the name and a key, with a colon or next to nothing between them.
+_ALMOST = re.compile(
+    r"[ \t]*(?://|#|/\*|--)\W{0,8}((\w[\w-]{4,8}\w|sand post)(?:\s*:.*\b|\W{0,8}\b)(language|modules)\s*=)",
+    re.IGNORECASE,
+)
 _PAIR = re.compile(r"([A-Za-z_][A-Za-z0-9_-]*)=(\S+)")
 _MAX_PRAGMA = 2048
 _BOMS = (
@@ -70,14 +78,19 @@ def pragma(code: bytes) -> dict[str, str]:
     """Return the pairs of the first line's pragma, such as `//#sandpost language=python`; empty without one.
 
     With a colon behind the name a comment is a pragma; without one it is if its first word is a pair, so that
-    `// sandpost runs this` stays a comment. Raises `InvalidCode` for a pragma that says what there is not.
+    `// sandpost runs this` stays a comment. Raises `InvalidCode` for a pragma that says what there is not, and for
+    what is almost one.
     """
-    match = _COMMENT.match(code[:_MAX_PRAGMA])
+    if _BEGINS.match(code, 0, _MAX_PRAGMA) is None:
+        return {}
+    match = _COMMENT.match(code, 0, _MAX_PRAGMA)
     if match is None:
+        _check_spelling(code)
         return {}
     said = match[3].decode("utf-8", "replace")
     words = (said.partition("*/")[0] if match[1].startswith(b"/*") else said).split()
-    if not match[2].startswith(b":") and not (words and _PAIR.fullmatch(words[0])):
+    if b":" not in match[2] and not (words and _PAIR.fullmatch(words[0])):
+        _check_spelling(code)
         return {}
     if len(match[0]) == _MAX_PRAGMA and code[_MAX_PRAGMA : _MAX_PRAGMA + 1].strip(b"\r\n"):
         raise InvalidCode(f"the pragma in the first line has more than {_MAX_PRAGMA} bytes: say less there")
@@ -99,6 +112,21 @@ def pragma(code: bytes) -> dict[str, str]:
         if found.setdefault(key, pair[2]) != pair[2]:
             raise InvalidCode(f"the pragma in the first line has `{key}` twice: say it once")
     return found
+
+
+def _check_spelling(code: bytes) -> None:
+    """Raise `InvalidCode` for a first line, a comment, that would be a pragma if a name or a colon were spelt right.
+
+    Its program would else run as JavaScript, and its author read a syntax error about something else.
+    """
+    line = re.split(rb"[\r\n]|\*/", code[:_MAX_PRAGMA], maxsplit=1)[0]
+    match = _ALMOST.match(line.decode("utf-8", "replace"))
+    # Two letters more, fewer, others or changed about, all are as alike as this.
+    if match is not None and difflib.get_close_matches(match[2].lower(), ("sandpost",), 1, 0.75):
+        raise InvalidCode(
+            f"the first line has `{shown(match[1], 60)}`, which is almost a pragma: write "
+            f"`sandpost: {match[3].lower()}=..`, or begin the program with another line if it is none"
+        )
 
 
 def examine(code: bytes, typed: Language | None) -> Program:
