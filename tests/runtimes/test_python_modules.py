@@ -117,9 +117,29 @@ def test_an_import_that_finds_nothing_is_told_what_to_do(modular: Runtime, name:
     body = modular.call(f"\nimport {name}\ndef main(context): pass").json
     assert (body["reason"], body["line"]) == ("compilation_failed", 2)
     assert body["message"] == f"Compilation failed: No module named '{name}': {words}"
-    body = modular.call(f"def main(context):\n    import {name}").json
-    assert body["reason"] == "sync_exception"
-    assert body["message"] == f"No module named '{name}': {words.removesuffix(' (line 2)')}"
+    for code in (
+        f"def main(context):\n    import {name}",
+        f"async def main(context):\n    import {name}",
+        f"def main(context, request, response):\n    import {name}",
+        f"async def app(scope, receive, send):\n    import {name}",
+    ):
+        answer = modular.call(code)
+        assert (answer.status, answer.headers["x-sandpost-source"]) == (400, "compiler")
+        assert (answer.json["reason"], answer.json["line"]) == ("compilation_failed", 2)
+        assert answer.json["message"] == body["message"]
+
+
+def test_an_import_that_finds_nothing_and_has_a_status_keeps_it(modular: Runtime) -> None:
+    code = """
+def main(context):
+    try:
+        import nothing
+    except ImportError as error:
+        error.status_code = 503
+        raise"""
+    answer = modular.call(code)
+    assert (answer.status, answer.json["reason"]) == (503, "script_error")
+    assert "`sandpost module add pypi:nothing==VERSION`" in answer.json["message"]
 
 
 def test_a_package_that_programs_can_do_without_is_simply_missing(modular: Runtime) -> None:

@@ -104,12 +104,17 @@ def carried(kind: Kind, req_id: str, error: BaseException, source: str = "", mod
 
     `source` is the program's text, whose lines go into the stack, and `module` what its module is called.
     """
-    name, text = type(error).__name__, _text_of(error) + hint(error)
+    advice = hint(error)
+    name, text = type(error).__name__, _text_of(error) + advice
     chosen = _chosen_status(error)
     status = kind.status
-    if chosen and kind in {SYNC_EXCEPTION, SCRIPT_ERROR}:
-        # Who gives an exception a status means it for the caller.
-        kind, status = SCRIPT_ERROR, chosen
+    if kind in {SYNC_EXCEPTION, SCRIPT_ERROR}:
+        if chosen:
+            # Who gives an exception a status means it for the caller.
+            kind, status = SCRIPT_ERROR, chosen
+        elif advice:
+            # An import that finds nothing is the same mistake in a function as at the top level.
+            kind, status = COMPILATION_FAILED, COMPILATION_FAILED.status
     stack = stack_of(error, source, module)
     body: dict[str, object] = {"code": status, "reason": kind.reason}
     if req_id:
