@@ -1,5 +1,6 @@
 """`def` programs run in threads: neighbours are served meanwhile, and a thread that runs on ends the sandbox."""
 
+import signal
 import time
 
 import pytest
@@ -145,6 +146,93 @@ def test_a_thread_that_computes_on_ends_the_process_though_others_are_served(pyt
     assert python.records()[-1] == Record(
         50, "late", "blocked: a thread of this call computes on, a second after the call's deadline"
     )
+
+
+CALM = "import time\ndef main(context):\n    for _ in range(3000): time.sleep(0.01)"
+BESIDE = {
+    "a call that waits": SLEEP.replace("float(context.query['s'])", "30"),
+    "a loop that computes": "import asyncio\nasync def main(c):\n    while True:\n        sum(range(20000))\n        await asyncio.sleep(0)",
+    "a thread of a program's own that computes": "import threading, time\ndef burn():\n    while True: pass\ndef main(c):\n    threading.Thread(target=burn, daemon=True).start()\n    time.sleep(30)",
+    "four calls that compute": LOOP,
+}
+
+
+@pytest.mark.parametrize(
+    ("threads", "beside"),
+    [
+        (8, "a call that waits"),
+        (8, "a loop that computes"),
+        (1, "a thread of a program's own that computes"),
+        (1, "four calls that compute"),
+    ],
+)
+def test_threads_that_compute_on_end_the_process_whatever_is_beside_them(
+    python: Runtime, threads: int, beside: str
+) -> None:
+    neighbours = [python.begin(BESIDE[beside]) for _ in range(4 if "four" in beside else 1)]
+    runaways = [begin_with_deadline(python, LOOP) for _ in range(threads)]
+    try:
+        began = time.monotonic()
+        assert python.process.wait(15) == BLOCKED
+        assert 1.3 < time.monotonic() - began < 8
+    finally:
+        close(neighbours + runaways)
+    assert python.records()[-1].text.startswith("blocked: a thread of this call computes on")
+
+
+@pytest.mark.parametrize(
+    ("waits", "beside"),
+    [
+        ("rests", "a loop that computes"),
+        ("looks", "a call that waits"),
+        ("looks", "a loop that computes"),
+        ("looks", "a thread of a program's own that computes"),
+    ],
+)
+def test_a_thread_that_waits_on_ends_nothing_whatever_computes_beside_it(
+    python: Runtime, beside: str, waits: str
+) -> None:
+    neighbours = [python.begin(BESIDE[beside]) for _ in range(4 if "four" in beside else 1)]
+    late = begin_with_deadline(python, {"rests": SLEEP, "looks": CALM}[waits], "/a?s=30")
+    try:
+        time.sleep(4)
+        assert python.process.poll() is None
+    finally:
+        close([*neighbours, late])
+
+
+@pytest.mark.parametrize(("threads", "share"), [(1, 0.05), (8, 0.05), (1, 0.25)])
+def test_threads_that_compute_on_with_a_small_quota_end_the_process(
+    python: Runtime, threads: int, share: float
+) -> None:
+    """What a quota does: so much of each tenth of a second, and then none."""
+    neighbour = python.begin(SLEEP, target="/a?s=60")
+    runaways = [begin_with_deadline(python, LOOP) for _ in range(threads)]
+    try:
+        began = time.monotonic()
+        while python.process.poll() is None and time.monotonic() - began < 20:
+            python.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.1 * (1 - share))
+            python.process.send_signal(signal.SIGCONT)
+            time.sleep(0.1 * share)
+        assert python.process.wait(1) == BLOCKED
+    finally:
+        close([neighbour, *runaways])
+    assert python.records()[-1].text.startswith("blocked: a thread of this call computes on")
+
+
+def test_a_thread_that_waits_on_with_a_small_quota_ends_nothing(python: Runtime) -> None:
+    neighbours = [python.begin(BESIDE["a loop that computes"]), begin_with_deadline(python, SLEEP, "/a?s=60")]
+    try:
+        began = time.monotonic()
+        while time.monotonic() - began < 6:
+            python.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.09)
+            python.process.send_signal(signal.SIGCONT)
+            time.sleep(0.01)
+        assert python.process.poll() is None
+    finally:
+        close(neighbours)
 
 
 def test_a_thread_that_waits_on_ends_the_process_when_nobody_else_is_served(python: Runtime) -> None:

@@ -8,6 +8,7 @@ from _thread import get_ident, start_new_thread
 from posix import _exit
 
 from . import frames
+from .load import Load
 from .reactor import REACTOR
 
 TYPE_CHECKING = False
@@ -25,21 +26,18 @@ BLOCKED = 86
 _GRACE = 1.0
 """Seconds after its call's deadline that a thread may run on."""
 _LOOK = 0.25
-_BURNING = 0.2
-"""Share of a core that a thread uses at least which computes."""
 
 
 class Worker:
     """One thread. `call` is what it runs now."""
 
-    __slots__ = ("call", "cpu_at", "ident", "overdue_at")
+    __slots__ = ("call", "ident", "overdue_at")
 
     def __init__(self) -> None:
         self.ident = 0
         self.call: Call | None = None
         self.overdue_at = 0.0
         """When it was first seen to run after its deadline."""
-        self.cpu_at = 0.0
 
 
 class Threads:
@@ -51,6 +49,8 @@ class Threads:
         self._free: list[None] = []
         """One entry a thread that waits for work, or is about to."""
         self._watching = False
+        self._look_due = 0.0
+        self._load = Load()
         self.in_flight: Callable[[], int] = int
         """How many calls somebody still waits for."""
 
@@ -63,7 +63,7 @@ class Threads:
             self._grow()
         if call.due and not self._watching:
             self._watching = True
-            REACTOR.call_later(_LOOK, self._watch)
+            self._look_later()
 
     def _grow(self) -> None:
         worker = Worker()
@@ -92,21 +92,34 @@ class Threads:
             if self._jobs.empty():
                 self._free.append(None)
 
+    def _look_later(self) -> None:
+        self._look_due = time.monotonic() + _LOOK
+        REACTOR.call_later(_LOOK, self._watch)
+
     def _watch(self) -> None:
         now = time.monotonic()
         overdue = [worker for worker in self._workers if _runs_on(worker, now)]
-        for worker in overdue:
-            if not worker.overdue_at:
-                worker.overdue_at, worker.cpu_at = now, _cpu(worker)
-        late = [worker for worker in overdue if now - worker.overdue_at >= _GRACE]
-        for worker in late:
-            used = (_cpu(worker) - worker.cpu_at) / (now - worker.overdue_at)
-            if used >= _BURNING or not self.in_flight():
-                end_blocked(worker.call, "computes" if used >= _BURNING else "waits")
+        if overdue:
+            self._judge(overdue, now)
+        else:
+            self._load.forget()
         if any(worker.call is not None for worker in self._workers) or not self._jobs.empty():
-            REACTOR.call_later(_LOOK, self._watch)
+            self._look_later()
         else:
             self._watching = False
+
+    def _judge(self, overdue: list[Worker], now: float) -> None:
+        # One that was just started has no name yet, and no call.
+        idents = [get_ident(), *(worker.ident for worker in self._workers if worker.ident)]
+        self._load.look(now, self._look_due, time.process_time(), {ident: _cpu(ident) for ident in idents})
+        computing = self._load.computing()
+        for worker in overdue:
+            if not worker.overdue_at:
+                worker.overdue_at = now
+            elif now - worker.overdue_at >= _GRACE:
+                computes = worker.ident in computing
+                if computes or not self.in_flight():
+                    end_blocked(worker.call, "computes" if computes else "waits")
 
 
 def _runs_on(worker: Worker, now: float) -> bool:
@@ -114,8 +127,8 @@ def _runs_on(worker: Worker, now: float) -> bool:
     return call is not None and 0.0 < call.due <= now
 
 
-def _cpu(worker: Worker) -> float:
-    return time.clock_gettime(time.pthread_getcpuclockid(worker.ident))
+def _cpu(ident: int) -> float:
+    return time.clock_gettime(time.pthread_getcpuclockid(ident))
 
 
 def end_blocked(call: Call | None, how: str) -> None:
