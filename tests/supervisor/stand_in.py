@@ -185,7 +185,7 @@ if __name__ == "__main__":
         asyncio.run(supervise(the_host, host_file))
     elif "--purge" in sys.argv:
         with open(the_host.path("heard"), "a") as purged:
-            purged.write("purge\n")
+            purged.write("purge at once\n" if "--at-once" in sys.argv else "purge\n")
     else:
         if role in {"controller", "collector"}:
             HEARD = os.open(the_host.path("heard"), os.O_WRONLY | os.O_APPEND)

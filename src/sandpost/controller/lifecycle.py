@@ -91,7 +91,7 @@ class Actions(Protocol):
         """Send to a proxy or egress; with None to all proxies and the collector, and `Gone` to egress as well."""
 
     def remove(self, sandbox: "Sandbox") -> None:
-        """Begin to kill and remove a sandbox that is gone; `Fleet.removed` follows."""
+        """Begin to kill and remove a sandbox that is gone, after a farewell if one is due; `Fleet.removed` follows."""
 
 
 @dataclass(slots=True, eq=False)

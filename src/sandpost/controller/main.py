@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sandpost controller", description="Makes, gives, watches, ends sandboxes.")
     parser.add_argument("--host", required=True, metavar="FILE", help="the installation's host file")
     parser.add_argument("--purge", action="store_true", help="remove every sandbox and what they share, and end")
+    parser.add_argument("--at-once", action="store_true", help="with `--purge`: without waiting for programs' own ends")
     options = parser.parse_args(argv)
     configure("controller")
     try:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         descriptors.allow_most()
         capabilities.give_up(root.UNUSED)
         if options.purge:
-            return uvloop.run(_purge(host))
+            return uvloop.run(_purge(host, at_once=options.at_once))
         if not os.path.exists(host.supervisor_socket):
             calls.become_subreaper()
         uvloop.run(_serve(host, options.host, journal))
@@ -58,8 +59,8 @@ async def _serve(host: Host, path: str, journal: Journal) -> None:
     await controller.run()
 
 
-async def _purge(host: Host) -> int:
-    left = await purge(host, OciEngine(host))
+async def _purge(host: Host, *, at_once: bool) -> int:
+    left = await purge(host, OciEngine(host), at_once=at_once)
     for what in left:
         log.error("could not be removed", what=what)
     return 1 if left else 0

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from sandpost.controller import processes
+from sandpost.controller import farewell, processes
 from sandpost.controller.ends import Evidence, judge
 from sandpost.controller.fifos import Fifos
 from sandpost.controller.lifecycle import Sandbox
@@ -61,14 +61,17 @@ class Maker:
         self._own(self._starts, self._start(sandbox))
 
     def remove(self, sandbox: Sandbox) -> None:
-        """Kill a sandbox at once and begin to remove all it has."""
+        """Kill a sandbox, at once or when it has taken its farewell, and begin to remove all it has."""
         watch, undo = self._watches.pop(sandbox.sandbox_id, (None, None))
         self._by_pid.pop(sandbox.pid, None)
+        patience = farewell.due(sandbox.record, sandbox.record.word or "platform")
         if watch is not None and undo is not None:
-            watch.kill()
-            watch.close()
             undo()
-        self._own(self._removals, self._remove(sandbox))
+            if not patience:
+                watch.kill()
+                watch.close()
+                watch = None
+        self._own(self._removals, self._remove(sandbox, watch, patience))
 
     def adopt(self, sandbox: Sandbox) -> None:
         """Watch a sandbox that runs already; if it has just ended, `ended` says so."""
@@ -249,8 +252,12 @@ class Maker:
         if sandbox.phase != "gone":
             self.ended(sandbox, word, message)
 
-    async def _remove(self, sandbox: Sandbox) -> None:
+    async def _remove(self, sandbox: Sandbox, watch: processes.Watch | None, patience: float) -> None:
         record, delay = sandbox.record, _RETRY
+        if watch is not None:
+            began = time.monotonic()
+            await farewell.take(watch, patience)
+            self._meter.parted(sandbox, time.monotonic() - began)
         while True:
             try:
                 await self._engine.remove(record.sandbox_id, record.group_id, record.slot)

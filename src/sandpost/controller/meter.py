@@ -117,6 +117,16 @@ class Meter:
             self.ledger.add(UsageItem(tenant=tenant, hour=_hour(), ends={word: 1}))
             self._late[sandbox.sandbox_id] = (tenant, now + LATE)
 
+    def parted(self, sandbox: Sandbox, seconds: float) -> None:
+        """Enter what a sandbox used in its farewell, which took so many seconds since its last reading."""
+        record = sandbox.record
+        found = self._engine.consumption(record.sandbox_id, record.group_id)
+        if found is None or record.tenant is None or record.sandbox_id in self._disowned:
+            return
+        cpu = max(0.0, found.cpu_seconds - sandbox.cpu_seconds)
+        held = seconds * (found.memory + sandbox.memory) / 2
+        self.ledger.add(UsageItem(tenant=record.tenant, hour=_hour(), cpu_seconds=cpu, memory_seconds=held))
+
     def disown(self, tenant: str, now: float) -> None:
         """Forget what a tenant used and has not been told, and what its sandboxes still use: it was removed."""
         self.ledger.drop(tenant)

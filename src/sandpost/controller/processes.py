@@ -22,6 +22,14 @@ class Watch:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._fd, signal.SIGKILL)
 
+    def ask(self, on_end: Callable[[], None]) -> None:
+        """Ask it to end by SIGTERM, which an init passes on; from now on `on_end` is called when it has, or had."""
+        self._on_end = on_end
+        # Removed before if it has ended.
+        self._loop.add_reader(self._fd, self._ended)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._fd, signal.SIGTERM)
+
     def status(self) -> int | None:
         """Return the wait status, if it has ended as a child of ours."""
         if self._fd < 0:

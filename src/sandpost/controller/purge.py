@@ -5,6 +5,9 @@ import contextlib
 import os
 import shutil
 
+from sandpost.controller import farewell
+from sandpost.controller.disk import Disk
+from sandpost.controller.processes import Watch
 from sandpost.engines.contract import Engine, Found
 from sandpost.logs.setup import get_logger
 from sandpost.model.errors import SandpostError
@@ -19,9 +22,14 @@ _TRIES = 5
 _PAUSE = 0.5
 
 
-async def purge(host: Host, engine: Engine) -> list[str]:
-    """Remove all; return what could not be, each with the reason. Needs no records; may be run again."""
+async def purge(host: Host, engine: Engine, *, at_once: bool = False) -> list[str]:
+    """Remove all; return what could not be, each with the reason. Needs no records; may be run again.
+
+    What has a record and a farewell due gets it, all at the same time, unless it has to be `at_once`.
+    """
     await engine.open()
+    if not at_once:
+        await _farewells(host, engine)
     places = asyncio.Semaphore(_AT_ONCE)
     left: list[str] = []
 
@@ -53,6 +61,22 @@ async def purge(host: Host, engine: Engine) -> list[str]:
     except (SandpostError, OSError) as error:
         left.append(f"what sandboxes share: {error}")
     return left + _names_left(host)
+
+
+async def _farewells(host: Host, engine: Engine) -> None:
+    try:
+        records = {record.sandbox_id: record for record in Disk(host).load()}
+    except FileNotFoundError:
+        return
+    taken = []
+    for found in engine.find():
+        record = records.get(found.sandbox_id)
+        if found.pid is None or record is None or record.phase == "gone":
+            continue
+        if patience := farewell.due(record, "drained"):
+            with contextlib.suppress(OSError):
+                taken.append(farewell.take(Watch(found.pid, lambda: None), patience))
+    await asyncio.gather(*taken)
 
 
 def _names_left(host: Host) -> list[str]:

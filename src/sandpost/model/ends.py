@@ -14,6 +14,9 @@ FATAL: frozenset[str] = frozenset(get_args(FatalEnd))
 ALL: tuple[str, ...] = get_args(End)
 
 
+PLANNED: frozenset[str] = frozenset({"idle", "age", "count", "drained"})
+"""Ends that nothing hurries: programs may do before what they do at their end. An `evicted` sandbox's memory is wanted
+now, and the next call of a tenant may wait for one that is `done`."""
 NAMED: frozenset[str] = frozenset({"exit", "crash"})
 """Ends of which the runtime can say beforehand which call is guilty."""
 LIMITS: dict[str, str] = {"memory": "memory", "cpu": "cpu_seconds"}

@@ -23,6 +23,8 @@ class Runtime:
     """Whether all programs of a process have the same modules: then a tenant has a sandbox for each set of them."""
     pooled: bool = True
     """Whether it has a pool from the start; else one as large as it was asked for lately."""
+    farewell: float = 0.0
+    """Seconds that its programs have at most for their own end, from a SIGTERM; 0: it makes nothing of one."""
 
     def command(self, flags: tuple[str, ...]) -> list[str]:
         """Return the command line inside the image; `flags` are the interpreter's own."""
@@ -38,6 +40,13 @@ DEFAULT = "node"
 RUNTIMES: Runtimes = {
     "node": Runtime(folder="node", interpreter=inside.NODE, main="main.js", registry="npm"),
     "python": Runtime(
-        folder="python", interpreter=inside.PYTHON, main="main.py", registry="pypi", one_set=True, pooled=False
+        folder="python",
+        interpreter=inside.PYTHON,
+        main="main.py",
+        registry="pypi",
+        one_set=True,
+        pooled=False,
+        # It takes two seconds for that itself at most.
+        farewell=2.5,
     ),
 }

@@ -1,4 +1,4 @@
-"""The end of an installation: parts in order, then every sandbox."""
+"""The end of an installation: parts in order, every sandbox, and who reads what sandboxes say."""
 
 import os
 from typing import TYPE_CHECKING
@@ -13,17 +13,19 @@ if TYPE_CHECKING:
 
 log = get_logger()
 
-_ORDER: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "egress"), ("controller",), ("collector",))
+SERVING: tuple[tuple[Part, ...], ...] = (("proxy",), ("api", "egress"), ("controller",))
+READING: tuple[tuple[Part, ...], ...] = (("collector",),)
+"""It ends last: what programs say at their own end is still read."""
 _QUICK = 10.0
 _PURGE = 120.0
 
 
-async def end_children(supervisor: "Supervisor") -> None:
-    """End every part: workers may drain, then what they lean on."""
+async def end_children(supervisor: "Supervisor", order: tuple[tuple[Part, ...], ...]) -> None:
+    """End these parts: workers may drain, then what they lean on."""
     # Ours first: a worker's own copy is then the last one, and new clients are refused once it closes it.
     for sock in (*supervisor.sockets.values(), *supervisor.platform):
         sock.close()
-    for parts in _ORDER:
+    for parts in order:
         children = [child for child in supervisor.family.children.values() if child.role[0] in parts]
         timeout = supervisor.host.drain_timeout if parts == ("proxy",) else _QUICK
         for child in children:
@@ -37,8 +39,9 @@ async def end_children(supervisor: "Supervisor") -> None:
 async def purge(supervisor: "Supervisor") -> None:
     """Remove every sandbox and what they shared, by a controller of its own; `HostUnfit` if it fails."""
     plan = supervisor.plan
+    how = ["--purge", "--at-once"] if supervisor.urgent.is_set() else ["--purge"]
     birth = spawn.Birth(
-        command=[*plan.command("controller", 0, plan.host_file), "--purge"], uid=0, gid=0, output=plan.output
+        command=[*plan.command("controller", 0, plan.host_file), *how], uid=0, gid=0, output=plan.output
     )
     try:
         child = supervisor.family.start("controller", 0, plan.release, birth)

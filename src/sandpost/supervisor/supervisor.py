@@ -205,10 +205,14 @@ class Supervisor:
             await asyncio.gather(self._renewal, return_exceptions=True)
         last = Stopped(error="it broke off as it never should: the log says why; start again and stop")
         try:
-            await shutdown.end_children(self)
+            await shutdown.end_children(self, shutdown.SERVING)
             platform.remove_address(self.host)
+            try:
+                if purge:
+                    await shutdown.purge(self)
+            finally:
+                await shutdown.end_children(self, shutdown.READING)
             if purge:
-                await shutdown.purge(self)
                 self.fifos.close()
                 self.plan.on_ended()
                 last = Stopped()
