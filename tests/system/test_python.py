@@ -3,6 +3,7 @@
 import json
 import secrets
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from websockets.sync.client import connect
@@ -125,6 +126,25 @@ def test_a_thread_that_burns_on_after_its_deadline_ends_the_sandbox(running: Pla
     assert answer.json["reason"] == "deadline"
     until_said(running.host.logs_dir, "burns", "blocked: a thread ran on")
     assert running.call("burns", HELLO, headers=PYTHON).json == "Hello from Python"
+
+
+def test_threads_that_burn_on_with_a_tenth_of_a_core_end_the_sandbox_beside_a_call_that_waits(
+    running: Platform,
+) -> None:
+    running.set_tenant("tenth", limits={"deadline": "30s", "cpu": 0.1, "blocked_after": "20s"})
+    waits = "import time\ndef main(context):\n    time.sleep(25)"
+    assert running.call("tenth", HELLO, headers=PYTHON).status == 200
+    with ThreadPoolExecutor(9) as calls:
+        neighbour = calls.submit(running.call, "tenth", waits, headers=PYTHON)
+        time.sleep(1)
+        running.set_tenant("tenth", limits={"deadline": "4s", "cpu": 0.1, "blocked_after": "4s"})
+        burning = [
+            calls.submit(running.call, "tenth", "def main(c):\n    while True:\n        pass", headers=PYTHON)
+            for _ in range(8)
+        ]
+        assert {call.result().status for call in burning} <= {502, 504}
+        assert neighbour.result().json["reason"] == "blocked"
+    until_said(running.host.logs_dir, "tenth", "blocked: a thread ran on")
 
 
 def test_a_sandbox_of_its_own_for_each_call(running: Platform) -> None:
