@@ -12,13 +12,14 @@ from sandpost.model.errors import (
     ConfigError,
     EngineError,
     HostUnfit,
+    MemoryInUse,
     SandboxEnded,
     SandpostError,
     TooManyCalls,
-)  # fmt: skip
+)
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
-ON_THE_HOST = {AlreadyRunning, ConfigError, EngineError, HostUnfit}
+ON_THE_HOST = {AlreadyRunning, ConfigError, EngineError, HostUnfit, MemoryInUse}
 """Those that no client gets."""
 
 

@@ -46,8 +46,8 @@ WRITTEN = (TENANTS, POLICIES, GATED, BLOCKS, RATES, CONNECTIONS, BANDWIDTH_IN, B
 COUNT_CHAIN = "count_"
 """A chain for each limit of connections that some tenant has, `count_256`, which the writer makes.
 
-The kernel forgets elements that count connections when there is none, limit and all: so they are made anew by a rule that
-knows the limit.
+The kernel forgets elements that count connections when there is none, limit and all: so they are made anew by a rule
+that knows the limit.
 """
 REFUSING = "refuse_connections"
 """Where such a chain sends what is too many."""
