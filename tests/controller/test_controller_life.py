@@ -24,6 +24,8 @@ from support.controller_bed import Installation, client, drive, run_in
 HELLO = 'return function (cb) { cb(null, "hello") }'
 FILL = "return function (cb) { const all = []; for (;;) all.push(Buffer.alloc(1 << 20, 1)) }"
 
+HOLD = "globalThis.all = []; return (cb) => { for (let n = 0; n < %d; n++) all.push(Buffer.alloc(1 << 20, 1)); cb(null, 1) }"
+
 
 def test_a_tenant_gets_a_pooled_sandbox_that_answers_and_a_record_says_so(inst: Installation) -> None:
     async def work() -> None:
@@ -78,6 +80,20 @@ def test_changed_limits_are_in_force_at_once(inst: Installation) -> None:
             assert inst.records()[route.sandbox_id].limits.memory == 64 * MiB
             await run_in(route, FILL)
             assert (await proxy.end_of(route)).message == "memory: 64 MiB reached"
+
+    drive(work())
+
+
+def test_memory_lowered_below_what_is_in_use_ends_the_sandbox_by_that_word(inst: Installation) -> None:
+    async def work() -> None:
+        async with client(inst.host) as proxy, client(inst.host, "api") as api:
+            route = await proxy.route(Tenant(name="lowered", limits=Limits(memory=256 * MiB)))
+            assert (await run_in(route, HOLD % 120))[0] == 200
+            api.send(TenantChanged(seq=1, tenant=Tenant(name="lowered", limits=Limits(memory=64 * MiB))))
+            await api.until(lambda: 1 in api.done, "the answer to the change")
+            # Cgroup v2's kernel ends it; v1's refuses the limit.
+            assert (await proxy.end_of(route)).message.startswith("memory: 64 MiB reached")
+            assert (await proxy.route(Tenant(name="lowered", limits=Limits(memory=64 * MiB)))) != route
 
     drive(work())
 
