@@ -409,6 +409,9 @@ class Desk:
         return None
 
     def _serve(self, now: float) -> None:
+        if not any(self.fleet.pool.values()):
+            # As in a flood, when there is most to look through.
+            return
         for wait in self._waits:
             ready = self.fleet.pool.get(wait.kind)
             if not ready or wait.over or self._own_start(wait) or not self._may_have(wait):

@@ -146,7 +146,8 @@ def servable(waits: Iterable[Wait], left: Callable[[Tenant], int]) -> list[Wait]
     for wait in waits:
         if wait.exclusive and wait.sandbox is None:
             name = wait.tenant.name
-            room[name] = room[name] if name in room else left(wait.tenant)
+            if name not in room:
+                room[name] = left(wait.tenant)
             if room[name] <= 0:
                 continue
             room[name] -= 1
