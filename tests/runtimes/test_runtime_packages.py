@@ -210,6 +210,11 @@ def test_no_name_leads_out_of_the_store(modular: Runtime, store: Path, name: str
     ("chosen", "words"),
     [
         ("counter@1.0.0", "'counter@1.0.0': of counter there is 4.17.21,"),
+        ("counter@^4", "'counter@^4': '^4' is not one exact version; of counter there is 4.17.21, 4.17.20, 4.9.0,"),
+        (
+            "nothing@>=1",
+            "'nothing@>=1': '>=1' is not one exact version; nothing is not installed: `sandpost module add npm:",
+        ),
         ("nothing", "'nothing': it is not installed: `sandpost module add npm:nothing@VERSION`"),
         ("counter@4.9.0,counter/fp", "'counter/fp': npm allows no such name"),
         ("counter@4.9.0,", "'': it has no name"),

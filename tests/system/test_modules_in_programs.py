@@ -78,6 +78,9 @@ def test_what_comes_into_the_store_is_seen_by_sandboxes_that_run(modular: Platfo
     failed = modular.call("late", pinned)
     assert (failed.status, failed.json["reason"]) == (400, "compilation_failed")
     assert "of late there is 1.1.0, 1.0.0: `sandpost module add npm:late@2.0.0`" in failed.json["message"]
+    ranged = modular.call("late", f"// sandpost: modules=late@^1\n{code}")
+    assert (ranged.status, ranged.json["reason"]) == (400, "compilation_failed")
+    assert "'^1' is not one exact version; of late there is 1.1.0, 1.0.0" in ranged.json["message"]
     npm(store(modular), "late", "2.0.0", {"index.js": COUNTER})
     assert modular.call("late", pinned).json == "2.0.0"
     missing_python = modular.call("late", python("late==1.0", "def main(context):\n    return 1"))

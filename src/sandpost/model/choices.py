@@ -1,7 +1,8 @@
 """The modules that a program chooses: as its first line says them, and as the one text that a set of them has. Pure.
 
 A set is `async@3.2.6,lodash` for npm or `attrs,httpx==0.28.1` for PyPI: names in order, each once, a version where one
-was said. Without one the newest that is installed is meant.
+was said. Without one the newest that is installed is meant. What may be a range of npm (`lodash@^4`) is in it too, as
+it is written: Node's runtime knows which versions there are, and refuses it with them.
 """
 
 import re
@@ -19,6 +20,7 @@ _NAME: Mapping[Registry, Callable[[str], str]] = {"npm": npm_name, "pypi": pypi_
 _VERSION: Mapping[Registry, Callable[[str], str]] = {"npm": npm_version, "pypi": pypi_version}
 _EXAMPLE: Mapping[Registry, str] = {"npm": "lodash@4.17.21,async", "pypi": "httpx==0.28.1,attrs"}
 _CALLED: Mapping[Registry, str] = {"npm": "npm", "pypi": "PyPI"}
+_RANGE = re.compile(r"[A-Za-z0-9.^~<>=*|+-]{1,64}", re.ASCII)
 _AFTER_NAME = re.compile(r"[=<>~!^*@; \[]")
 
 
@@ -57,7 +59,9 @@ def _parse(item: str, registry: Registry) -> tuple[str, str]:
     except InvalidName:
         why = f"{_CALLED[registry]} allows no such name"
     except InvalidValue:
-        why = f"`{shown(version)}` is not one exact version; those that are installed `sandpost module ls` lists"
+        if registry == "npm" and _RANGE.fullmatch(version):
+            return name, version
+        why = f"`{shown(version)}` is not one exact version; `GET /api/modules` lists those that are installed"
     raise InvalidCode(f"`modules` in the first line has `{shown(item)}`: {why}; {_write(registry)}")
 
 
