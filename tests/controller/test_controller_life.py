@@ -191,9 +191,10 @@ def test_what_is_shown_of_sandboxes_and_host_is_true(inst: Installation) -> None
             assert status.assigned == len([one for one in everything if one.phase == "assigned"])
             assert status.proxies == 1
             assert status.memory_used > 2 * MiB
-            figures = Path(inst.host.metrics_dir, "controller-0.json").read_text()
-            assert "sandpost_sandbox_start_seconds" in figures
-            assert "shown" not in figures
+            figures = Path(inst.host.metrics_dir, "controller-0.json")
+            await inst.becomes(figures.exists, "its figures")
+            assert "sandpost_sandbox_start_seconds" in figures.read_text()
+            assert "shown" not in figures.read_text()
 
     drive(work())
 
