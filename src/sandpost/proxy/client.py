@@ -20,11 +20,15 @@ from sandpost.proxy.http1.body import Piece
 from sandpost.proxy.http1.request import parse_request
 from sandpost.proxy.passthrough import Passage
 from sandpost.proxy.plan import Plan, Way, check_code_type
+from sandpost.proxy.reading import Reading
 
 if TYPE_CHECKING:
     from sandpost.proxy.worker import Worker
 
-_MAX_KEPT = 64 * 1024
+_MAX_KEPT = 4 * 1024
+"""Bytes of later requests beyond which nothing more is read: one read may come on top."""
+_LEAST = 16 * 1024
+"""Bytes of its answer that a client takes within its patience, if there are as many."""
 _LINGER = 2.0
 """Seconds that a client may go on sending what nobody reads, so that it gets to read its answer."""
 _GONE_AFTER = 0.4
@@ -59,7 +63,7 @@ class Handler(Protocol):
         """The client takes more, or has enough for now."""
 
 
-class Client(asyncio.Protocol):
+class Client(Reading):
     """One connection."""
 
     __slots__ = (
@@ -91,7 +95,7 @@ class Client(asyncio.Protocol):
         self.handler: Handler | None = None
         self.keep_alive = True
         self.patience = worker.host.body_timeout
-        """Seconds that it may take nothing of its answer."""
+        """Seconds in which it takes `_LEAST` bytes of its answer, or what there is."""
         self._stalled_at = 0.0
         self._stalled_size = 0
         self._forwarded = b""
@@ -102,6 +106,8 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self._write = self.transport.write
+        # Whatever the kernel does not take pauses its source, so that no more than one piece is held here.
+        self.transport.set_write_buffer_limits(0)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
         self.secure = transport.get_extra_info("sslcontext") is not None
@@ -212,7 +218,7 @@ class Client(asyncio.Protocol):
                 if len(rest) >= length and not plan.chunked:
                     code = rest[:length] if len(rest) > length else rest
                     if len(rest) > length:
-                        self._kept = rest[length:]
+                        self.keep(rest[length:])
                     settings = plan.settings
                     assert settings is not None
                     if length > settings.limits.code:
@@ -313,8 +319,11 @@ class Client(asyncio.Protocol):
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again."""
-        if not self.reading and self.transport is not None and not self.closed:
+        """Read again, unless enough is kept."""
+        if self.reading or self.transport is None or self.closed:
+            return
+        # What came behind the request under way is enough for now, whoever could take more.
+        if len(self._kept) <= _MAX_KEPT:
             self.reading = True
             self.last_data = self.worker.now()
             self.transport.resume_reading()
@@ -351,6 +360,8 @@ class Client(asyncio.Protocol):
             worker.soon(self._go_on)
         if not self.reading:
             self.resume_reading()
+        elif len(self._kept) > _MAX_KEPT:
+            self.pause_reading()
 
     def _go_on(self) -> None:
         """Begin the request that has waited."""
@@ -361,6 +372,8 @@ class Client(asyncio.Protocol):
             return
         self.resume_reading()
         self._next(data)
+        if len(self._kept) > _MAX_KEPT:
+            self.pause_reading()
 
     def tell(self, status: int, body: bytes, extra: list[tuple[bytes, bytes]], plan: Plan, read_to_end: bool) -> None:
         """Write a whole answer with `body` and end the exchange."""
@@ -500,9 +513,12 @@ class Client(asyncio.Protocol):
         """End what takes too long (called twice a second)."""
         if self._stalled_at and self.transport is not None:
             size = self.transport.get_write_buffer_size()
-            if size != self._stalled_size:
+            if size > self._stalled_size:
+                self._stalled_size = size
+            elif self._stalled_size - size >= _LEAST:
                 self._stalled_size, self._stalled_at = size, now
             elif now - self._stalled_at > self.patience:
+                # A byte now and then does not keep what waits here.
                 self.abort()
                 return
         if self.handler is not None and (

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 from sandpost.proxy.figures import Counts
+from sandpost.proxy.reading import Reading
 
 CONNECT_TIMEOUT = 5.0
 MAX_IDLE = 64
@@ -37,7 +38,7 @@ class User(Protocol):
         """The connection takes more, or has enough for now."""
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(Reading):
     """One connection. `user` None: it is idle in its pool."""
 
     __slots__ = (
@@ -61,6 +62,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(0)
         self.pool.connections.add(self)
 
     def data_received(self, data: bytes) -> None:

@@ -44,7 +44,9 @@ log = get_logger()
 
 _DEADLINES_EVERY = 0.05
 _MAX_REMEMBERED = 16 * 1024
-_REMEMBERED = 1024
+_REMEMBERED = 16 << 20
+"""Bytes of small programs that are known by what was sent; a program counts at least `_PROGRAM`."""
+_PROGRAM = 1024
 _BACKLOG = 4096
 
 
@@ -91,6 +93,7 @@ class Worker:
         self.later = self._loop.call_later
         self.soon = self._loop.call_soon
         self._programs: dict[Language | None, dict[bytes, Program]] = {}
+        self._remembered = 0
         self._prefix = secrets.token_hex(4)
         self._ids = itertools.count(1)
         # What is under way.
@@ -250,8 +253,11 @@ class Worker:
         if found is None:
             found = examine(code, plan.typed)
             if len(code) <= _MAX_REMEMBERED:
-                if len(known) >= _REMEMBERED:
-                    known.clear()
+                self._remembered += max(len(code), _PROGRAM)
+                if self._remembered > _REMEMBERED:
+                    self._programs.clear()
+                    known = self._programs.setdefault(plan.typed, {})
+                    self._remembered = max(len(code), _PROGRAM)
                 known[code] = found
         return found
 
