@@ -91,7 +91,9 @@ def test_requests_behind_a_call_are_not_read_beyond_a_bound() -> None:
             await rig.call(at("acme"))
             sock = await narrow(rig, stack)
             await fill(sock, request(f"{CALL}&n=1", method="GET") + REFUSED * 8000, 1_000_000)
-            client = await eventually(lambda: next((one for one in rig.worker.clients if one.handler is not None), None))
+            client = await eventually(
+                lambda: next((one for one in rig.worker.clients if one.handler is not None), None)
+            )
             await eventually(lambda: client._kept)
             await asyncio.sleep(0.3)
             assert held(client) <= READ + 4 * KiB

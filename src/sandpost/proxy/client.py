@@ -29,6 +29,10 @@ _MAX_KEPT = 4 * 1024
 """Bytes of later requests beyond which nothing more is read: one read may come on top."""
 _LEAST = 16 * 1024
 """Bytes of its answer that a client takes within its patience, if there are as many."""
+_SECURE_READ = 16 * 1024
+"""Bytes that TLS may have read before it was asked for them."""
+_FRESH = 1.0
+"""Seconds after a handshake in which the request that it was made for is on its way."""
 _LINGER = 2.0
 """Seconds that a client may go on sending what nobody reads, so that it gets to read its answer."""
 _GONE_AFTER = 0.4
@@ -67,8 +71,8 @@ class Client(Reading):
     """One connection."""
 
     __slots__ = (
-        "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_kept", "_lingering", "_paused_at", "_seen",
-        "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
+        "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_fresh_until", "_kept", "_lingering", "_paused_at",
+        "_raw", "_seen", "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
         "patience", "peer", "reading", "secure", "transport", "worker",
     )  # fmt: skip
 
@@ -76,6 +80,9 @@ class Client(Reading):
         self.worker = worker
         # Of the connection.
         self.transport: asyncio.Transport | None = None
+        self._raw: asyncio.Transport | None = None
+        """What is below TLS."""
+        self._fresh_until = 0.0
         self.peer = ""
         self.secure = False
         self.believed = False
@@ -103,19 +110,32 @@ class Client(Reading):
 
     # --- the connection ---------------------------------------------------------------------------------------
 
+    def knock(self, raw: asyncio.Transport) -> bool:
+        """A connection is there whose handshake begins; False if it is one too many."""
+        self.secure = True
+        self._raw = raw
+        return self.worker.admit(self)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        worker = self.worker
+        now = worker.now()
         self.transport = cast("asyncio.Transport", transport)
         self._write = self.transport.write
-        # Whatever the kernel does not take pauses its source, so that no more than one piece is held here.
-        self.transport.set_write_buffer_limits(0)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if name else ""
-        self.secure = transport.get_extra_info("sslcontext") is not None
-        self.believed = self.worker.trust.believes(self.peer)
-        self.due = self.worker.now() + self.worker.host.head_timeout
-        if not self.worker.admit(self):
+        self.believed = worker.trust.believes(self.peer)
+        self.due = now + worker.host.head_timeout
+        # Whatever the kernel does not take pauses its source, so that no more than one piece is held here.
+        if self.secure:
+            # Its limit is reached, not passed; and what it has read waits for `data_received` in the clear alone.
+            self.transport.set_write_buffer_limits(1, 0)
+            self.transport.set_read_buffer_limits(_SECURE_READ)  # type: ignore[attr-defined]
+            self._fresh_until = now + _FRESH
+            return
+        self.transport.set_write_buffer_limits(0)
+        if not worker.admit(self):
             self.keep_alive = False
-            self.refuse_plainly(self.worker.too_many_connections())
+            self.refuse_plainly(worker.too_many_connections())
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.closed = True
@@ -139,9 +159,8 @@ class Client(Reading):
         return False
 
     def pause_writing(self) -> None:
-        assert self.transport is not None
         self._stalled_at = self.worker.now()
-        self._stalled_size = self.transport.get_write_buffer_size()
+        self._stalled_size = self._unsent()
         if self.handler is not None:
             self.handler.client_writable(False)
 
@@ -461,15 +480,18 @@ class Client(Reading):
 
     def close(self) -> None:
         """Close when all is written."""
-        if self.transport is not None and not self.closed:
+        if self.transport is None:
+            self.abort()
+        elif not self.closed:
             self.due = self.worker.now() + self.worker.host.body_timeout
             self._lingering = True
             self.transport.close()
 
     def abort(self) -> None:
         """Close at once."""
-        if self.transport is not None and not self.closed:
-            self.transport.abort()
+        transport = self.transport or self._raw
+        if transport is not None and not self.closed:
+            transport.abort()
 
     def break_off(self, *, reset: bool) -> None:
         """End an answer before its end: no last chunk; with `reset` so that nobody takes it for complete."""
@@ -492,8 +514,14 @@ class Client(Reading):
             and not (self.closed or self._lingering or self._buffer or self._kept or self._eof_at)
             and self.transport is not None
             and not self.transport.is_closing()
-            and self.transport.get_write_buffer_size() == 0
+            and self._unsent() == 0
+            and self.worker.now() >= self._fresh_until
         )
+
+    def _unsent(self) -> int:
+        """Return how many bytes wait for the kernel."""
+        size = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        return size if self._raw is None else size + self._raw.get_write_buffer_size()
 
     def begin_handover(self) -> int:
         """Stop reading and return a copy of the descriptor, -1 if there is none; `end_handover` takes it back."""
@@ -511,8 +539,8 @@ class Client(Reading):
 
     def look_after(self, now: float) -> None:
         """End what takes too long (called twice a second)."""
-        if self._stalled_at and self.transport is not None:
-            size = self.transport.get_write_buffer_size()
+        if self._stalled_at:
+            size = self._unsent()
             if size > self._stalled_size:
                 self._stalled_size = size
             elif self._stalled_size - size >= _LEAST:
@@ -538,7 +566,7 @@ class Client(Reading):
 
     def _linger_on(self, now: float) -> None:
         """Its time for the end of the answer is over. If it reads still, it has the patience that any answer has."""
-        size = 0 if self.transport is None else self.transport.get_write_buffer_size()
+        size = self._unsent()
         if not size:
             self.abort()
             return

@@ -16,7 +16,7 @@ MAX_IDLE = 64
 IDLE_FOR = 60.0
 """Seconds after which a pooled connection that nobody used is closed."""
 
-Connect = Callable[[Callable[[], asyncio.Protocol]], Awaitable[Any]]
+Connect = Callable[[Callable[[], asyncio.BaseProtocol]], Awaitable[Any]]
 
 
 class User(Protocol):

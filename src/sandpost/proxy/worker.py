@@ -199,9 +199,11 @@ class Worker:
         self.unlisten(index)
         # The server owns a copy of its own, so that the socket can still be given to a supervisor.
         self._sockets[index] = sock
-        self._servers[index] = await self._loop.create_server(
-            lambda: Client(self), sock=sock.dup(), ssl=self._tls, backlog=_BACKLOG
-        )
+        self._servers[index] = await self._loop.create_server(self._accepted, sock=sock.dup(), backlog=_BACKLOG)
+
+    def _accepted(self) -> asyncio.BaseProtocol:
+        client, secured = Client(self), self._tls
+        return client if secured is None else tls.Door(client, secured, self.host)
 
     def unlisten(self, index: int) -> None:
         """Accept no more on the listening socket of worker `index`."""
