@@ -71,9 +71,9 @@ class Client(Reading):
     """One connection."""
 
     __slots__ = (
-        "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_fresh_until", "_kept", "_lingering", "_paused_at",
-        "_raw", "_seen", "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due", "handler", "keep_alive", "last_data",
-        "patience", "peer", "reading", "secure", "transport", "worker",
+        "_ask_at", "_buffer", "_eof_at", "_forwarded", "_forwarded_plan", "_fresh_until", "_kept", "_lingering",
+        "_paused_at", "_raw", "_seen", "_stalled_at", "_stalled_size", "_write", "believed", "closed", "due",
+        "handler", "keep_alive", "last_data", "patience", "peer", "reading", "secure", "transport", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: "Worker") -> None:
