@@ -6,9 +6,7 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -29,6 +27,7 @@ from sandpost.model.messages import (
 from sandpost.proxy.quota import Quota
 from sandpost.proxy.worker import Worker
 from support.proxy import HELLO, Connection, Peer, Request, Rig, Sandbox, answer, at, eventually, request, run, says
+from support.proxy_process import certificate, process
 
 
 def listener(port: int = 0) -> socket.socket:
@@ -40,27 +39,6 @@ def listener(port: int = 0) -> socket.socket:
     sock.listen(128)
     sock.setblocking(False)
     return sock
-
-
-@contextlib.asynccontextmanager
-async def process(rig: Rig, sock: socket.socket, index: int = 0) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """A worker as the supervisor starts it: a process with its listening socket as descriptor 3."""
-    path = rig.host.path("host.json")
-    Path(path).write_bytes(msgspec.json.encode(rig.host))
-    # It is root here and its sandboxes are on other ports: the walls around a part of its own user would be in its way.
-    # They have tests of their own (tests/walls/own).
-    code = (
-        f"import os, sys; os.dup2({sock.fileno()}, 3); from sandpost.proxy import main; "
-        "main.confine = lambda part, host: None; "
-        f"sys.exit(main.main(['--host', {path!r}, '--index', '{index}']))"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], pass_fds=[sock.fileno()])
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
 
 
 @contextlib.contextmanager
@@ -240,17 +218,6 @@ def test_the_supervisors_orders() -> None:
                 neighbour.close()
 
     run(check())
-
-
-def certificate(folder: Path, name: str) -> tuple[str, str]:
-    """Make a self-signed certificate."""
-    cert, key = str(folder / f"{name}.pem"), str(folder / f"{name}.key")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "1",
-         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return cert, key
 
 
 def test_tls_and_its_certificate_taken_up_anew(tmp_path: Path) -> None:

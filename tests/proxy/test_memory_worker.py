@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_drain import certificate, process
 
 from support.proxy import Rig, request, run
+from support.proxy_process import certificate, process
 
 KiB = 1024
 COUNT = 200
