@@ -13,8 +13,8 @@
 //   xINDEX;            what else stands beside
 //   [VALUES]  {KEYS and VALUES in turns}
 //
-// The text for JavaScript is JSON behind a digit, the sum of 1 if there are marks in it, 2 if it is an exception, and 4 if that is for a
-// result which cannot be handed over. A string
+// The text for JavaScript is JSON behind a digit, the sum of 1 if there are marks in it, 2 if it is an exception, and 4 if
+// that is for a result which cannot be handed over. A string
 // that begins with a null character then is not itself: with a second one behind it that one and what follows are the
 // string, else what follows is the number of a value beside the text.
 

@@ -4,7 +4,9 @@
 
 const { COMPILATION_FAILED, choose } = require('./failures.js');
 const { number } = require('./places.js');
-const { allocUnsafe, apply, bufferConcat, byteLength, endsWith, indexOf, lastIndexOf, slice, startsWith } = require('./primordials.js');
+const {
+  allocUnsafe, apply, bufferConcat, byteLength, endsWith, indexOf, lastIndexOf, slice, startsWith,
+} = require('./primordials.js');
 const { loadingNode } = require('./v8flags.js');
 
 const LONGEST = 256 * 1024; // bytes of a source

@@ -75,7 +75,8 @@ function compiledElsewhere(start, { file }, packages) {
 }
 
 // `then(error, compiled)`, at once but for C#; assemblies of it go to `made`. An error is a SyntaxError, whose stack begins with the place in the
-// author's source. `packages`: what the program has of npm. `wanted()`: whether somebody still waits; once not, `then` may never be called.
+// author's source. `packages`: what the program has of npm. `wanted()`: whether somebody still waits; once not, `then` may
+// never be called.
 function compile(bytes, language, made, packages, wanted, then) {
   let compiled;
   try {

@@ -34,8 +34,8 @@ function run(job) {
   });
 }
 
-// `then(error, assembly)` of a prepared source, in its turn; who asks for the same `key` meanwhile hears of the same compilation.
-// One whose turn comes when none of those who asked is `wanted()` is left out, and they hear nothing: so no more wait than calls do.
+// `then(error, assembly)` of a prepared source, in its turn; who asks for the same `key` meanwhile hears of the same
+// compilation. One whose turn comes when nobody who asked is `wanted()` any more is left out, and they hear nothing.
 function compileInTurn(key, prepared, references, wanted, then) {
   const waiter = { __proto__: null, wanted, then };
   const known = mapGet(jobs, key);

@@ -31,8 +31,9 @@ function firstPlace(stack) {
   return { __proto__: null, file: slice(text, at, at + FILE.length), line: line.value, column: column.value };
 }
 
-// Where a function begins whose text is `text`: { place, certain }. `certain`: it is so for each of this text in the program. One that
-// stands there more than once begins behind `func(`, where the program calls us; so does, as far as anybody knows, one of a package.
+// Where a function begins whose text is `text`: { place, certain }. `certain`: it is so for each of this text in the program.
+// One that stands there more than once begins behind `func(`, where the program calls us; so does, as far as anybody knows,
+// one of a package.
 function whereIs(text) {
   const program = current()?.program;
   const all = program === undefined ? '' : program.text;
@@ -50,19 +51,21 @@ function whereIs(text) {
 function sourceIn(name) {
   const file = process.getBuiltinModule('node:path').resolve(name);
   // The compiler is told the name in quotes.
-  if (indexOf(file, '"') >= 0 || indexOf(file, '\n') >= 0) throw new WrongUse('The name of a file of C# source must have no quotes and be one line.');
+  if (indexOf(file, '"') >= 0 || indexOf(file, '\n') >= 0) {
+    throw new WrongUse('The name of a file of C# source must have no quotes and be one line.');
+  }
   let text;
   try {
     text = process.getBuiltinModule('node:fs').readFileSync(file, 'utf8');
   } catch (error) {
-    throw new WrongUse(`The C# source ${textOf(name)} cannot be read (${error.message}): what ends in .cs or .csx names a file; give the name of one `
-      + 'that is there, or the source itself.');
+    throw new WrongUse(`The C# source ${name} cannot be read (${error.message}): what ends in .cs or .csx names a file; give the `
+      + 'name of one that is there, or the source itself.');
   }
   return prepare(startsWith(text, '\ufeff') ? slice(text, 1) : text, file, 1, 1);
 }
 
-// The source that `given` is, a text, the name of a file or a function with a comment: { prepared (for the compiler), certain }. `certain`:
-// whether the same text always is the same source in the program.
+// The source that `given` is, a text, the name of a file or a function with a comment: { prepared (for the compiler), certain }.
+// `certain`: whether the same text always is the same source in the program.
 function sourceOf(given) {
   if (typeof given === 'string') {
     const low = toLowerCase(slice(given, -'.csx'.length));
