@@ -14,7 +14,22 @@ from sandpost.logs import figures
 from sandpost.model.figures import Figures
 from sandpost.proxy import access
 from sandpost.store import TenantRecord
-from support.proxy import HELLO, KEY, Answer, Peer, Request, Rig, Sandbox, answer, at, eventually, request, run, says
+from support.proxy import (
+    HELLO,
+    KEY,
+    Answer,
+    Connection,
+    Peer,
+    Request,
+    Rig,
+    Sandbox,
+    answer,
+    at,
+    eventually,
+    request,
+    run,
+    says,
+)
 
 UNTYPED = b"return function (cb) { cb(null, 1) }"
 
@@ -97,6 +112,60 @@ def test_a_tenants_key_is_good_for_that_tenant_and_until_it_is_revoked() -> None
             while (await connection.call("/acme?key=acme-key", HELLO)).status == 200:
                 assert time.monotonic() - revoked_at < 3
             assert (await connection.call("/acme?key=acme-key", HELLO)).json["reason"] == "wrong_key"
+
+    run(check())
+
+
+def test_what_runs_by_a_revoked_key_ends_and_what_others_run_goes_on() -> None:
+    async def check() -> None:
+        async def script(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            if b"upgrade" in head.headers:
+                await peer.write(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: Upgrade\r\n\r\n")
+                while data := await peer.reader.read(65536):
+                    await peer.write(data)
+            elif b"stream" in head.line:
+                await peer.write(
+                    b"HTTP/1.1 200 OK\r\nx-sandpost-wire: 1\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n"
+                )
+                await asyncio.sleep(30)
+            elif b"slow" in head.line:
+                await asyncio.sleep(30)
+            await peer.write(answer())
+
+        async with Sandbox(script) as sandbox, Rig() as rig:
+            rig.controller.places["*"] = sandbox.place
+            rig.tenant("acme")
+            for number, key in enumerate((b"good", b"bad")):
+                rig.writer.add_key(Key(id=f"{number + 1:08x}", digest=key_digest(key), tenant="acme", created_at=0))
+            await eventually(lambda: rig.worker.access._reader.key(key_digest(b"bad")))
+            code = (await rig.call("/acme?key=good")).headers["x-sandpost-code"]
+
+            async def begin(key: str, what: str, *headers: str) -> Connection:
+                connection = await rig.connect()
+                await connection.send(request(f"/acme?key={key}&webtask_code={code}&{what}", b"", "GET", *headers))
+                return connection
+
+            upgrade = ("Connection: Upgrade", "Upgrade: echo")
+            sockets = {key: await begin(key, "ws", *upgrade) for key in ("good", "bad")}
+            streams = {key: await begin(key, "stream") for key in ("good", "bad")}
+            for each in [*sockets.values(), *streams.values()]:
+                assert (await each.head()).status in {101, 200}
+            slow = await begin("bad", "slow")
+            half = await rig.connect()
+            await half.send(request("/acme?key=bad", HELLO)[:-1])
+            await eventually(lambda: len(rig.worker.exchanges) == 6)
+            rig.writer.revoke_key("00000002")
+            async with asyncio.timeout(1):
+                assert await sockets["bad"].ended()
+                seen = await slow.answer()
+                assert (seen.status, seen.json["reason"]) == (403, "wrong_key")
+                assert not (await streams["bad"].rest()).endswith(b"0\r\n\r\n")
+            await half.send(HELLO[-1:])
+            assert (await half.answer()).json["reason"] == "wrong_key"
+            await sockets["good"].send(b"still here")
+            assert await sockets["good"].reader.readexactly(10) == b"still here"
+            assert len(rig.worker.exchanges) == 2
+            assert rig.worker.quota.in_flight("acme") == 2
 
     run(check())
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sandpost.auth.keys import check_call, key_digest
 from sandpost.logs.setup import get_logger
-from sandpost.model.errors import NoCredentials, SandpostError, Unavailable
+from sandpost.model.errors import NoCredentials, SandpostError, Suspended, Unavailable
 from sandpost.model.host import Host
 from sandpost.model.limits import Tenant
 from sandpost.store import Reader, open_reader
@@ -21,16 +21,24 @@ _LOOK_AGAIN = 0.002
 class Access:
     """Verdicts about keys. `epoch` grows whenever an earlier verdict may be wrong now.
 
-    `on_removed(name)` is called when tenant `name` was removed from the store.
+    `on_removed(name)` is called when tenant `name` was removed from the store, `on_changed()` a moment after anything
+    was changed there.
     """
 
-    def __init__(self, host: Host, on_removed: Callable[[str], None], reader: Reader | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        on_removed: Callable[[str], None],
+        on_changed: Callable[[], None],
+        reader: Reader | None = None,
+    ) -> None:
         self._defaults = host.defaults
         self._reader = open_reader(host) if reader is None else reader
         self._loop = asyncio.get_running_loop()
         self.epoch = 0
         self._problem = ""
         self._on_removed = on_removed
+        self._on_changed = on_changed
         self._looked_at = self._loop.time()
         self._timer = self._loop.call_later(REFRESH, self._refresh)
 
@@ -69,6 +77,19 @@ class Access:
             self._look()
             return self._verdict(name, key)
 
+    def withdrawn(self, name: str, key: bytes) -> SandpostError | None:
+        """Return why `key`, which was good, may run code as `name` no longer; None if it may.
+
+        Of a tenant that is suspended the sandboxes end, which says it better.
+        """
+        try:
+            self._verdict(name, key)
+        except Suspended:
+            return None
+        except SandpostError as error:
+            return error
+        return None
+
     def _verdict(self, name: str, key: bytes) -> Tenant:
         tenant = self._reader.tenant(name)
         check_call(self._reader.key(key_digest(key)), name, tenant)
@@ -83,6 +104,8 @@ class Access:
         was_loaded = self._reader.loaded
         if self._reader.refresh() or self._reader.loaded != was_loaded:
             self.epoch += 1
+            # Not now: it may be a call that looks.
+            self._loop.call_soon(self._on_changed)
         for name in self._reader.take_removed():
             self._on_removed(name)
         problem = self._reader.problem

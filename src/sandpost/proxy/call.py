@@ -612,6 +612,10 @@ class Call(Exchange):
         self._reason = error.to_dict()["reason"]
         super().fail(error)
 
+    def withdraw(self, error: SandpostError) -> None:
+        """Its key is good no longer."""
+        self.fail(error)
+
     def timed_out(self) -> None:
         """The deadline."""
         sandbox = self.sandbox

@@ -232,7 +232,7 @@ class Client(Reading):
             way = plan.way
             if way is Way.CODE:
                 if plan.epoch != worker.access.epoch:
-                    self._judge(plan)
+                    self.judge(plan)
                 length = plan.length
                 if len(rest) >= length and not plan.chunked:
                     code = rest[:length] if len(rest) > length else rest
@@ -251,7 +251,7 @@ class Client(Reading):
                         gathering.client_eof()
             elif way is Way.CALL:
                 if plan.epoch != worker.access.epoch:
-                    self._judge(plan)
+                    self.judge(plan)
                 call = Call(worker, self, plan, plan.code_hash, None)
                 call.start()
                 if rest and not call.done:
@@ -272,7 +272,8 @@ class Client(Reading):
             self._kept = rest[plan.length :] if complete else b""
             self.turn_away(error, plan, read_to_end=complete)
 
-    def _judge(self, plan: Plan) -> None:
+    def judge(self, plan: Plan) -> None:
+        """Look whether the plan's key is good; raise what refuses it."""
         access = self.worker.access
         plan.settings = access.judge(plan.name, plan.key)
         if plan.way is Way.CODE:

@@ -65,6 +65,9 @@ class Gathering:
                 client.keep(reader.excess)
             code = b"".join(self._parts)
             worker, plan = client.worker, self._plan
+            if plan.epoch != worker.access.epoch:
+                # It may have taken minutes.
+                client.judge(plan)
             program = worker.program_of(plan, code)
             Call(worker, client, plan, program.id, program).start()
         except SandpostError as error:

@@ -9,7 +9,9 @@ from sandpost.proxy.http1.response import ResponseHead
 from sandpost.proxy.upstream import Upstream
 
 if TYPE_CHECKING:
+    from sandpost.model.errors import SandpostError
     from sandpost.proxy.call import Call
+    from sandpost.proxy.plan import Plan
 
 
 class Tunnel:
@@ -108,6 +110,15 @@ class Tunnel:
             self._end()
         else:
             self.due = self._last + self._idle
+
+    @property
+    def plan(self) -> "Plan":
+        """What its call asked for."""
+        return self.call.plan
+
+    def withdraw(self, _error: "SandpostError") -> None:
+        """Its key is good no longer."""
+        self._end()
 
     def cut(self) -> None:
         """End it now: the worker stops."""

@@ -19,6 +19,7 @@ from sandpost.model.errors import ConfigError, SandpostError, Unavailable
 from sandpost.model.host import Host
 from sandpost.proxy import tls
 from sandpost.proxy.access import Access
+from sandpost.proxy.call import Call
 from sandpost.proxy.client import Client
 from sandpost.proxy.code import CodeStore
 from sandpost.proxy.drain import Drain
@@ -33,6 +34,7 @@ from sandpost.proxy.program import Program, examine
 from sandpost.proxy.quota import Quota
 from sandpost.proxy.routes import Routes
 from sandpost.proxy.told import Told
+from sandpost.proxy.upgrade import Tunnel
 from sandpost.proxy.upstream import Pool
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ class Worker:
         self.plans = Plans()
         self.codes = CodeStore(host.code_dir)
         self.holding = Holding(self._loop.call_soon, lambda: self.host.max_programs)
-        self.access = Access(host, self.codes.forget)
+        self.access = Access(host, self.codes.forget, self._judge_again)
         self.quota = Quota(host.path("tables"), host.workers)
         self.link = ControllerLink(host, index)
         self.tell = self.link.send
@@ -262,6 +264,19 @@ class Worker:
                     self._remembered = max(len(code), _PROGRAM)
                 known[code] = found
         return found
+
+    def _judge_again(self) -> None:
+        """End what runs by a key that is good no longer: it was judged when it began, and may go on for long."""
+        known: dict[tuple[str, bytes | None], SandpostError | None] = {}
+        for one in list(self.exchanges):
+            if isinstance(one, Call | Tunnel):
+                plan = one.plan
+                which = (plan.name, plan.key)
+                if which not in known:
+                    known[which] = None if plan.key is None else self.access.withdrawn(plan.name, plan.key)
+                error = known[which]
+                if error is not None:
+                    one.withdraw(error)
 
     # --- time -------------------------------------------------------------------------------------------------
 
