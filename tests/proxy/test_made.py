@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 
 import pytest
 
 from sandpost.model.messages import RouteKey
 from sandpost.proxy.code import MADE
+from sandpost.proxy.program import Program
 from support.proxy import HELLO, LOADED, Finished, Peer, Request, Rig, Sandbox, answer, at, eventually, run, says
 
 HASH = hashlib.sha256(HELLO).hexdigest()
@@ -161,20 +163,71 @@ def test_what_comes_counts_as_held_and_is_given_up_beyond_the_bound() -> None:
     run(check())
 
 
-def test_a_sandbox_of_one_call_hands_over_what_it_made_before_it_ends() -> None:
+TOLD = LOADED[:-2] + b"x-sandpost-made: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize("disk_waits", [False, True])
+def test_a_sandbox_of_one_call_hands_over_what_it_made_at_its_load_before_the_call(disk_waits: bool) -> None:
     async def check() -> None:
-        first, second = making(answer(b"assembly")), Sandbox(says(answer()))
+        order: list[bytes] = []
+
+        async def script(_sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            op = head.headers[b"x-sandpost-op"]
+            order.append(op)
+            if op == b"made":
+                await asyncio.sleep(0.1)
+            await peer.write(answer(b"assembly") if op == b"made" else TELLING)
+
+        first, second = Sandbox(script), Sandbox(says(answer()))
+        first.load_answer = TOLD
         async with first, second, Rig() as rig:
             rig.tenant("acme", isolation="per_request")
             rig.worker.access._reader.refresh()
             rig.controller.places["*"] = first.place
+            if disk_waits:
+                put = rig.worker.codes.put
+
+                def later(tenant: str, program: Program, bound: int, done: Callable[[], None]) -> None:
+                    def stored() -> None:
+                        rig.worker.later(0.05, done)
+
+                    put(tenant, program, bound, stored)
+
+                rig.worker.codes.put = later  # type: ignore[method-assign]
             assert (await rig.call(at("acme"))).status == 200
             await eventually(lambda: rig.controller.all(Finished))
+            assert order == [b"made", b"call"]
             assert kept(rig) == b"assembly"
             rig.controller.places["*"] = second.place
             assert (await rig.call(at("acme"))).status == 200
             [load] = second.loads
             assert load.body == HELLO + b"assembly"
+
+    run(check())
+
+
+def test_nothing_is_taken_of_a_sandbox_of_one_call_once_that_has_begun() -> None:
+    async def check() -> None:
+        async def script(sandbox: Sandbox, peer: Peer, head: Request) -> None:
+            if head.headers[b"x-sandpost-op"] == b"made":
+                # Slow until the call is there, which then says what it likes.
+                await eventually(lambda: len(sandbox.calls) > 1, 15)
+                await peer.write(answer(b"forged"))
+            else:
+                await peer.write(TELLING)
+
+        async with Sandbox(script) as sandbox, Rig() as rig:
+            rig.tenant("acme", isolation="per_request")
+            rig.worker.access._reader.refresh()
+            rig.controller.places["*"] = sandbox.place
+            for said in (LOADED, TOLD):
+                sandbox.load_answer = said
+                sandbox.calls.clear()
+                assert (await rig.call(at("acme"))).status == 200
+                await eventually(lambda: rig.controller.all(Finished))
+                await asyncio.sleep(0.3)
+                assert kept(rig) == b""
+                assert len(asked(sandbox)) == (said is TOLD)
 
     run(check())
 
@@ -186,6 +239,7 @@ def test_a_sandbox_of_one_call_that_hands_over_nothing_ends_a_moment_later() -> 
                 await peer.write(TELLING)
 
         async with Sandbox(script) as sandbox, Rig() as rig:
+            sandbox.load_answer = TOLD
             rig.tenant("acme", isolation="per_request")
             rig.worker.access._reader.refresh()
             rig.controller.places["*"] = sandbox.place

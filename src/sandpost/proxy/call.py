@@ -162,7 +162,10 @@ class Call(Exchange):
 
     def _stored(self) -> None:
         self._storing = False
-        if not self.done and self.up is None and self.sandbox is not None and self.code_hash in self.sandbox.loaded:
+        sandbox = self.sandbox
+        if self.done or self.up is not None or sandbox is None or self.code_hash not in sandbox.loaded:
+            return
+        if not (self.exclusive and sandbox.fetching):
             self._connect()
 
     def _choose(self) -> None:
@@ -248,12 +251,21 @@ class Call(Exchange):
             if made:
                 self._fetch_made(sandbox)
             self._let_go()
-            if not self._storing:
+            if self.exclusive and sandbox.fetching:
+                # A call could put something else in its place, and other callers' calls would run that: it is fetched
+                # before any has begun, or not at all.
+                sandbox.when_fetched(lambda: self._made_fetched(sandbox))
+            elif not self._storing:
                 self._connect()
             return
         if failure.replace:
             sandbox.ask_replaced(self.worker.now())
         self._finish_with(failure)
+
+    def _made_fetched(self, sandbox: Sandbox) -> None:
+        sandbox.stop_fetching()
+        if not self.done and self.sandbox is sandbox and sandbox.word is None and not self._storing:
+            self._connect()
 
     def load_refused(self, error: BadGateway) -> None:
         """The sandbox answered the load with what is not understood; no user code ran."""
@@ -427,7 +439,7 @@ class Call(Exchange):
             return
         if replace is not None:
             sandbox.ask_replaced(self.worker.now())
-        if made is not None:
+        if made is not None and not self.exclusive:
             self._fetch_made(sandbox)
         extra = [(b"x-wt-response-source", source_of(source))]
         if self.plan.way is Way.CODE:

@@ -34,7 +34,7 @@ _CPU_AGAIN = 0.5
 _FETCHES = 4
 """Programs about which one sandbox is asked at once; others are asked for with their next answer."""
 _FETCH_WAIT = 1.0
-"""Seconds for which a sandbox that has had its one call stays to hand over what it has made."""
+"""Seconds that a sandbox of one call has, between load and call, to hand over what it has made."""
 
 
 class Tell(Protocol):
@@ -137,6 +137,16 @@ class Sandbox:
         else:
             self._fetched()
 
+    @property
+    def fetching(self) -> bool:
+        """Whether something is being fetched."""
+        return bool(self._fetches)
+
+    def stop_fetching(self) -> None:
+        """Take nothing more of what was asked for."""
+        for fetch in list(self._fetches.values()):
+            fetch.cancel()
+
     def _fetched(self) -> None:
         then, self._when_fetched = self._when_fetched, None
         if then is not None:
@@ -148,8 +158,7 @@ class Sandbox:
         named = self.named or gone.named
         self.probe.close()
         self._loads.close()
-        for fetch in list(self._fetches.values()):
-            fetch.cancel()
+        self.stop_fetching()
         calls = list(self.calls)
         shared = others_in_flight + sum(call.written for call in calls) > 1
         for call in calls:
