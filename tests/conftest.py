@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.workermanage import NodeManager
 
 from sandpost.config import DEFAULTS
 from sandpost.config.foreign import PREFIX
@@ -31,6 +32,11 @@ table %s {
 	}
 }
 """
+
+
+def pytest_configure() -> None:
+    """Let a run that is broken off end what its tests started: the other process hears of it after 5 s of these."""
+    NodeManager.EXIT_TIMEOUT = 20
 
 
 @pytest.hookimpl(tryfirst=True)
