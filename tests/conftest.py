@@ -4,10 +4,11 @@ import os
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_network
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import NodeManager
 
 from sandpost.config import DEFAULTS
@@ -17,7 +18,6 @@ from sandpost.config.foreign import PREFIX
 settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("noisy")
 
-_HERE = Path(__file__).parent
 _OF_THE_MACHINE = {
     "attacks", "benchmarks", "controller", "engines", "image", "kernel", "network", "supervisor", "system", "walls",
 }  # fmt: skip
@@ -39,13 +39,17 @@ def pytest_configure() -> None:
     NodeManager.EXIT_TIMEOUT = 20
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together where two processes share them (`--dist loadgroup`)."""
-    for item in items:
-        place = item.path.relative_to(_HERE)
-        group = "machine" if place.parts[0] in _OF_THE_MACHINE else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+class _Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    """Where two processes share the tests: one has those of the machine, in their order, the other a file at a time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = nodeid.partition("::")[0]
+        return "machine" if place.split("/")[1] in _OF_THE_MACHINE else place
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Say which tests stay together."""
+    return _Lanes(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
