@@ -46,7 +46,7 @@ WALLS = {
     # --- resources
     "the limit of memory": _wall(
         "memfd",
-        (V1, "self._limit_memory(group, limits.memory)", "pass"),
+        (V1, "for limit in (self._limit_sockets, self._limit_memory):", "for limit in (self._limit_sockets,):"),
         (V2, "self._limit_memory(tenant, limits.memory)", "pass"),
         quick=True,
     ),
@@ -56,7 +56,10 @@ WALLS = {
         (V2, '            files.write(os.path.join(sandbox, "memory.oom.group"), 1)\n', ""),
         (V2, "            if kills and not done:\n", "            if False:\n"),
     ),
-    "the limit of sockets' memory": _wall("kernel_memory", (V1, "            self._limit_sockets(group, limits.memory)\n", "")),
+    "the limit of sockets' memory": _wall(
+        "kernel_memory",
+        (V1, "for limit in (self._limit_sockets, self._limit_memory):", "for limit in (self._limit_memory,):"),
+    ),
     "the limit of processes": _wall(
         "fork_bomb",
         (V1, 'files.write(self._file("pids", group, "pids.max"), limits.pids)', "pass"),
@@ -136,7 +139,7 @@ WALLS = {
     "the time of heads": _wall(
         "slow_head",
         ("proxy/client.py", "self.due = worker.now() + worker.host.head_timeout", "self.due = NEVER"),
-        ("proxy/client.py", "self.due = self.worker.now() + self.worker.host.head_timeout", "self.due = NEVER"),
+        ("proxy/client.py", "self.due = now + worker.host.head_timeout", "self.due = NEVER"),
     ),
     "the pause of answers that nobody reads": _wall(
         "slow_reader", (EXCHANGE, "self._client_full = not writable", "self._client_full = False")
