@@ -127,7 +127,7 @@ def test_a_reader_that_stays_sees_writers_come_die_and_go(store_path: str, as_us
 def test_a_store_that_is_not_there_yet_is_taken_up_when_it_is(store_path: str) -> None:
     reader = SqliteReader(store_path, Limits())
     assert reader.tenant("acme") is None
-    assert "sandpost api" in reader.problem
+    assert "`sandpost status` says which part is missing" in reader.problem
     put(store_path, 3)
     assert reader.refresh()
     assert (reader.loaded, reader.problem) == (True, "")

@@ -98,6 +98,8 @@ class SqliteReader:
             return from_sqlite(error, self._path).message
         if isinstance(error, msgspec.MsgspecError):
             return f"{self._path} holds what this release cannot read ({error}): start the one that wrote it"
+        if isinstance(error, FileNotFoundError):
+            return f"{self._path} is not there yet: if it stays so, `sandpost status` says which part is missing"
         return f"{self._path} cannot be read ({error}): give it to the user that owns the rest of its folder"
 
     def _refresh(self) -> bool:
