@@ -2,27 +2,7 @@
 
 import pytest
 
-from support.runtime import Answer, Record, Runtime
-
-
-def failure(answer: Answer, status: int, reason: str, source: str = "webtask") -> dict[str, object]:
-    """Check what all failures have in common and return the body."""
-    assert answer.status == status, answer
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-sandpost-wire"] == "1"
-    assert answer.headers["x-sandpost-error"] == reason
-    assert answer.headers["x-sandpost-source"] == source
-    body: dict[str, object] = answer.json
-    assert body["code"] == status
-    assert body["reason"] == reason
-    return body
-
-
-def only_error(python: Runtime, req_id: str = "req-1") -> Record:
-    """The one record of a failure."""
-    (record,) = [record for record in python.records() if record.level == 50]
-    assert record.req_id == req_id
-    return record
+from support.runtime import Record, Runtime
 
 
 def returns(value: str, before: str = "") -> str:
@@ -102,15 +82,15 @@ def test_what_has_one_obvious_form_is_json(python: Runtime, before: str, value: 
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_a_value_that_is_not_serialisable(python: Runtime, value: str, word: str) -> None:
     answer = python.call(f"{word} main(context):\n    return {value}")
-    body = failure(answer, 400, "not_serializable")
+    body = answer.failure(400, "not_serializable")
     assert body["error"] == "Error when JSON serializing the result of the Python code."
-    only_error(python)
+    python.only_error()
     assert python.call(returns("1")).body == b"1"
 
 
 def test_a_value_whose_own_code_fails_is_not_serialisable(python: Runtime) -> None:
     before = "import dataclasses\n@dataclasses.dataclass\nclass D:\n    a: int\n    def __getattribute__(self, n):\n        raise SystemError('no')"
-    assert failure(python.call(returns("[D(1)]", before)), 400, "not_serializable")["message"] == "no"
+    assert python.call(returns("[D(1)]", before)).failure(400, "not_serializable")["message"] == "no"
 
 
 RAISES = "import asyncio, sys\nclass S(set):\n    def __iter__(self):\n        {}\n{} main(context):\n    return S([1])"
@@ -120,21 +100,21 @@ RAISES = "import asyncio, sys\nclass S(set):\n    def __iter__(self):\n        {
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_whatever_a_value_raises_it_is_not_serialisable(python: Runtime, kind: str, word: str) -> None:
     answer = python.call(RAISES.format(f"raise {kind}('no')", word))
-    assert failure(answer, 400, "not_serializable")["message"] == "no"
-    only_error(python)
+    assert answer.failure(400, "not_serializable")["message"] == "no"
+    python.only_error()
     assert python.call(returns("1")).body == b"1"
 
 
 @pytest.mark.parametrize("word", ["def", "async def"])
 def test_a_value_that_exits_ends_the_process(python: Runtime, word: str) -> None:
-    body = failure(python.call(RAISES.format("sys.exit(6)", word)), 500, "exit")
+    body = python.call(RAISES.format("sys.exit(6)", word)).failure(500, "exit")
     assert body["message"] == "SystemExit(6) ended the process."
     assert python.process.wait(10) == 6
 
 
 def test_an_exception_of_a_def_is_thrown_at_once(python: Runtime) -> None:
     answer = python.call("def main(context):\n\n    return fail()\ndef fail():\n    raise TypeError('not so')")
-    body = failure(answer, 500, "sync_exception")
+    body = answer.failure(500, "sync_exception")
     stack = (
         "Traceback (most recent call last):\n"
         '  File "webtask.py", line 3, in main\n    return fail()\n           ^^^^^^\n'
@@ -145,17 +125,17 @@ def test_an_exception_of_a_def_is_thrown_at_once(python: Runtime) -> None:
         "code": 500, "reason": "sync_exception", "req_id": "req-1", "name": "TypeError", "message": "not so",
         "error": "Script generated an unhandled synchronous exception.", "details": "TypeError: not so", "stack": stack,
     }  # fmt: skip
-    assert only_error(python).text == f"{body['error']}\n{stack}"
+    assert python.only_error().text == f"{body['error']}\n{stack}"
 
 
 def test_an_exception_of_an_async_def_is_as_a_rejected_promise(python: Runtime) -> None:
     answer = python.call(
         "import asyncio\nasync def main(context):\n    await asyncio.sleep(0)\n    raise KeyError('k')"
     )
-    body = failure(answer, 400, "script_error")
+    body = answer.failure(400, "script_error")
     assert body["error"] == "Script returned an error."
     assert (body["name"], body["message"], body["details"]) == ("KeyError", "'k'", "KeyError: 'k'")
-    only_error(python)
+    python.only_error()
 
 
 @pytest.mark.parametrize(
@@ -169,13 +149,13 @@ def test_an_exception_of_an_async_def_is_as_a_rejected_promise(python: Runtime) 
 @pytest.mark.parametrize("name", ["status_code", "statusCode"])
 def test_an_exception_chooses_a_status_from_400_to_599(python: Runtime, name: str, status: str, seen: int) -> None:
     code = f"main(context):\n    error = Exception('e')\n    error.{name} = {status}\n    raise error"
-    failure(python.call(f"def {code}"), seen or 500, "script_error" if seen else "sync_exception")
-    failure(python.call(f"async def {code}"), seen or 400, "script_error")
+    python.call(f"def {code}").failure(seen or 500, "script_error" if seen else "sync_exception")
+    python.call(f"async def {code}").failure(seen or 400, "script_error")
 
 
 def test_a_status_that_cannot_be_read_is_none(python: Runtime) -> None:
     code = "class E(Exception):\n    @property\n    def status_code(self):\n        raise KeyboardInterrupt\ndef main(context):\n    raise E"
-    failure(python.call(code), 500, "sync_exception")
+    python.call(code).failure(500, "sync_exception")
 
 
 @pytest.mark.parametrize(
@@ -195,10 +175,10 @@ def test_raised_later(python: Runtime, later: str) -> None:
         "async def anested():\n    asyncio.create_task(afail())\n"
         f"async def main(context):\n    {later}\n    await asyncio.sleep(20)"
     )
-    body = failure(python.call(code), 500, "async_exception")
+    body = python.call(code).failure(500, "async_exception")
     assert body["error"] == "Script generated an unhandled asynchronous exception."
     assert body["message"] == "late"
-    only_error(python)
+    python.only_error()
     assert python.probe().status == 204
 
 
@@ -219,13 +199,13 @@ def test_raised_later(python: Runtime, later: str) -> None:
     ],
 )  # fmt: skip
 def test_does_not_compile(python: Runtime, code: str, line: int, column: int, message: str, name: str) -> None:
-    body = failure(python.load(code), 400, "compilation_failed", "compiler")
+    body = python.load(code).failure(400, "compilation_failed", "compiler")
     assert body["message"] == f"Compilation failed: {message} (line {line}, column {column})"
     assert (body["line"], body["column"], body["name"]) == (line, column, name)
     assert body["req_id"] == "load-1"
     assert str(body["stack"]).startswith(f'  File "webtask.py", line {line}\n')
     assert "runtimes" not in str(body["stack"])
-    assert only_error(python, "load-1").text.startswith(str(body["error"]))
+    assert python.only_error("load-1").text.startswith(str(body["error"]))
 
 
 @pytest.mark.parametrize(
@@ -233,14 +213,14 @@ def test_does_not_compile(python: Runtime, code: str, line: int, column: int, me
 )
 def test_what_the_compiler_cannot_take_is_told(python: Runtime, code: str) -> None:
     answer = python.load(code)
-    assert failure(answer, 400, "compilation_failed", "compiler")["message"]
+    assert answer.failure(400, "compilation_failed", "compiler")["message"]
     assert len(answer.body) < 512 * 1024
     assert python.call(returns("1")).body == b"1"
 
 
 def test_the_texts_of_an_error_are_cut(python: Runtime) -> None:
     code = "def main(context):\n    raise type('n' * 16384, (Exception,), {})('m' * 20000)"
-    body = failure(python.call(code), 500, "sync_exception")
+    body = python.call(code).failure(500, "sync_exception")
     assert body["message"] == "m" * 16384 + " [3616 characters cut]"
     assert body["name"] == "n" * 16384
     assert str(body["details"]).endswith(" characters cut]")
@@ -250,7 +230,7 @@ def test_the_texts_of_an_error_are_cut(python: Runtime) -> None:
 def test_fails_at_load(python: Runtime) -> None:
     code = "a = 1\ndef boom():\n    raise ArithmeticError('top')\n  \nboom()\ndef main(context):\n    return 1"
     for _ in range(2):
-        body = failure(python.call(code), 400, "compilation_failed", "compiler")
+        body = python.call(code).failure(400, "compilation_failed", "compiler")
         assert body["message"] == "Compilation failed: top (line 3)"
         assert body["line"] == 3
         assert str(body["stack"]).startswith(
@@ -259,7 +239,7 @@ def test_fails_at_load(python: Runtime) -> None:
 
 
 def test_a_missing_module_fails_at_load(python: Runtime) -> None:
-    body = failure(python.call("\nimport requests"), 400, "compilation_failed", "compiler")
+    body = python.call("\nimport requests").failure(400, "compilation_failed", "compiler")
     assert body["message"] == (
         "Compilation failed: No module named 'requests': if PyPI calls it so, it is not installed: "
         "`sandpost module add pypi:requests==VERSION` (line 2)"
@@ -270,10 +250,10 @@ def test_a_missing_module_fails_at_load(python: Runtime) -> None:
     "code", ["", "x = 1", "main = 5", "main = None", "# main", "app = 'x'", "def other(context): pass"]
 )
 def test_no_function(python: Runtime, code: str) -> None:
-    body = failure(python.call(code), 400, "no_function", "compiler")
+    body = python.call(code).failure(400, "no_function", "compiler")
     assert body["message"] == "Invalid webtask code"
     assert body["error"] == "Supplied code must return or export a function."
-    only_error(python)
+    python.only_error()
 
 
 @pytest.mark.parametrize(
@@ -285,10 +265,10 @@ def test_no_function(python: Runtime, code: str) -> None:
     ],
 )  # fmt: skip
 def test_wrong_number_of_parameters(python: Runtime, code: str) -> None:
-    body = failure(python.call(code), 400, "wrong_signature", "compiler")
+    body = python.call(code).failure(400, "wrong_signature", "compiler")
     for signature in ("def main(context)", "async def main(context)", "def main(context, request, response)"):
         assert signature in str(body["error"])
-    only_error(python)
+    python.only_error()
 
 
 @pytest.mark.parametrize(
@@ -316,7 +296,7 @@ def test_the_call_that_ends_the_process_is_named(
         "import asyncio\nasync def main(c):\n    await asyncio.sleep(60)", req_id="neighbour"
     ) as neighbour:
         answer = python.call(code, req_id="guilty")
-        body = failure(answer, 500, word)
+        body = answer.failure(500, word)
         assert body["req_id"] == "guilty"
         assert answer.headers["x-sandpost-end"] == word
         assert "ended the process" in str(body["message"])
@@ -329,7 +309,7 @@ def test_the_call_that_ends_the_process_is_named(
 
 def test_a_program_that_exits_while_it_is_loaded_is_named(python: Runtime) -> None:
     answer = python.call("import sys\nsys.exit(7)")
-    assert failure(answer, 500, "exit")["message"] == "SystemExit(7) ended the process."
+    assert answer.failure(500, "exit")["message"] == "SystemExit(7) ended the process."
     assert python.process.wait(10) == 7
 
 

@@ -352,22 +352,8 @@ def read_frame(sock: Any) -> tuple[int, bytes]:
 
 def websocket(python: Runtime, code: str, extra: bytes = b"", **more: str) -> tuple[Connection, bytes]:
     """Open a websocket with `extra` right behind its head; return it and the head of the answer."""
-    assert python.load(code).status == 204
-    connection = python.connect()
-    lines = {
-        "host": "r",
-        "x-sandpost-op": "call",
-        "x-sandpost-code": code_hash(code),
-        "x-sandpost-req": "ws",
-        **UPGRADE,
-        **more,
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    connection.sock.sendall(f"GET /acme/chat HTTP/1.1\r\n{head}\r\n".encode() + extra)
-    answer = b""
-    while not answer.endswith(b"\r\n\r\n"):
-        answer += read(connection.sock, 1)
-    return connection, answer
+    connection = python.upgrade(code, extra, "/acme/chat", **UPGRADE, **more)
+    return connection, connection.read_until(b"\r\n\r\n")
 
 
 def test_a_websocket_is_accepted_and_echoes(python: Runtime) -> None:

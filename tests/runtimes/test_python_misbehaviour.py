@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from support.runtime import Connection, Record, Runtime
+from support.runtime import Record, Runtime
 
 OK = "def main(context):\n    return 'ok'"
 AOK = "async def main(context):\n    return 'ok'"
@@ -13,12 +13,6 @@ AOK = "async def main(context):\n    return 'ok'"
 def assert_serves(python: Runtime) -> None:
     for code in (OK, AOK):
         assert python.call(code, req_id="neighbour").body == b'"ok"'
-
-
-def assert_one_answer(connection: Connection) -> None:
-    """After its answer the connection carries the next exchange and nothing else."""
-    connection.send("GET", "/", {"x-sandpost-op": "probe"})
-    assert connection.answer().status == 204
 
 
 @pytest.mark.parametrize(
@@ -118,7 +112,7 @@ async def main(c):
         (record,) = python.records()
         assert (record.level, record.req_id) == (50, "late")
         assert record.text.endswith("ValueError: after")
-        assert_one_answer(connection)
+        connection.assert_one_answer()
 
 
 def test_an_error_after_its_client_has_gone_is_a_record(python: Runtime) -> None:

@@ -11,20 +11,14 @@ def program(n: int) -> str:
     return f"def main(context):\n    return {n + 1}"
 
 
-def is_loaded(python: Runtime, code: str) -> bool:
-    """Ask by a call; the programs of these tests answer at once."""
-    head = {"x-sandpost-op": "call", "x-sandpost-code": code_hash(code)}
-    return python.request("GET", "/a", head).status != 404
-
-
 def test_the_least_recently_called_program_goes_first(start_python: StartRuntime) -> None:
     python = start_python({"SANDPOST_PROGRAMS": "3"})
     for n in (0, 1, 2):
         python.call(program(n))
     python.call(program(0))
     python.call(program(3))
-    assert [is_loaded(python, program(n)) for n in (0, 2, 3)] == [True, True, True]
-    assert not is_loaded(python, program(1))
+    assert [python.is_loaded(program(n)) for n in (0, 2, 3)] == [True, True, True]
+    assert not python.is_loaded(program(1))
 
 
 def test_a_program_with_a_call_in_flight_stays(start_python: StartRuntime) -> None:
@@ -47,7 +41,7 @@ def test_more_calls_at_once_than_programs_may_stay(start_python: StartRuntime) -
         for connection in connections:
             connection.sock.close()
     python.call(program(0))
-    assert not any(is_loaded(python, code) for code in codes)
+    assert not any(python.is_loaded(code) for code in codes)
 
 
 def test_programs_are_bounded_by_their_bytes_too(start_python: StartRuntime) -> None:
@@ -55,11 +49,11 @@ def test_programs_are_bounded_by_their_bytes_too(start_python: StartRuntime) -> 
     large = [f"#{'x' * 100_000}\n{program(n)}" for n in range(3)]
     for code in large:
         python.call(code)
-    assert [is_loaded(python, code) for code in large] == [False, True, True]
+    assert [python.is_loaded(code) for code in large] == [False, True, True]
     huge = f"#{'x' * 300_000}\n{program(9)}"
     assert python.call(huge).body == b"10"
-    assert is_loaded(python, huge)
-    assert not is_loaded(python, large[2])
+    assert python.is_loaded(huge)
+    assert not python.is_loaded(large[2])
 
 
 def test_a_program_that_was_unloaded_is_run_anew(start_python: StartRuntime) -> None:

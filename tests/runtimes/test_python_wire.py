@@ -1,6 +1,5 @@
 """The wire of docs/runtime.md as the runtime of Python speaks it, byte by byte."""
 
-import base64
 import hashlib
 import re
 import socket
@@ -12,7 +11,7 @@ import h11
 import pytest
 
 from sandpost.model.wire import METHODS
-from support.runtime import Connection, Record, Runtime, StartRuntime, code_hash, rests
+from support.runtime import Record, Runtime, StartRuntime, code_hash, rests
 
 OK = "def main(context):\n    return 'ok'"
 AOK = "async def main(context):\n    return 'ok'"
@@ -402,11 +401,11 @@ async def main(c, q, s):
 def said_of_abc(python: Runtime, code: str, raw: bool) -> bytes:
     """Send `abc` once the program has printed something, over an upgraded connection or not; return what it answers."""
     if raw:
-        with upgrade(python, code) as connection:
-            read_until(connection.sock, b"\r\n\r\n")
+        with python.upgrade(code) as connection:
+            connection.read_until(b"\r\n\r\n")
             assert python.records()
             connection.sock.sendall(b"abc")
-            return read_until(connection.sock, b"abc")
+            return connection.read_until(b"abc")
     with python.begin(code, "POST", headers={"transfer-encoding": "chunked"}, end=False) as connection:
         assert python.records()
         connection.sock.sendall(b"3\r\nabc\r\n0\r\n\r\n")
@@ -577,12 +576,6 @@ def test_a_client_that_goes_away_frees_its_call(start_python: StartRuntime) -> N
 
 # --- upgrades -----------------------------------------------------------------------------------------------
 
-UPGRADE = {
-    "connection": "Upgrade",
-    "upgrade": "websocket",
-    "sec-websocket-key": base64.b64encode(b"0123456789abcdef").decode(),
-    "sec-websocket-version": "13",
-}
 RAW_ECHO = """
 {word} main(context, request, response):
     if request.upgrade is None:
@@ -601,42 +594,14 @@ RAW_ECHO = """
 """
 
 
-def upgrade(python: Runtime, code: str, extra: bytes = b"") -> Connection:
-    """Send an upgrade request as raw bytes, with `extra` right behind it."""
-    assert python.load(code).status == 204
-    connection = python.connect()
-    # An answer before it on the same connection must not be taken for the upgrade's.
-    connection.send("GET", "/", {"x-sandpost-op": "probe"})
-    assert connection.answer().status == 204
-    lines = {
-        "host": "r",
-        "x-sandpost-op": "call",
-        "x-sandpost-code": code_hash(code),
-        "x-sandpost-req": "ws",
-        **UPGRADE,
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    connection.sock.sendall(f"GET /acme HTTP/1.1\r\n{head}\r\n".encode() + extra)
-    return connection
-
-
-def read_until(sock: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while not data.endswith(end):
-        chunk = sock.recv(1)
-        assert chunk, data
-        data += chunk
-    return data
-
-
 @pytest.mark.parametrize(("word", "wait"), [("def", ""), ("async def", "await ")])
 def test_a_request_program_takes_an_upgrade(python: Runtime, word: str, wait: str) -> None:
     code = RAW_ECHO.format(word=word, wait=wait)
-    with upgrade(python, code, b"early") as connection:
-        assert read_until(connection.sock, b"\r\n\r\n").startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-        assert read_until(connection.sock, b"EARLY") == b"EARLY"
+    with python.upgrade(code, b"early") as connection:
+        assert connection.read_until(b"\r\n\r\n").startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert connection.read_until(b"EARLY") == b"EARLY"
         connection.sock.sendall(b"later")
-        assert read_until(connection.sock, b"LATER") == b"LATER"
+        assert connection.read_until(b"LATER") == b"LATER"
         assert python.call(OK).body == b'"ok"'
     records = python.records(lambda found: len(found) == 3)
     assert records == [Record(30, "ws", "got early"), Record(30, "ws", "got later"), Record(30, "ws", "closed")]
@@ -645,8 +610,8 @@ def test_a_request_program_takes_an_upgrade(python: Runtime, word: str, wait: st
 @pytest.mark.parametrize(("word", "wait"), [("def", ""), ("async def", "await ")])
 @pytest.mark.parametrize("last", [b"end", b"fail"])
 def test_the_end_of_a_program_ends_its_upgraded_connection(python: Runtime, word: str, wait: str, last: bytes) -> None:
-    with upgrade(python, RAW_ECHO.format(word=word, wait=wait)) as connection:
-        read_until(connection.sock, b"\r\n\r\n")
+    with python.upgrade(RAW_ECHO.format(word=word, wait=wait)) as connection:
+        connection.read_until(b"\r\n\r\n")
         connection.sock.sendall(last)
         assert connection.sock.recv(1) == b""
     found = python.records(lambda records: len(records) == 2)
@@ -663,8 +628,8 @@ def main(c, q, s):
     threading.Thread(target=lambda: print(q.upgrade.read())).start()
     time.sleep(0.1)
 """
-    with upgrade(python, code) as connection:
-        read_until(connection.sock, b"\r\n\r\n")
+    with python.upgrade(code) as connection:
+        connection.read_until(b"\r\n\r\n")
         assert connection.sock.recv(1) == b""
         assert python.records() == [Record(30, "ws", "b''")]
 
@@ -680,7 +645,7 @@ def main(c, q, s):
     ],
 )
 def test_an_upgrade_that_is_not_taken_gets_an_ordinary_answer(python: Runtime, code: str, status: int) -> None:
-    with upgrade(python, code) as connection:
+    with python.upgrade(code) as connection:
         received = b""
         while chunk := connection.sock.recv(65536):
             received += chunk

@@ -4,27 +4,7 @@ import json
 
 import pytest
 
-from support.runtime import Answer, Record, Runtime
-
-
-def failure(answer: Answer, status: int, reason: str, source: str = "webtask") -> dict[str, object]:
-    """Check what all failures have in common and return the body."""
-    assert answer.status == status, answer
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-sandpost-wire"] == "1"
-    assert answer.headers["x-sandpost-error"] == reason
-    assert answer.headers["x-sandpost-source"] == source
-    body: dict[str, object] = answer.json
-    assert body["code"] == status
-    assert body["reason"] == reason
-    return body
-
-
-def only_error(runtime: Runtime, req_id: str = "req-1") -> Record:
-    """The one record of a failure."""
-    (record,) = [record for record in runtime.records() if record.level == 50]
-    assert record.req_id == req_id
-    return record
+from support.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -61,14 +41,14 @@ def test_a_falsy_error_is_none(runtime: Runtime) -> None:
 
 def test_an_error_object_given_to_the_callback(runtime: Runtime) -> None:
     answer = runtime.call("return function (cb) {\n  cb(new TypeError('not so'));\n}")
-    body = failure(answer, 400, "script_error")
+    body = answer.failure(400, "script_error")
     assert body["error"] == "Script returned an error."
     assert body["details"] == "TypeError: not so"
     assert body["name"] == "TypeError"
     assert body["message"] == "not so"
     assert body["stack"] == "TypeError: not so\n    at webtask.js:2:6"
     assert body["req_id"] == "req-1"
-    assert only_error(runtime).text == "Script returned an error.\nTypeError: not so\n    at webtask.js:2:6"
+    assert runtime.only_error().text == "Script returned an error.\nTypeError: not so\n    at webtask.js:2:6"
 
 
 @pytest.mark.parametrize(
@@ -79,48 +59,47 @@ def test_an_error_object_given_to_the_callback(runtime: Runtime) -> None:
     ],
 )  # fmt: skip
 def test_an_error_chooses_a_status_from_400_to_599(runtime: Runtime, status: str, seen: int) -> None:
-    failure(
-        runtime.call(f"return cb => cb(Object.assign(new Error('e'), {{ statusCode: {status} }}))"),
+    runtime.call(f"return cb => cb(Object.assign(new Error('e'), {{ statusCode: {status} }}))").failure(
         seen,
         "script_error",
     )
 
 
 def test_an_error_that_is_a_string_has_details_only(runtime: Runtime) -> None:
-    body = failure(runtime.call("return cb => cb('no')"), 400, "script_error")
+    body = runtime.call("return cb => cb('no')").failure(400, "script_error")
     assert set(body) == {"code", "reason", "req_id", "error", "details"}
     assert body["details"] == "no"
 
 
 def test_an_error_that_is_a_plain_object_is_carried_in_details(runtime: Runtime) -> None:
     answer = runtime.call("return cb => cb({ statusCode: 409, message: 'taken', conflict: { etag: 3 } })")
-    body = failure(answer, 409, "script_error")
+    body = answer.failure(409, "script_error")
     assert body["details"] == {"statusCode": 409, "message": "taken", "conflict": {"etag": 3}}
     assert body["message"] == "taken"
 
 
 def test_a_rejected_promise_is_as_an_error_of_the_callback(runtime: Runtime) -> None:
     answer = runtime.call("return async cb => { throw Object.assign(new Error('r'), { statusCode: 418 }); }")
-    body = failure(answer, 418, "script_error")
+    body = answer.failure(418, "script_error")
     assert body["error"] == "Script returned an error."
     assert body["message"] == "r"
-    only_error(runtime)
+    runtime.only_error()
 
 
 def test_a_rejected_promise_of_a_request_program(runtime: Runtime) -> None:
     answer = runtime.call("return async (context, req, res) => { res.setHeader('x-half', '1'); throw new Error('r'); }")
-    assert failure(answer, 400, "script_error")["message"] == "r"
+    assert answer.failure(400, "script_error")["message"] == "r"
     assert "x-half" not in answer.headers
 
 
 def test_thrown_at_once(runtime: Runtime) -> None:
     answer = runtime.call("return function (cb) {\n\n   null.x;\n}")
-    body = failure(answer, 500, "sync_exception")
+    body = answer.failure(500, "sync_exception")
     assert body["error"] == "Script generated an unhandled synchronous exception."
     assert body["name"] == "TypeError"
     assert body["message"] == "Cannot read properties of null (reading 'x')"
     assert str(body["stack"]).endswith("\n    at webtask.js:3:9")
-    assert only_error(runtime).text.startswith("Script generated an unhandled synchronous exception.\nTypeError: ")
+    assert runtime.only_error().text.startswith("Script generated an unhandled synchronous exception.\nTypeError: ")
 
 
 @pytest.mark.parametrize(
@@ -130,10 +109,10 @@ def test_thrown_at_once(runtime: Runtime) -> None:
 )  # fmt: skip
 def test_thrown_later(runtime: Runtime, later: str) -> None:
     answer = runtime.call(f"return function (cb) {{ const fail = () => {{ throw new Error('late'); }}; {later}; }}")
-    body = failure(answer, 500, "async_exception")
+    body = answer.failure(500, "async_exception")
     assert body["error"] == "Script generated an unhandled asynchronous exception."
     assert body["message"] == "late"
-    only_error(runtime)
+    runtime.only_error()
     assert runtime.probe().status == 204
 
 
@@ -155,17 +134,17 @@ def test_thrown_later(runtime: Runtime, later: str) -> None:
 )
 def test_does_not_compile(runtime: Runtime, code: str, line: int, column: int, message: str) -> None:
     answer = runtime.load(code)
-    body = failure(answer, 400, "compilation_failed", "compiler")
+    body = answer.failure(400, "compilation_failed", "compiler")
     assert body["message"] == f"Compilation failed: {message} (line {line}, column {column})"
     assert (body["line"], body["column"]) == (line, column)
     assert body["name"] == "SyntaxError"
     assert body["req_id"] == "load-1"
     assert "    at " not in str(body["stack"])
-    assert only_error(runtime, "load-1").text.startswith(f"{body['error']}\nwebtask.js:{line}\n")
+    assert runtime.only_error("load-1").text.startswith(f"{body['error']}\nwebtask.js:{line}\n")
 
 
 def test_a_column_beyond_what_the_compiler_shows_is_left_out(runtime: Runtime) -> None:
-    body = failure(runtime.load("x" * 3000 + " = = 1"), 400, "compilation_failed", "compiler")
+    body = runtime.load("x" * 3000 + " = = 1").failure(400, "compilation_failed", "compiler")
     assert body["message"] == "Compilation failed: Unexpected token '=' (line 1)"
     assert "column" not in body
 
@@ -181,14 +160,14 @@ def test_a_column_beyond_what_the_compiler_shows_is_left_out(runtime: Runtime) -
 def test_what_the_compiler_says_is_cut(runtime: Runtime, code: str, message: str) -> None:
     answer = runtime.load(code)
     assert len(answer.body) < 512 * 1024
-    body = failure(answer, 400, "compilation_failed", "compiler")
+    body = answer.failure(400, "compilation_failed", "compiler")
     assert str(body["message"]).startswith(f"Compilation failed: {message}")
     assert " characters cut]" in str(body["message"])
 
 
 def test_the_texts_of_an_error_are_cut(runtime: Runtime) -> None:
     answer = runtime.call("const e = new Error('m'.repeat(20000)); e.name = 'n'.repeat(16384); return cb => cb(e)")
-    body = failure(answer, 400, "script_error")
+    body = answer.failure(400, "script_error")
     assert body["message"] == "m" * 16384 + " [3616 characters cut]"
     assert body["name"] == "n" * 16384
     assert str(body["details"]).endswith(" characters cut]")
@@ -198,7 +177,7 @@ def test_the_texts_of_an_error_are_cut(runtime: Runtime) -> None:
 def test_an_error_that_is_a_large_plain_object_is_cut_text_in_details(runtime: Runtime, length: int) -> None:
     text = '{"a":"' + "x" * (length - len('{"a":""}')) + '"}'
     answer = runtime.call(f"return cb => cb(JSON.parse('{text}'))")
-    details = failure(answer, 400, "script_error")["details"]
+    details = answer.failure(400, "script_error")["details"]
     assert details == (json.loads(text) if length == 16384 else text[:16384] + " [1 characters cut]")
 
 
@@ -214,7 +193,7 @@ def test_no_plain_object_makes_a_failure_large(runtime: Runtime, program: str) -
 def test_fails_at_load(runtime: Runtime) -> None:
     code = "let a;\nfunction boom() {\n  throw new RangeError('top');\n}\n  boom();\nreturn cb => cb();"
     for _ in range(2):
-        body = failure(runtime.call(code), 400, "compilation_failed", "compiler")
+        body = runtime.call(code).failure(400, "compilation_failed", "compiler")
         assert body["message"] == "Compilation failed: top (line 3, column 9)"
         assert (body["line"], body["column"]) == (3, 9)
         assert (
@@ -223,7 +202,7 @@ def test_fails_at_load(runtime: Runtime) -> None:
 
 
 def test_a_missing_module_fails_at_load(runtime: Runtime) -> None:
-    body = failure(runtime.call("\nrequire('express');"), 400, "compilation_failed", "compiler")
+    body = runtime.call("\nrequire('express');").failure(400, "compilation_failed", "compiler")
     assert body["message"] == (
         "Compilation failed: Cannot find module 'express': it is not installed: `sandpost module add npm:express@VERSION` "
         "(line 2, column 1)"
@@ -232,20 +211,20 @@ def test_a_missing_module_fails_at_load(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("code", ["", "return 1", "return null", "module.exports = {}", "module.exports = 'f'", "// f"])
 def test_no_function(runtime: Runtime, code: str) -> None:
-    body = failure(runtime.call(code), 400, "no_function", "compiler")
+    body = runtime.call(code).failure(400, "no_function", "compiler")
     assert body["message"] == "Invalid webtask code"
     assert body["error"] == "Supplied code must return or export a function."
-    only_error(runtime)
+    runtime.only_error()
 
 
 @pytest.mark.parametrize(
     "code", ["return () => 1", "return (a, b, c, d) => 1", "return (...all) => 1", "return async () => 1"]
 )
 def test_wrong_number_of_parameters(runtime: Runtime, code: str) -> None:
-    body = failure(runtime.call(code), 400, "wrong_signature", "compiler")
+    body = runtime.call(code).failure(400, "wrong_signature", "compiler")
     for signature in ("function (cb)", "function (context, cb)", "function (context, req, res)"):
         assert signature in str(body["error"])
-    only_error(runtime)
+    runtime.only_error()
 
 
 @pytest.mark.parametrize(
@@ -259,9 +238,9 @@ def test_wrong_number_of_parameters(runtime: Runtime, code: str) -> None:
 )  # fmt: skip
 def test_a_value_that_is_not_serialisable(runtime: Runtime, value: str) -> None:
     answer = runtime.call(f"return cb => cb(null, {value})")
-    body = failure(answer, 400, "not_serializable")
+    body = answer.failure(400, "not_serializable")
     assert body["error"] == "Error when JSON serializing the result of the JavaScript code."
-    only_error(runtime)
+    runtime.only_error()
     assert runtime.call("return cb => cb(null, 1)").body == b"1"
 
 
@@ -281,13 +260,13 @@ def test_a_value_that_is_not_serialisable(runtime: Runtime, value: str) -> None:
 def test_the_call_that_ends_the_process_is_named(runtime: Runtime, ending: str, word: str, status: int) -> None:
     with runtime.begin("return cb => setTimeout(cb, 60000)", req_id="neighbour") as neighbour:
         answer = runtime.call(f"return cb => setTimeout(() => {{ {ending}; }}, 1)", req_id="guilty")
-        body = failure(answer, 500, word)
+        body = answer.failure(500, word)
         assert body["req_id"] == "guilty"
         assert answer.headers["x-sandpost-end"] == word
         assert "ended the process" in str(body["message"])
         assert runtime.process.wait(10) == status
         assert neighbour.sock.recv(1) == b""
-    assert only_error(runtime, "guilty").text == body["message"]
+    assert runtime.only_error("guilty").text == body["message"]
 
 
 def test_an_exit_after_the_answer_blames_no_call(runtime: Runtime) -> None:

@@ -6,19 +6,13 @@ import time
 
 import pytest
 
-from support.runtime import Connection, Record, Runtime
+from support.runtime import Record, Runtime
 
 OK = "return cb => cb(null, 'ok')"
 
 
 def assert_serves(runtime: Runtime) -> None:
     assert runtime.call(OK, req_id="neighbour").body == b'"ok"'
-
-
-def assert_one_answer(connection: Connection) -> None:
-    """After its answer the connection carries the next exchange and nothing else."""
-    connection.send("GET", "/", {"x-sandpost-op": "probe"})
-    assert connection.answer().status == 204
 
 
 @pytest.mark.parametrize(
@@ -40,7 +34,7 @@ def test_a_call_is_answered_once(runtime: Runtime, body: str, answer: object) ->
     with runtime.begin(f"return function (cb) {{ {body}; }}") as connection:
         assert connection.answer().json == answer
         runtime.call("return cb => setTimeout(cb, 20)")
-        assert_one_answer(connection)
+        connection.assert_one_answer()
     assert_serves(runtime)
 
 
@@ -78,7 +72,7 @@ def test_a_callback_after_a_throw_is_ignored(runtime: Runtime) -> None:
     with runtime.begin("return cb => { setTimeout(cb, 1, null, 'late'); throw new Error('first'); }") as connection:
         assert connection.answer().json["message"] == "first"
         runtime.call("return cb => setTimeout(cb, 20)")
-        assert_one_answer(connection)
+        connection.assert_one_answer()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.runtime import Runtime, StartRuntime, code_hash
+from support.runtime import StartRuntime, code_hash
 
 MiB = 1 << 20
 
@@ -11,20 +11,14 @@ def program(n: int) -> str:
     return f"return cb => cb(null, {n + 1})"
 
 
-def is_loaded(runtime: Runtime, code: str) -> bool:
-    """Ask by a call; the programs of these tests answer at once."""
-    head = {"x-sandpost-op": "call", "x-sandpost-code": code_hash(code)}
-    return runtime.request("GET", "/a", head).status != 404
-
-
 def test_the_least_recently_called_program_goes_first(start_runtime: StartRuntime) -> None:
     runtime = start_runtime({"SANDPOST_PROGRAMS": "3"})
     for n in (0, 1, 2):
         runtime.call(program(n))
     runtime.call(program(0))
     runtime.call(program(3))
-    assert [is_loaded(runtime, program(n)) for n in (0, 2, 3)] == [True, True, True]
-    assert not is_loaded(runtime, program(1))
+    assert [runtime.is_loaded(program(n)) for n in (0, 2, 3)] == [True, True, True]
+    assert not runtime.is_loaded(program(1))
 
 
 def test_a_program_with_a_call_in_flight_stays(start_runtime: StartRuntime) -> None:
@@ -47,7 +41,7 @@ def test_more_calls_at_once_than_programs_may_stay(start_runtime: StartRuntime) 
         for connection in connections:
             connection.sock.close()
     runtime.call(program(0))
-    assert not any(is_loaded(runtime, code) for code in codes)
+    assert not any(runtime.is_loaded(code) for code in codes)
 
 
 def test_programs_are_bounded_by_their_bytes_too(start_runtime: StartRuntime) -> None:
@@ -55,11 +49,11 @@ def test_programs_are_bounded_by_their_bytes_too(start_runtime: StartRuntime) ->
     large = [f"/*{'x' * 100_000}*/ return cb => cb(null, {n + 1})" for n in range(3)]
     for code in large:
         runtime.call(code)
-    assert [is_loaded(runtime, code) for code in large] == [False, True, True]
+    assert [runtime.is_loaded(code) for code in large] == [False, True, True]
     huge = f"/*{'x' * 300_000}*/ return cb => cb(null, 'huge')"
     assert runtime.call(huge).body == b'"huge"'
-    assert is_loaded(runtime, huge)
-    assert not is_loaded(runtime, large[2])
+    assert runtime.is_loaded(huge)
+    assert not runtime.is_loaded(large[2])
 
 
 def test_a_program_that_was_unloaded_is_instantiated_anew(start_runtime: StartRuntime) -> None:

@@ -1,6 +1,5 @@
 """The wire of docs/runtime.md, byte by byte."""
 
-import base64
 import hashlib
 import re
 import socket
@@ -13,7 +12,7 @@ import pytest
 from bench.running import node_binary
 
 from sandpost.model.wire import METHODS
-from support.runtime import Connection, Record, Runtime, StartRuntime, code_hash, rests
+from support.runtime import UPGRADE, Record, Runtime, StartRuntime, code_hash, rests
 
 OK = "return cb => cb(null, 'ok')"
 ECHO = "return (context, req, res) => { req.pipe(res); }"
@@ -381,12 +380,6 @@ def test_a_client_that_goes_away_frees_its_call(start_runtime: StartRuntime) -> 
 
 # --- upgrades -----------------------------------------------------------------------------------------------
 
-UPGRADE = {
-    "connection": "Upgrade",
-    "upgrade": "websocket",
-    "sec-websocket-key": base64.b64encode(b"0123456789abcdef").decode(),
-    "sec-websocket-version": "13",
-}
 WEBSOCKET_ECHO = """
 const { createHash } = require('crypto');
 return function (context, req, res) {
@@ -412,49 +405,21 @@ def frame(text: bytes) -> bytes:
     return bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text))
 
 
-def upgrade(runtime: Runtime, code: str, extra: bytes = b"") -> Connection:
-    """Send an upgrade request as raw bytes, with `extra` right behind it."""
-    assert runtime.load(code).status == 204
-    connection = runtime.connect()
-    # An answer before it on the same connection must not be taken for the upgrade's.
-    connection.send("GET", "/", {"x-sandpost-op": "probe"})
-    assert connection.answer().status == 204
-    lines = {
-        "host": "r",
-        "x-sandpost-op": "call",
-        "x-sandpost-code": code_hash(code),
-        "x-sandpost-req": "ws",
-        **UPGRADE,
-    }
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    connection.sock.sendall(f"GET /acme HTTP/1.1\r\n{head}\r\n".encode() + extra)
-    return connection
-
-
-def read_until(sock: socket.socket, end: bytes) -> bytes:
-    data = b""
-    while not data.endswith(end):
-        chunk = sock.recv(1)
-        assert chunk, data
-        data += chunk
-    return data
-
-
 def test_a_request_program_takes_an_upgrade(runtime: Runtime) -> None:
-    with upgrade(runtime, WEBSOCKET_ECHO, frame(b"early")) as connection:
-        head = read_until(connection.sock, b"\r\n\r\n")
+    with runtime.upgrade(WEBSOCKET_ECHO, frame(b"early")) as connection:
+        head = connection.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-        assert read_until(connection.sock, b"early") == b"\x81\x05early"
+        assert connection.read_until(b"early") == b"\x81\x05early"
         connection.sock.sendall(frame(b"later"))
-        assert read_until(connection.sock, b"later") == b"\x81\x05later"
+        assert connection.read_until(b"later") == b"\x81\x05later"
         assert runtime.call(OK).body == b'"ok"'
     records = runtime.records(lambda found: len(found) == 3)
     assert records == [Record(30, "ws", "frame early"), Record(30, "ws", "frame later"), Record(30, "ws", "closed")]
 
 
 def test_a_failure_after_an_upgrade_ends_its_connection(runtime: Runtime) -> None:
-    with upgrade(runtime, WEBSOCKET_ECHO) as connection:
-        read_until(connection.sock, b"\r\n\r\n")
+    with runtime.upgrade(WEBSOCKET_ECHO) as connection:
+        connection.read_until(b"\r\n\r\n")
         connection.sock.sendall(frame(b"throw"))
         assert connection.sock.recv(1) == b""
     found = runtime.records(lambda records: any(record.level == 50 for record in records))
@@ -473,7 +438,7 @@ def test_a_failure_after_an_upgrade_ends_its_connection(runtime: Runtime) -> Non
     ],
 )
 def test_an_upgrade_that_is_not_taken_gets_an_ordinary_answer(runtime: Runtime, code: str, status: int) -> None:
-    with upgrade(runtime, code) as connection:
+    with runtime.upgrade(code) as connection:
         received = b""
         while chunk := connection.sock.recv(65536):
             received += chunk
@@ -485,7 +450,7 @@ def test_an_upgrade_that_is_not_taken_gets_an_ordinary_answer(runtime: Runtime, 
 def test_a_program_that_refused_an_upgrade_can_be_unloaded(start_runtime: StartRuntime) -> None:
     runtime = start_runtime({"SANDPOST_PROGRAMS": "1"})
     for code in (OK, "return (context, req, res) => { res.writeHead(426); res.end('no'); }"):
-        with upgrade(runtime, code) as connection:
+        with runtime.upgrade(code) as connection:
             while connection.sock.recv(65536):
                 pass
         assert runtime.load(f"// behind {code}\n{OK}").status == 204

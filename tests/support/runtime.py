@@ -1,5 +1,6 @@
 """A really started runtime, spoken to over loopback byte by byte."""
 
+import base64
 import functools
 import hashlib
 import json
@@ -26,6 +27,12 @@ JAVASCRIPT = "application/javascript"
 TYPESCRIPT = "application/typescript"
 CSHARP = "text/x-csharp"
 FRAME = struct.Struct(">BBBBHBB")
+UPGRADE = {
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-key": base64.b64encode(b"0123456789abcdef").decode(),
+    "sec-websocket-version": "13",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,18 @@ class Answer:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
+
+    def failure(self, status: int, reason: str, source: str = "webtask") -> dict[str, object]:
+        """Check what all failures have in common and return the body."""
+        assert self.status == status, self
+        assert self.headers["content-type"] == "application/json"
+        assert self.headers["x-sandpost-wire"] == "1"
+        assert self.headers["x-sandpost-error"] == reason
+        assert self.headers["x-sandpost-source"] == source
+        body: dict[str, object] = self.json
+        assert body["code"] == status
+        assert body["reason"] == reason
+        return body
 
 
 @dataclass(frozen=True)
@@ -104,6 +123,20 @@ class Connection:
             key = name.decode()
             headers[key] = f"{headers[key]}, {value.decode()}" if key in headers else value.decode()
         return Answer(event.status_code, headers, bytes(body), tuple(informational), will_close)
+
+    def read_until(self, end: bytes) -> bytes:
+        """Return what comes up to `end`, with it, as it is, and nothing behind it."""
+        data = b""
+        while not data.endswith(end):
+            chunk = self.sock.recv(1)
+            assert chunk, data
+            data += chunk
+        return data
+
+    def assert_one_answer(self) -> None:
+        """After its answer the connection carries the next exchange and nothing else."""
+        self.send("GET", "/", {"x-sandpost-op": "probe"})
+        assert self.answer().status == 204
 
     def __enter__(self) -> Self:
         return self
@@ -314,6 +347,29 @@ class Runtime:
         with self.begin(code, method, target, headers, body, kind=kind, req_id=req_id) as connection:
             return connection.answer()
 
+    def is_loaded(self, code: str) -> bool:
+        """Ask by a call: for programs that answer at once."""
+        head = {"x-sandpost-op": "call", "x-sandpost-code": code_hash(code)}
+        return self.request("GET", "/a", head).status != 404
+
+    def upgrade(self, code: str, extra: bytes = b"", target: str = "/acme", **headers: str) -> Connection:
+        """Send an upgrade request as raw bytes, with `extra` right behind it."""
+        assert self.load(code).status == 204
+        connection = self.connect()
+        # An answer before it on the same connection must not be taken for the upgrade's.
+        connection.assert_one_answer()
+        lines = {
+            "host": "r",
+            "x-sandpost-op": "call",
+            "x-sandpost-code": code_hash(code),
+            "x-sandpost-req": "ws",
+            **UPGRADE,
+            **headers,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        connection.sock.sendall(f"GET {target} HTTP/1.1\r\n{head}\r\n".encode() + extra)
+        return connection
+
     def read_frames(self) -> bytes:
         """Return what is in the FIFO now."""
         data = b""
@@ -338,6 +394,12 @@ class Runtime:
                 return found
             time.sleep(0.005)
         pytest.fail(f"the log records never came; there are {found}")
+
+    def only_error(self, req_id: str = "req-1") -> Record:
+        """Return the one record of a failure."""
+        (record,) = [record for record in self.records() if record.level == 50]
+        assert record.req_id == req_id
+        return record
 
     def memory(self) -> int:
         """Anonymous memory of the process, bytes."""
