@@ -24,23 +24,11 @@ from sandpost.model.messages import Gone, Route, TenantChanged
 from sandpost.model.runtimes import RUNTIMES
 from support.controller_bed import Client, Installation, client, drive, run_in
 from support.installation import host_in, wait_for
+from support.lifespan import ends_with
 
 PATIENCE = RUNTIMES["python"].farewell
-APP = """
-import asyncio
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        %s
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
-"""
-SLOW = APP % "await asyncio.sleep(1.2)"
-NEVER = APP % "await asyncio.sleep(60)"
+SLOW = ends_with("await asyncio.sleep(1.2)")
+NEVER = ends_with("await asyncio.sleep(60)")
 STUBBORN = "process.on('SIGTERM', () => {}); return cb => cb(null, 1)"
 
 

@@ -6,26 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from support import gvisor
+from support.lifespan import ends_with
 from support.logs import records_of, until_said
 from support.platform import Platform, platform
 from support.waiting import until
 
 PYTHON = {"Content-Type": "text/x-python"}
-APP = """
-import asyncio
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        print("shutting down")
-        await asyncio.sleep(0.5)
-        print("shut down")
-        await send({"type": "lifespan.shutdown.complete"})
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"served"})
-"""
+APP = ends_with('print("shutting down")', "await asyncio.sleep(0.5)", 'print("shut down")')
 
 
 @pytest.fixture(

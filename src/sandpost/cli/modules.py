@@ -11,7 +11,7 @@ from sandpost.cli import exits, show
 from sandpost.cli.commands import Commands
 from sandpost.cli.options import Options, common, pass_options
 from sandpost.cli.place import management
-from sandpost.model.errors import NotFound, SandpostError
+from sandpost.model.errors import SandpostError
 from sandpost.model.modules import REGISTRIES
 
 if TYPE_CHECKING:
@@ -103,10 +103,6 @@ def show_module(options: Options, spec: str) -> None:
     """Show a module with the hashes of all packages that are in it."""
     with management(options) as client:
         found = client.module(spec)
-    if found is None:
-        from sandpost.model.specs import parse_spec  # noqa: PLC0415 - only here
-
-        raise NotFound(f"there is no module `{parse_spec(spec)}`: `sandpost module ls` lists them")
     if options.json:
         show.as_json(found)
         return

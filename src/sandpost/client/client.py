@@ -29,7 +29,7 @@ from sandpost.client.errors import Refused, Unreachable
 from sandpost.client.following import SILENCE, Following
 from sandpost.model.errors import ConfigError, InvalidName, shown
 from sandpost.model.names import tenant_name
-from sandpost.model.specs import parse_spec
+from sandpost.model.specs import parse_spec, unknown
 
 TIMEOUT = 15.0
 """Seconds for an answer of a management route."""
@@ -135,10 +135,13 @@ class Client:
             yield from page.modules
             after = page.next
 
-    def module(self, spec: str) -> ModuleView | None:
-        """Return one module with the hashes of all that is in it; None if there is none of that spec."""
-        found = self._get("/api/modules", Modules, {"spec": str(parse_spec(spec))}).modules
-        return found[0] if found else None
+    def module(self, spec: str) -> ModuleView:
+        """Return one module with the hashes of all that is in it; `NotFound` if there is none of that spec."""
+        wanted = parse_spec(spec)
+        found = self._get("/api/modules", Modules, {"spec": str(wanted)}).modules
+        if not found:
+            raise unknown(wanted)
+        return found[0]
 
     def add_modules(self, specs: Sequence[str], *, scripts: bool = False) -> list[ModuleView]:
         """Ask for modules, 100 at most; return how they stand now."""

@@ -12,7 +12,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from sandpost.model.errors import InvalidName, InvalidValue, shown
+from sandpost.model.errors import InvalidName, InvalidValue, NotFound, shown
 from sandpost.model.modules import Registry
 
 _LONGEST_VERSION = 64
@@ -62,6 +62,11 @@ def parse_spec(text: str) -> Spec:
             name, version = rest[: found.start()], rest[found.start() :]
         return Spec("pypi", pypi_name(name), pypi_version(version, name))
     raise InvalidName(f"`{shown(text)}` is no module: {_WRITE}")
+
+
+def unknown(spec: Spec) -> NotFound:
+    """Return the error of a module that is neither there nor asked for."""
+    return NotFound(f"there is no module `{spec}`: `sandpost module ls` lists them")
 
 
 def npm_name(name: str) -> str:

@@ -252,17 +252,16 @@ class Worker:
 
     def program_of(self, plan: Plan, code: bytes) -> Program:
         """Return the program that a body is, or raise why it is none; small ones are remembered."""
-        known = self._programs.setdefault(plan.typed, {})
-        found = known.get(code)
+        found = self._programs.setdefault(plan.typed, {}).get(code)
         if found is None:
             found = examine(code, plan.typed)
             if len(code) <= _MAX_REMEMBERED:
-                self._remembered += max(len(code), _PROGRAM)
-                if self._remembered > _REMEMBERED:
+                size = max(len(code), _PROGRAM)
+                if self._remembered + size > _REMEMBERED:
                     self._programs.clear()
-                    known = self._programs.setdefault(plan.typed, {})
-                    self._remembered = max(len(code), _PROGRAM)
-                known[code] = found
+                    self._remembered = 0
+                self._programs.setdefault(plan.typed, {})[code] = found
+                self._remembered += size
         return found
 
     def _judge_again(self) -> None:

@@ -4,8 +4,8 @@ from sandpost.api import requests
 from sandpost.api.route import PAGING, Answer, Asked, Route
 from sandpost.api.service import Service
 from sandpost.api.views import Collection, Modules, ModulesAsked, ModuleView
-from sandpost.model.errors import ConfigError, InvalidValue, NotFound
-from sandpost.model.specs import parse_spec
+from sandpost.model.errors import ConfigError, InvalidValue
+from sandpost.model.specs import parse_spec, unknown
 from sandpost.model.units import parse_duration
 
 _SPEC = "The module, such as `npm:lodash@4.17.21` or `pypi:httpx==0.28.1`"
@@ -36,7 +36,7 @@ async def remove_module(service: Service, asked: Asked) -> Answer:
         raise InvalidValue("which module? Write its name behind `?spec=`, as `sandpost module ls` shows it")
     spec = parse_spec(asked.query["spec"])
     if not await service.modules.remove([spec]):
-        raise NotFound(f"there is no module `{spec}`: `sandpost module ls` lists them")
+        raise unknown(spec)
     return Answer(204)
 
 
