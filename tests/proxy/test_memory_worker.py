@@ -27,8 +27,8 @@ FLOOD = REFUSED * 9000
 
 
 def memory(pid: int) -> int:
-    """A process's own memory, bytes."""
-    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    """A process's own memory, bytes; mapped files left out, of which others have shares."""
+    found = re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 
@@ -37,15 +37,14 @@ def memory(pid: int) -> int:
 async def worker(**settings: Any) -> AsyncIterator[tuple[int, int]]:
     """A worker process of its own; yields its port and its pid."""
     async with Rig(workers=2, max_connections=10_000, head_timeout=60.0, **settings) as rig:
-        sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        async with process(rig, sock, 1) as child:
-            port: int = sock.getsockname()[1]
-            secured = None if not rig.host.tls_cert else untrusting()
-            _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=secured)
-            writer.close()
-            await asyncio.sleep(0.5)
-            yield port, child.pid
-        sock.close()
+        with socket.create_server(("127.0.0.1", 0), backlog=1024) as sock:
+            async with process(rig, sock, 1) as child:
+                port: int = sock.getsockname()[1]
+                secured = None if not rig.host.tls_cert else untrusting()
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=secured)
+                writer.close()
+                await asyncio.sleep(0.5)
+                yield port, child.pid
 
 
 def untrusting() -> ssl.SSLContext:

@@ -1,5 +1,6 @@
 """The real command line, each time in a process of its own."""
 
+import functools
 import os
 import stat
 import subprocess
@@ -16,17 +17,22 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def what_everybody_sees() -> Reach:
-    """Return the files that any user of this machine sees, and the program wherever it lies."""
-    entries = [*os.scandir("/"), *os.scandir("/tmp")]
+    """Return the files that any user of this machine sees, and the program wherever it lies.
+
+    Nothing of /tmp: what tests beside this one make there may be gone at the next moment.
+    """
     shown = {
-        entry.path for entry in entries if entry.is_file() or (entry.is_dir() and entry.stat().st_mode & stat.S_IXOTH)
+        entry.path
+        for entry in os.scandir("/")
+        if entry.is_file() or (entry.is_dir() and entry.stat().st_mode & stat.S_IXOTH)
     } - {"/dev", "/tmp"}
     return Reach((sys.executable, *program_folders(), *shown, *SYSTEM), ())
 
 
-def as_nobody() -> None:
-    """Become a user without rights, in a child."""
-    reach.confine(what_everybody_sees())
+def as_nobody(*paths: str) -> None:
+    """Become a user without rights, in a child, who sees `paths` too."""
+    everybody = what_everybody_sees()
+    reach.confine(Reach((*everybody.read, *paths), ()))
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(65534, 65534, 65534)
@@ -56,7 +62,7 @@ def runner(made: Installation) -> Run:
             text=True,
             timeout=60,
             check=False,
-            preexec_fn=as_nobody if nobody else None,
+            preexec_fn=functools.partial(as_nobody, made.root) if nobody else None,
         )
 
     return run

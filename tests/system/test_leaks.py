@@ -19,12 +19,12 @@ DESCRIPTORS_OF_ONE = 8
 
 
 def memory(running: Platform) -> int:
-    """Private and shared bytes of all our processes, each page counted once (PSS)."""
+    """Bytes of all our processes, each page counted once; mapped files left out, of which others have shares."""
     total = 0
     for part in ("supervisor", "controller", "proxy", "api", "collector", "egress"):
         for pid in running.pids(part):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith("Pss_Anon:"):
                     total += int(line.split()[1]) * 1024
     return total
 

@@ -32,9 +32,9 @@ def running() -> Iterator[Platform]:
 
 
 def memory(running: Platform) -> int:
-    """The worker's PSS, bytes."""
+    """The worker's own memory, bytes; mapped files left out, of which others have shares."""
     [pid] = running.pids("proxy")
-    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    found = re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024
 

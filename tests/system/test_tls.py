@@ -1,5 +1,6 @@
 """TLS on a really started platform, with a certificate of its own making."""
 
+import functools
 import os
 import signal
 import socket
@@ -134,13 +135,12 @@ def test_the_command_line_finds_its_way_through_tls(secure: Secure) -> None:
 
 def test_another_user_of_the_host_is_told_how_to_trust_the_listener(secure: Secure) -> None:
     environment = {**secure.environment(), "SANDPOST_KEY": secure.key}
-    # Where everybody may read it.
     trusted = secure.state_dir.with_suffix(".pem")
 
     def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [SANDPOST, *arguments], env=environment, input=HELLO, capture_output=True, text=True, timeout=60,
-            check=False, preexec_fn=as_nobody,
+            check=False, preexec_fn=functools.partial(as_nobody, str(trusted)),
         )  # fmt: skip
 
     try:

@@ -189,12 +189,8 @@ class Bed:
         uid, gid = spawn.user_of(part, self.host)
         real = spawn.reach_of(part, self.host)
         assert real is not None
-        everything = what_everybody_sees()
-        seen = (
-            Reach((*real.read, str(Path(PROGRAM).parents[2])), real.write)
-            if "reach" in walls
-            else Reach(everything.read, (str(self.top),))
-        )
+        walled = real if "reach" in walls else Reach(what_everybody_sees().read, (str(self.top),))
+        seen = Reach((*walled.read, str(Path(PROGRAM).parents[2])), walled.write)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         try:
             command = [sys.executable, "-I", PROGRAM, part, self.host_file, place, ",".join(walls)]
