@@ -519,7 +519,8 @@ def test_a_kill_during_an_installation_costs_time_alone() -> None:
             assert bench.state("npm:whole@1.0.0")["state"] == "available"
             if bench.state("npm:x@1.0.0")["state"] == "available":
                 break
-        bench.until("npm:x@1.0.0", "available")
+        # Tries that fail on a busy machine are made again after 5 and 10 s.
+        bench.until("npm:x@1.0.0", "available", within=60)
         assert not list(bench.ready.rglob(".new-*"))
         # The former one's key is gone too.
         wait_for(lambda: bench.made.call("GET", f"/api/tenants/{BUILDER}").status_code == 404)
