@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import re
 import socket
 import ssl
 import time
@@ -12,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from support.memory import own
 from support.proxy import Rig, request, run
 from support.proxy_process import certificate, process
 
 KiB = 1024
-COUNT = 200
+COUNT = 450
+"""So many that what the first ones cost the process once, 1 to 4 MB, is little for each."""
 PLAIN = 38 * KiB
 """Bytes that one connection costs at most, who has no key."""
 SECURE = PLAIN + 112 * KiB
@@ -24,13 +25,6 @@ HANDSHAKE = 64 * KiB
 REFUSED = request("/acme", method="GET")
 FLOOD = REFUSED * 9000
 """More than the kernel and the worker take of one connection."""
-
-
-def memory(pid: int) -> int:
-    """A process's own memory, bytes; mapped files left out, of which others have shares."""
-    found = re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 @contextlib.asynccontextmanager
@@ -75,14 +69,14 @@ class Sender:
 
 def cost(port: int, pid: int, data: bytes, secured: ssl.SSLContext | None) -> int:
     """Return the bytes that each of many connections costs that send `data` and read nothing."""
-    before, most = memory(pid), 0
+    before, most = own(pid), 0
     with contextlib.ExitStack() as stack:
         senders = [Sender(port, data, secured, stack) for _ in range(COUNT)]
         for _ in range(15):
             for sender in senders:
                 sender.push()
             time.sleep(0.2)
-            most = max(most, memory(pid) - before)
+            most = max(most, own(pid) - before)
     print(f"{most / COUNT / KiB:.1f} KiB each")
     return most // COUNT
 

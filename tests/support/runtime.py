@@ -20,6 +20,7 @@ import h11
 import pytest
 
 from sandpost.image.bundle import bundle
+from support import memory
 
 SOURCE = Path(__file__).parents[2] / "src" / "sandpost" / "runtimes" / "node"
 DEADLINE = 10.0
@@ -403,10 +404,7 @@ class Runtime:
 
     def memory(self) -> int:
         """Anonymous memory of the process, bytes."""
-        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Anonymous:"):
-                return int(line.split()[1]) * 1024
-        raise AssertionError("the kernel does not tell anonymous memory")
+        return memory.own(self.process.pid, "Anonymous")
 
     def close_log(self) -> None:
         """Close the read end: the runtime's next write finds no reader."""

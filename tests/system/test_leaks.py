@@ -9,30 +9,25 @@ import pytest
 
 from sandpost.bus.local_writer import OPEN_FILES
 from sandpost.selftest.host import Look
+from support.memory import own
 from support.platform import Platform, platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
 
 
+PARTS = ("supervisor", "controller", "proxy", "api", "collector", "egress")
 DESCRIPTORS_OF_ONE = 8
 """What a sandbox that lives costs our processes; the pool may have one more or less than before."""
 
 
 def memory(running: Platform) -> int:
-    """Bytes of all our processes, each page counted once; mapped files left out, of which others have shares."""
-    total = 0
-    for part in ("supervisor", "controller", "proxy", "api", "collector", "egress"):
-        for pid in running.pids(part):
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss_Anon:"):
-                    total += int(line.split()[1]) * 1024
-    return total
+    """All our processes' own bytes, each page counted once."""
+    return sum(own(pid) for part in PARTS for pid in running.pids(part))
 
 
 def descriptors(running: Platform) -> int:
     """Open descriptors of all our processes. Files of log streams stay open up to a bound, and count no further."""
-    parts = ("supervisor", "controller", "proxy", "api", "collector", "egress")
-    folders = [Path(f"/proc/{pid}/fd") for part in parts for pid in running.pids(part)]
+    folders = [Path(f"/proc/{pid}/fd") for part in PARTS for pid in running.pids(part)]
     names = [os.readlink(one) for folder in folders for one in folder.iterdir() if one.is_symlink()]
     streams = sum(name.startswith(running.host.logs_dir) for name in names)
     assert streams <= OPEN_FILES + 1

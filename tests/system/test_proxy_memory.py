@@ -1,14 +1,13 @@
 """What a proxy worker holds at most, whoever sends what: docs/operation.md says it, these attacks try to pass it."""
 
 import contextlib
-import re
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from support.memory import own
 from support.platform import Platform, platform
 
 MiB = 1 << 20
@@ -32,11 +31,9 @@ def running() -> Iterator[Platform]:
 
 
 def memory(running: Platform) -> int:
-    """The worker's own memory, bytes; mapped files left out, of which others have shares."""
+    """The worker's own memory, bytes."""
     [pid] = running.pids("proxy")
-    found = re.search(r"^Pss_Anon:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024
+    return own(pid)
 
 
 @contextlib.contextmanager
