@@ -9,7 +9,8 @@ import pytest
 
 import sandpost.runtimes
 from sandpost.image import coreclr, csharp, recipe, tree
-from sandpost.image.build import classes_of
+from sandpost.image.build import sources_of
+from sandpost.image.steps import Site
 from sandpost.model.errors import HostUnfit
 
 CACHE = "/var/lib/sandpost/image/.cache"
@@ -45,15 +46,15 @@ def test_the_key_follows_from_our_classes(key: Callable[[str, str, list[recipe.E
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "program"), [("csharp", "usr/bin/mono-sgen"), ("coreclr", f"{recipe.DOTNET}/dotnet")])
 def test_two_builds_are_equal(tmp_path: Path, kind: str, program: str) -> None:
-    suite = "bookworm"
-    classes = classes_of(next(iter(sandpost.runtimes.__path__)), kind)
+    sources = sources_of(next(iter(sandpost.runtimes.__path__)), kind)
     found = []
     for name in ("one", "other"):
         scratch = tmp_path / name
         scratch.mkdir()
         target = str(scratch / "tree")
+        site = Site("bookworm", str(scratch), CACHE, -1, lambda _: None)
         build = csharp.build if kind == "csharp" else coreclr.build
-        build(target, suite, classes, str(scratch), CACHE, -1, lambda _: None)
+        build(target, site, sources)
         found.append(tree.read(target))
         assert not [path for path in Path("/proc/self/mountinfo").read_text().split() if path.startswith(str(scratch))]
     assert found[0] == found[1]

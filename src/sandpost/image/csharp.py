@@ -9,10 +9,12 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from sandpost.image import debian, recipe, tree, workshop
-from sandpost.image.workshop import EDGE, MONO, NATIVE, Workshop
+from sandpost.image import debian, edge, recipe, tree
+from sandpost.image.edge import EDGE, MONO, NATIVE
+from sandpost.image.steps import Site
+from sandpost.image.workshop import Workshop
 from sandpost.model.errors import HostUnfit
 
 _CLASSES = f"{EDGE}/sandpost-edge.dll"
@@ -37,26 +39,17 @@ _SOURCES = (
 )
 
 
-def build(
-    target: str,
-    suite: str,
-    classes: Mapping[str, bytes],
-    scratch: str,
-    cache: str,
-    hold: int,
-    progress: Callable[[str], None],
-) -> dict[str, str]:
-    """Make the layer at `target`; return the versions of Debian's packages in it.
+def build(target: str, site: Site, sources: Mapping[str, bytes]) -> dict[str, str]:
+    """Make the layer at `target` of our own `sources`, C# and C++; return the versions of Debian's packages in it.
 
-    `classes`: our own sources by name, C# and C++. `scratch` is an empty folder of the caller's; `cache` keeps the
-    archives; `hold` is the lock's descriptor. Raises `HostUnfit` with what to do.
+    Raises `HostUnfit` with what to do.
     """
-    with workshop.opened(suite, recipe.EDGE, classes, scratch, cache, hold, progress) as shop:
-        progress("building Edge.js")
+    with edge.opened(site, recipe.EDGE, sources) as shop:
+        site.progress("building Edge.js")
         _edge(shop, target)
         _mono(shop.root, target)
         _authorities(shop, target)
-        progress("compiling Mono's libraries")
+        site.progress("compiling Mono's libraries")
         _ahead(shop, target)
     tree.normalise(target)
     return {name: version for name, version in shop.versions.items() if name.startswith(recipe.CSHARP_KEPT)}
@@ -64,16 +57,17 @@ def build(
 
 def _edge(shop: Workshop, target: str) -> None:
     """Build Edge.js and our classes, and put them at their places in `target`."""
-    own = [*_SOURCES, *shop.inside("classes/*.cpp")]
-    shop.native(
+    own = [*_SOURCES, *shop.inside("sources/*.cpp")]
+    edge.native(
+        shop,
         "edge_nativeclr",
         ["HAVE_NATIVECLR"],
         own,
         ["-fno-exceptions", "-I/usr/include/mono-2.0", "-lmonosgen-2.0"],
     )
     embedding = [*shop.inside("edge-js/package/src/mono/*.cs"), *shop.inside("edge-js/package/src/common/*.cs")]
-    shop.managed("MonoEmbedding.exe", "exe", embedding)
-    shop.managed("sandpost-edge.dll", "library", shop.inside("classes/*.cs"))
+    edge.managed(shop, "MonoEmbedding.exe", "exe", embedding)
+    edge.managed(shop, "sandpost-edge.dll", "library", shop.inside("sources/*.cs"))
     shop.put(["edge_nativeclr.node", "MonoEmbedding.exe"], os.path.join(target, NATIVE))
     shop.put(["sandpost-edge.dll"], os.path.join(target, EDGE))
     for package in recipe.EDGE:

@@ -4,23 +4,23 @@ import os
 from collections.abc import Sequence
 
 from sandpost.image import recipe, tree
-from sandpost.image.steps import run
+from sandpost.image.steps import Site, run
 from sandpost.model.errors import HostUnfit
 
 CERTIFICATES = "usr/share/ca-certificates/mozilla"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def unpack(target: str, suite: str, packages: Sequence[str], scratch: str, hold: int) -> dict[str, str]:
+def unpack(target: str, packages: Sequence[str], site: Site) -> dict[str, str]:
     """Unpack `packages` and what they depend on at `target`; return the versions of all.
 
-    The archives lie in `var/cache/apt/archives`. `scratch` is a folder of the caller's; `hold` is the lock's
-    descriptor. Raises `HostUnfit` with what to do.
+    The archives lie in `var/cache/apt/archives`. Raises `HostUnfit` with what to do.
     """
     # Only unpacked: no maintainer script runs, so nothing but the archives decides what is in the tree.
+    scratch = site.scratch
     targets = run(["apt-get", "indextargets"], "list apt's sources", scratch)
     sources = os.path.join(scratch, "sources.list")
-    tree.write(sources, recipe.sources(targets, suite, _KEYRING))
+    tree.write(sources, recipe.sources(targets, site.suite, _KEYRING))
     options = os.path.join(scratch, "apt.conf")
     dump = ["apt-config", "dump", "--no-empty", "--format", '%F "%v";%n', "Acquire::http", "Acquire::https"]
     tree.write(options, run(dump, "read apt's settings", scratch))
@@ -35,11 +35,11 @@ def unpack(target: str, suite: str, packages: Sequence[str], scratch: str, hold:
         '--aptopt=Acquire::Languages "none"',
         '--aptopt=APT::Install-Recommends "false"',
         "--skip=cleanup/apt",
-        suite,
+        site.suite,
         target,
         sources,
     ]
-    run(command, "unpack Debian packages", scratch, hold)
+    run(command, "unpack Debian packages", scratch, site.hold)
     found = recipe.package_versions(os.listdir(os.path.join(target, "var/cache/apt/archives")))
     missing = set(packages) - set(found)
     if missing:

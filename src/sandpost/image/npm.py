@@ -4,11 +4,12 @@ import os
 import tarfile
 
 from sandpost.image import cache, recipe, wheel
-from sandpost.image.steps import run
+from sandpost.image.steps import Site, run
 
 
-def fetch(package: recipe.NpmPackage, node_wheel: str, scratch: str, kept: str) -> str:
-    """Return the path of a package's archive below `kept`, fetching it first if it is not there. Raises `HostUnfit`."""
+def fetch(package: recipe.NpmPackage, node_wheel: str, site: Site) -> str:
+    """Return the path of a package's archive in the cache, fetching it first if it is not there. Raises `HostUnfit`."""
+    scratch = site.scratch
 
     def pack(folder: str) -> None:
         node = os.path.join(scratch, recipe.NODE_IN_WHEEL)
@@ -19,7 +20,7 @@ def fetch(package: recipe.NpmPackage, node_wheel: str, scratch: str, kept: str) 
         options = ["--ignore-scripts", "--no-update-notifier", f"--cache={scratch}/npm", f"--pack-destination={folder}"]
         run([*command, *options], f"fetch {package.name}", scratch)
 
-    return cache.kept(kept, package.sha256, ".tgz", scratch, pack)
+    return cache.kept(site.cache, package.sha256, ".tgz", scratch, pack)
 
 
 def unpack(archive: str, folder: str) -> None:

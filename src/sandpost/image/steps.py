@@ -1,11 +1,12 @@
-"""One step of a build: a program that is run, bounded, and leaves nothing behind."""
+"""Steps of a build: what each has to work with, and a program that is run, bounded, and leaves nothing behind."""
 
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from sandpost.image.recipe import EPOCH
 from sandpost.model.errors import HostUnfit
@@ -16,6 +17,22 @@ _ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL", "unshare", "--pid", "--kill-c
 """What runs a program with process numbers of its own: when the first of them ends, the kernel ends all, whatever group
 or session they made; and the first ends with this process, also when nobody can tell it to.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the build of a layer has to work with."""
+
+    suite: str
+    """The name of the Debian."""
+    scratch: str
+    """An empty folder, removed after the build."""
+    cache: str
+    """A folder that keeps archives from one build to the next."""
+    hold: int
+    """The descriptor of the lock under which is built."""
+    progress: Callable[[str], None]
+    """Told what is done now."""
 
 
 def run(command: Sequence[str], purpose: str, scratch: str, hold: int = -1) -> str:

@@ -6,22 +6,22 @@ import sys
 import zipfile
 
 from sandpost.image import cache, recipe, tree
-from sandpost.image.steps import run
+from sandpost.image.steps import Site, run
 
 
-def fetch(package: str, digest: str, scratch: str, kept: str) -> str:
-    """Return the path of a wheel below `kept`, fetching it first if it is not there. Raises `HostUnfit`.
+def fetch(package: str, digest: str, site: Site) -> str:
+    """Return the path of a wheel in the cache, fetching it first if it is not there. Raises `HostUnfit`.
 
     `package` is its name and version as pip takes them, `digest` the SHA-256 that it must have.
     """
 
     def download(folder: str) -> None:
-        wanted = os.path.join(scratch, "requirements.txt")
+        wanted = os.path.join(site.scratch, "requirements.txt")
         tree.write(wanted, f"{package} --hash=sha256:{digest}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        run([*command, "--require-hashes", "--dest", folder, "-r", wanted], f"fetch {package}", scratch)
+        run([*command, "--require-hashes", "--dest", folder, "-r", wanted], f"fetch {package}", site.scratch)
 
-    return cache.kept(kept, digest, ".whl", scratch, download)
+    return cache.kept(site.cache, digest, ".whl", site.scratch, download)
 
 
 def put_node(wheel: str, path: str) -> None:
