@@ -57,20 +57,6 @@ def test_a_program_finds_shell_tools_certificates_and_node(image_dir: str, runti
     assert said[3].startswith("tini version 0.19")
 
 
-def test_the_compiler_of_typescript_is_the_one_that_node_has(image_dir: str, runtimes: str) -> None:
-    root = os.path.join(image_dir, ensure(image_dir, _quiet, runtimes=runtimes), "rootfs")
-    script = (
-        "const { transformSync } = require('/usr/local/lib/amaro/index.js');"
-        "const { stripTypeScriptTypes } = require('node:module');"
-        "const text = 'let a: number = 1 as any; // \u00e4';"
-        "console.log(`amaro@${process.versions.amaro}`);"
-        "console.log(transformSync(text, { mode: 'strip-only' }).code === stripTypeScriptTypes(text))"
-    )
-    said = _said_by_node(root, script)
-    assert said[:2] == [recipe.AMARO.name, "true"]
-    assert {"LICENSE.md", "dist-LICENSE"} < set(os.listdir(os.path.join(root, recipe.AMARO_FOLDER)))
-
-
 def test_python_is_there_compiled_and_runs_the_runtime(image_dir: str, runtimes: str) -> None:
     root = os.path.join(image_dir, ensure(image_dir, _quiet, runtimes=runtimes), "rootfs")
     script = (

@@ -1,10 +1,9 @@
-"""Builds the base tree: Debian packages by mmdebstrap, with Python compiled, Node, pip, the compiler of TypeScript, our
-files."""
+"""Builds the base tree: Debian packages by mmdebstrap, with Python compiled, Node, pip, our files."""
 
 import glob
 import os
 
-from sandpost.image import debian, npm, recipe, tree, typescript, wheel
+from sandpost.image import debian, recipe, tree, wheel
 from sandpost.image.steps import Site, run
 
 _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
@@ -12,10 +11,9 @@ _BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 
 def build(target: str, site: Site) -> dict[str, str]:
     """Make the tree at `target` and return its packages' versions. Raises `HostUnfit` with what to do."""
-    site.progress("fetching Node, pip and the compiler of TypeScript")
+    site.progress("fetching Node and pip")
     node = wheel.fetch(recipe.NODE_WHEEL, recipe.NODE_WHEEL_SHA256, site)
     pip = wheel.fetch(recipe.PIP_WHEEL, recipe.PIP_WHEEL_SHA256, site)
-    amaro = npm.fetch(recipe.AMARO, node, site)
     site.progress("unpacking Debian packages")
     packages = debian.unpack(target, recipe.PACKAGES, site)
     site.progress("putting Node, Python and certificates in place")
@@ -26,7 +24,6 @@ def build(target: str, site: Site) -> dict[str, str]:
     wheel.put_node(node, os.path.join(target, recipe.NODE))
     wheel.put_folder(node, recipe.NPM_IN_WHEEL, os.path.join(target, recipe.NPM), without=("docs/", "man/"))
     wheel.put_folder(pip, "", os.path.join(target, recipe.PIP))
-    typescript.put(amaro, target)
     for name in ("dev", "proc", "sys", "tmp", "home", recipe.RUNTIMES, recipe.MODULES):
         os.makedirs(os.path.join(target, name), exist_ok=True)
     for name, text in recipe.FILES.items():

@@ -1,7 +1,7 @@
 """Makes sure that the image of this release is there.
 
 <image_dir>/<digest>/rootfs, manifest.json   one image: complete or not there
-<image_dir>/.base/<key>/tree, base.json      a layer: Debian and Node, or what C# needs; images' files are hard links
+<image_dir>/.base/<key>/tree, base.json      a layer: Debian and Node, or a language; images' files are hard links
 <image_dir>/.cache                           the wheel and npm's archives
 <image_dir>/.building-*                      a build at work, or what a killed one left; .lock tells which
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sandpost.runtimes
-from sandpost.image import base, csharp, recipe, tree, use, workplace
+from sandpost.image import base, csharp, recipe, tree, typescript, use, workplace
 from sandpost.image import coreclr as clr
 from sandpost.image.bundle import bundle
 from sandpost.image.steps import Site
@@ -86,7 +86,10 @@ def manifest(image_dir: str, digest: str) -> dict[str, object]:
 def _plans(suite: str, folder: str, *, coreclr: bool) -> list[_Plan]:
     """Return the layers of an image whose runtimes are in `folder`, lowest first."""
     plans = [_Plan(recipe.base_key(suite, platform.machine()), base.build)]
-    wanted: list[tuple[str, _KeyOf, _Build]] = [("csharp", recipe.csharp_key, csharp.build)]
+    wanted: list[tuple[str, _KeyOf, _Build]] = [
+        ("typescript", recipe.typescript_key, typescript.build),
+        ("csharp", recipe.csharp_key, csharp.build),
+    ]
     if coreclr:
         wanted.append(("coreclr", recipe.coreclr_key, clr.build))
     for layer, key_of, build in wanted:
@@ -103,9 +106,9 @@ def _of_ours(suite: str, sources: dict[str, bytes], key_of: _KeyOf, build: _Buil
 
 
 def sources_of(folder: str, layer: str) -> dict[str, bytes]:
-    """Return our sources of a layer (`csharp`, `coreclr`) by name, in a folder of runtimes."""
+    """Return our sources of a layer (`typescript`, `csharp`, `coreclr`) by name, in a folder of runtimes."""
     node = Path(folder, "node")
-    found = [*node.glob(f"{layer}/*.c*"), *node.glob("csharp/*.h")]
+    found = {*node.glob(f"{layer}/*.[ch]*"), *(node.glob("csharp/*.h") if layer == "coreclr" else ())}
     return {path.name: path.read_bytes() for path in sorted(found)}
 
 

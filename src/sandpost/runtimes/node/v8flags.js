@@ -53,12 +53,6 @@ function quietly(fn, args) {
   }
 }
 
-// Call `fn`, which compiles WebAssembly of ours: V8 is to look at a function when it is first called, and not at all of
-// them before.
-function lazily(fn, args) {
-  return under('--wasm-lazy-validation', '--no-wasm-lazy-validation', fn, undefined, args);
-}
-
 // The first `fetch` loads the largest of Node's modules (60 ms, 110 ms without its cache).
 function lazyFetch() {
   const original = globalThis.fetch;
@@ -81,4 +75,4 @@ function collectGarbage() {
   gc();
 }
 
-module.exports = { collectGarbage, lazily, loadingNode, quietly, tighten, withoutCompilationCache };
+module.exports = { collectGarbage, loadingNode, quietly, tighten, withoutCompilationCache };

@@ -1,4 +1,4 @@
-"""The layers of the root that C# needs."""
+"""The layers of the root that languages need, above the base."""
 
 import os
 import uuid
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sandpost.runtimes
-from sandpost.image import coreclr, csharp, recipe, tree
+from sandpost.image import coreclr, csharp, recipe, tree, typescript
 from sandpost.image.build import sources_of
 from sandpost.image.steps import Site
 from sandpost.model.errors import HostUnfit
@@ -34,8 +34,8 @@ def test_an_id_that_cannot_be_found_is_told(image: bytes, said: str) -> None:
         csharp.fixed_id(image, said)
 
 
-@pytest.mark.parametrize("key", [recipe.csharp_key, recipe.coreclr_key])
-def test_the_key_follows_from_our_classes(key: Callable[[str, str, list[recipe.Entry]], str]) -> None:
+@pytest.mark.parametrize("key", [recipe.typescript_key, recipe.csharp_key, recipe.coreclr_key])
+def test_the_key_follows_from_our_sources(key: Callable[[str, str, list[recipe.Entry]], str]) -> None:
     one = [recipe.Entry("A.cs", "f", 0o644, 1, "a")]
     other = [recipe.Entry("A.cs", "f", 0o644, 1, "b")]
     assert key("bookworm", "x86_64", one) == key("bookworm", "x86_64", one)
@@ -44,7 +44,14 @@ def test_the_key_follows_from_our_classes(key: Callable[[str, str, list[recipe.E
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("kind", "program"), [("csharp", "usr/bin/mono-sgen"), ("coreclr", f"{recipe.DOTNET}/dotnet")])
+@pytest.mark.parametrize(
+    ("kind", "program"),
+    [
+        ("typescript", f"{recipe.AMARO_FOLDER}/compiler.node"),
+        ("csharp", "usr/bin/mono-sgen"),
+        ("coreclr", f"{recipe.DOTNET}/dotnet"),
+    ],
+)
 def test_two_builds_are_equal(tmp_path: Path, kind: str, program: str) -> None:
     sources = sources_of(next(iter(sandpost.runtimes.__path__)), kind)
     found = []
@@ -53,7 +60,7 @@ def test_two_builds_are_equal(tmp_path: Path, kind: str, program: str) -> None:
         scratch.mkdir()
         target = str(scratch / "tree")
         site = Site("bookworm", str(scratch), CACHE, -1, lambda _: None)
-        build = csharp.build if kind == "csharp" else coreclr.build
+        build = {"typescript": typescript.build, "csharp": csharp.build, "coreclr": coreclr.build}[kind]
         build(target, site, sources)
         found.append(tree.read(target))
         assert not [path for path in Path("/proc/self/mountinfo").read_text().split() if path.startswith(str(scratch))]
