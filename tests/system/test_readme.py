@@ -96,6 +96,8 @@ def test_the_examples_give_what_they_say(quick: Platform) -> None:
 
 
 @pytest.mark.long
+# The selftest is among them, which takes minutes where others use the machine.
+@pytest.mark.timeout(400)
 def test_every_command_that_is_named_works(quick: Platform) -> None:
     [block] = blocks("Running it")
     follow(lines(block), quick.port, quick.key, ROOT, quick.environment(), quick.place)
