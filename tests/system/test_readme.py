@@ -63,15 +63,24 @@ def lines(block: str) -> list[Line]:
 
 
 def follow(
-    script: list[Line], port: int, key: str, folder: Path, environment: dict[str, str], place: Place | None = None
+    script: list[Line],
+    port: int,
+    key: str,
+    folder: Path,
+    environment: dict[str, str],
+    place: Place | None = None,
+    within: float = 120,
 ) -> None:
-    """Type all of it into one shell in `folder`, in a place of a lab or on this machine's own network, and compare."""
+    """Type all of it into one shell in `folder`, in a place of a lab or on this machine's own network, and compare.
+
+    `within`: seconds for all of it.
+    """
     typed = "".join(f"{line.typed}\nprintf '%s' '{MARK}'\n" for line in script)
     command = ["bash", "-euo", "pipefail", "-c", typed.replace(URL, f"http://127.0.0.1:{port}").replace(KEY, key)]
 
     def run() -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=within, check=False
         )
 
     done = run() if place is None else place.run(run)
@@ -100,7 +109,7 @@ def test_the_examples_give_what_they_say(quick: Platform) -> None:
 @pytest.mark.timeout(400)
 def test_every_command_that_is_named_works(quick: Platform) -> None:
     [block] = blocks("Running it")
-    follow(lines(block), quick.port, quick.key, ROOT, quick.environment(), quick.place)
+    follow(lines(block), quick.port, quick.key, ROOT, quick.environment(), quick.place, within=360)
 
 
 def test_every_file_that_is_named_is_there() -> None:
