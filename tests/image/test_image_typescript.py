@@ -125,9 +125,17 @@ def test_a_header_of_another_form_is_told(text: str) -> None:
         translation.bindings(text)
 
 
-def test_a_type_that_has_no_way_to_javascript_is_told() -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER.replace("f64", "f32"),
+        HEADER.replace("u32 Z___wbindgen_placeholder__Z_none", "f64 Z___wbindgen_placeholder__Z_none"),
+        HEADER.replace("u32 Z_typescriptZ_allocate", "u64 Z_typescriptZ_allocate"),
+    ],
+)
+def test_a_type_that_has_no_way_between_c_and_javascript_is_told(text: str) -> None:
     with pytest.raises(HostUnfit, match=r"another way than that of Debian 12 does \(types\)"):
-        translation.bindings(HEADER.replace("f64", "f32"))
+        translation.bindings(text)
 
 
 IN_ROOT = """

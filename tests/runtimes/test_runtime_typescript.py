@@ -164,6 +164,7 @@ def test_javascript_alone_pays_nothing_for_typescript(start_runtime: StartRuntim
     assert "amaro" not in Path(f"/proc/{plain.process.pid}/maps").read_text()
     # All sandboxes share its code: what is a sandbox's own is little.
     assert typed.memory() - before < 3 * MiB
+    assert plain.memory() < before + 2 * MiB
 
 
 def test_maps_of_unloaded_programs_go_with_them(start_runtime: StartRuntime) -> None:

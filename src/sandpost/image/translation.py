@@ -73,6 +73,8 @@ def bindings(header: str) -> str:
     exports = _EXPORT.findall(header)
     if not imports or "transformSync" not in [name for _, _, name, _ in exports]:
         raise _unknown("header")
+    if not {result for result, *_ in (*imports, *exports)} <= {"u32", "void"}:
+        raise _unknown("types")
     for result, function, name, host, types in imports:
         given = _types(types)
         taken = "".join(f", {kind} a{place}" for place, kind in enumerate(given))
