@@ -64,7 +64,7 @@ def runners(running: Platform, request: pytest.FixtureRequest) -> Iterator[Calla
     door = Door(url=f"http://127.0.0.1:{running.port}", key=running.key, context=None)
     # Everything takes several times as long where a processor is emulated.
     slower = 10 if EMULATED else 1
-    limits = {"deadline": "30s", "blocked_after": "8s"} if EMULATED else None
+    limits = {"deadline": "10s", "blocked_after": "3s"} if EMULATED else None
     made: dict[EngineName, Runner] = {}
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(Client(url=door.url, key=door.key))

@@ -2,12 +2,15 @@
 
 import threading
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sandpost.selftest.case import Answer, Broken, answered, typed
+from sandpost.selftest.case import Answer, Attacker, Broken, Case, answered, typed
+from sandpost.selftest.catalogue import Named
 from sandpost.selftest.neighbour import RATE, Neighbour, Quiet
-from sandpost.selftest.runner import harmed
+from sandpost.selftest.runner import Runner, Verdict, harmed
 
 
 def answer(status: int, body: bytes) -> Answer:
@@ -61,6 +64,91 @@ def test_a_stall_counts_for_every_call_that_was_due_meanwhile() -> None:
     # A client that waits for each answer before its next call would have seen a handful.
     assert seen.p50 < seen.p99
     assert seen.p99 > 0.4
+
+
+def test_it_is_called_as_often_as_was_said() -> None:
+    with Neighbour(lambda: "", rate=5) as neighbour:
+        began = time.monotonic()
+        time.sleep(1.1)
+        seen = neighbour.since(began)
+    assert 4 <= seen.calls <= 7
+
+
+class Host:
+    """A client and a door of a host on which a case makes the neighbour wait so many times, or costs him calls."""
+
+    def __init__(self, waits: int, *, lost: bool = False) -> None:
+        self.waits, self.lost = waits, lost
+        self.answers = threading.Event()
+        self.answers.set()
+        self.put: list[str] = []
+        self.there: set[str] = set()
+
+    def attack(self, me: Attacker) -> str:
+        """Be the case."""
+        if self.waits:
+            self.waits -= 1
+            self.answers.clear()
+            time.sleep(1.3)
+            self.answers.set()
+        return "tried"
+
+    def call(self, tenant: str, program: str, timeout: float) -> Answer:
+        """Answer as a runtime would."""
+        if tenant.endswith("-beside"):
+            waited = not self.answers.is_set()
+            self.answers.wait()
+            if waited and self.lost:
+                raise ConnectionResetError
+        return answer(200, b'"Hello, world!"')
+
+    def put_tenant(self, name: str, document: object) -> None:
+        """Make a tenant."""
+        self.put.append(name)
+        self.there.add(name)
+
+    def tenant(self, name: str) -> SimpleNamespace:
+        """Say what it may have."""
+        return SimpleNamespace(limits=SimpleNamespace(memory=256 << 20, cpu=0.5))
+
+    def remove_tenant(self, name: str) -> None:
+        """Remove it."""
+        self.there.discard(name)
+
+    def sandboxes(self, tenant: str) -> list[SimpleNamespace]:
+        """Say which engine it has."""
+        return [SimpleNamespace(engine="runc")]
+
+    def verdict(self) -> Verdict:
+        """Try the one case."""
+        case = Named("a_case", Case(part="resources", title="A case", attack=self.attack), "")
+        both: Any = self
+        with Runner(both, both, [case], look=None, log=lambda tenant: []) as runner:
+            return runner.try_case(case)
+
+
+def test_who_made_the_neighbour_wait_once_is_tried_again_by_another_name() -> None:
+    host = Host(1)
+    verdict = host.verdict()
+    assert verdict.outcome == "held"
+    assert verdict.seen.startswith("tried; host unseen; tried twice, as a call of the neighbour took 1.")
+    assert verdict.seconds > 1.3
+    assert len(set(host.put)) == len(host.put) == 3
+    assert not host.there
+
+
+def test_who_makes_the_neighbour_wait_each_time_is_broken() -> None:
+    host = Host(2)
+    verdict = host.verdict()
+    assert (verdict.outcome, host.waits) == ("broken", 0)
+    assert verdict.seen.count("a call of the neighbour took 1.") == 2
+
+
+def test_who_costs_the_neighbour_calls_is_broken_at_once() -> None:
+    host = Host(2, lost=True)
+    verdict = host.verdict()
+    assert (verdict.outcome, host.waits) == ("broken", 1)
+    assert "lost" in verdict.seen
 
 
 def test_calls_that_are_never_answered_were_not_served() -> None:

@@ -1,4 +1,4 @@
-"""The neighbour: another tenant that is called fifty times a second, whatever happens beside it."""
+"""The neighbour: another tenant that is called at a fixed rate, whatever happens beside it."""
 
 import queue
 import threading
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-RATE = 50
-"""Calls a second, each begun at its own time, however long those before it take."""
+RATE = 50.0
+"""Calls a second, if not said otherwise; each is begun at its own time, however long those before it take."""
 _THREADS = 16
 """A second's stall is 50 calls late; more than this many at once wait in the queue and count from their own time."""
 _HELD = 3000
@@ -39,10 +39,10 @@ class Quiet:
 
 
 class Neighbour:
-    """Calls `call` at the rate. It returns an empty text if all was well, else what was wrong; it must not raise."""
+    """Calls `call`, `rate` times a second. It returns an empty text or what was wrong; it must not raise."""
 
-    def __init__(self, call: Callable[[], str]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[], str], rate: float = RATE) -> None:
+        self._call, self._rate = call, rate
         self._stop = threading.Event()
         self._due: queue.Queue[float] = queue.Queue(_HELD)
         self._lock = threading.Lock()
@@ -88,7 +88,7 @@ class Neighbour:
                 self._due.put_nowait(due)
             except queue.Full:
                 self._done(due, "a minute late")
-            due += 1 / RATE
+            due += 1 / self._rate
 
     def _work(self) -> None:
         while not self._stop.is_set():

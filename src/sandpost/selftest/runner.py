@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from sandpost.client import Client
@@ -15,7 +15,7 @@ from sandpost.selftest.attacker import Door, Log, Tenant
 from sandpost.selftest.case import Answer, Broken, Language, Untried, shown
 from sandpost.selftest.catalogue import Named
 from sandpost.selftest.host import Look
-from sandpost.selftest.neighbour import Neighbour, Quiet
+from sandpost.selftest.neighbour import RATE, Neighbour, Quiet
 from sandpost.selftest.programs import PYTHON
 
 LIMITS: Mapping[str, Any] = {"deadline": "3s", "blocked_after": "2s", "idle": "60s"}
@@ -32,7 +32,10 @@ _HELLO = b'"Hello, world!"'
 _KNOWN = 1.2
 """Seconds after which every worker knows a new tenant: a second is promised."""
 _SLOWER = 3
-"""On gVisor a child process takes its time, with a tenth of a core: so many times the deadline is given there."""
+"""On gVisor a child process takes its time, with a tenth of a core: so many times the deadline is given there.
+
+So it is on a slower machine, where a program that ends by its memory is busy for longer before it does.
+"""
 _NEXT = 5.0
 """Seconds within which the tenant's next request must be served."""
 _COMPILED = 4
@@ -85,7 +88,8 @@ class Runner:
     ) -> None:
         """`limits`: besides those of the cases. `engine`: what makes the cases' sandboxes; None: as the host says.
 
-        `slower`: so many times as long as elsewhere everything may take, as where a processor is emulated.
+        `slower`: so many times as long as elsewhere everything may take, as where a processor is emulated; the
+        neighbour is called so many times less often there, or its calls alone would be more than can be served.
         """
         self._cases = cases
         self._door, self._client, self._look, self._log = door, client, look, log
@@ -94,7 +98,8 @@ class Runner:
         self._slower = slower
         self._name = f"selftest-{secrets.token_hex(4)}"
         self._beside = f"{self._name}-beside"
-        self._neighbour = Neighbour(self._call_neighbour)
+        self._neighbour = Neighbour(self._call_neighbour, RATE / slower)
+        self._made: list[str] = []
         self.quiet: Quiet
         """What the neighbour saw before the first case."""
         self.engine: EngineName = engine or "runc"
@@ -115,28 +120,47 @@ class Runner:
         self._until_served(self._beside, "the neighbour")
         self.engine = next(one.engine for one in self._client.sandboxes(self._beside))
         for one in self._cases:
-            self._put(self._tenant_of(one), {**_OF_LANGUAGE.get(one.case.language, {}), **one.case.limits})
+            self._put_for(one, self._tenant_of(one))
         time.sleep(_KNOWN)
         self._neighbour.__enter__()
         for _ in range(_QUIET_TRIES):
             began = time.monotonic()
             time.sleep(_QUIET)
             self.quiet = self._neighbour.since(began)
-            if not harmed(self.quiet, _STILL):
+            if not harmed(self.quiet, _STILL * self._slower):
                 break
 
     def __exit__(self, *_: object) -> None:
         self._neighbour.__exit__()
-        for name in (self._beside, *(self._tenant_of(one) for one in self._cases)):
+        for name in self._made:
             with suppress(ClientError):
                 self._client.remove_tenant(name)
 
     def try_case(self, one: Named) -> Verdict:
-        """Try one case, and look at all that must hold beside it."""
+        """Try one case, and look at all that must hold beside it.
+
+        Where nothing but the neighbour's time was wrong it is tried once more: a machine may have been busy with
+        other things by chance, while an attack that makes others wait does so again.
+        """
+        name = self._tenant_of(one)
+        first, waited = self._try_once(one, name)
+        if not waited:
+            return first
+        # A name of its own: the log of the first must not speak for the second.
+        name = f"{self._name}-again{name.removeprefix(self._name)}"[:63]
+        self._put_for(one, name)
+        time.sleep(_KNOWN)
+        second, _ = self._try_once(one, name)
+        seen = f"{second.seen}; tried twice, as {waited} at first"
+        return replace(second, seen=seen, seconds=first.seconds + second.seconds)
+
+    def _try_once(self, one: Named, name: str) -> tuple[Verdict, str]:
+        """Return the verdict too with what made the neighbour wait, empty if that was not all that was wrong."""
         began = time.monotonic()
+        waited = ""
         neighbour: Quiet | None = None
         try:
-            seen = self._attempt(one)
+            seen = self._attempt(one, name)
             outcome: Outcome = "held"
         except Untried as why:
             seen, outcome = str(why), "untried"
@@ -151,17 +175,18 @@ class Runner:
             seen, outcome = f"what came was none of the expected: {type(error).__name__} {shown(error)}", "broken"
         if outcome != "untried":
             # A case of some milliseconds too has calls beside it.
-            time.sleep(max(0.0, began + _BESIDE - time.monotonic()))
+            time.sleep(max(0.0, began + _BESIDE * self._slower - time.monotonic()))
             neighbour = self._neighbour.since(began)
             if outcome == "held" and (harm := harmed(neighbour, STALL * self._slower)):
                 seen, outcome = harm, "broken"
-        return Verdict(
+                waited = "" if neighbour.failed else harm
+        verdict = Verdict(
             name=one.name, part=one.case.part, title=one.case.title, outcome=outcome, seen=seen, engine=self.engine,
             seconds=time.monotonic() - began, neighbour=neighbour, quiet=self.quiet,
         )  # fmt: skip
+        return verdict, waited
 
-    def _attempt(self, one: Named) -> str:
-        name = self._tenant_of(one)
+    def _attempt(self, one: Named, name: str) -> str:
         me = Tenant(
             self._door, self._client, self._look, self._log,
             tenant=name, neighbour=self._beside, engine=self.engine, language=one.case.language,
@@ -180,10 +205,16 @@ class Runner:
             raise Broken(f"left behind: {shown(', '.join(left[:5]))}")
         return seen
 
+    def _put_for(self, one: Named, name: str) -> None:
+        self._put(name, {**_OF_LANGUAGE.get(one.case.language, {}), **one.case.limits})
+
     def _put(self, name: str, own: Mapping[str, Any]) -> None:
+        self._made.append(name)
         limits = {**self._limits, **own}
-        if self.engine == "runsc":
+        if self.engine == "runsc" or self._slower > 1:
             limits["deadline"] = f"{parse_duration(limits['deadline']) * _SLOWER:g}s"
+        if self._slower > 1:
+            limits["blocked_after"] = f"{parse_duration(limits['blocked_after']) * _SLOWER:g}s"
         self._client.put_tenant(name, {"limits": limits, "engine": self._wanted})
 
     def _tenant_of(self, one: Named) -> str:

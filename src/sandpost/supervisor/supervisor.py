@@ -142,8 +142,9 @@ class Supervisor:
         else:
             self._running = True
             if not self.stop_asked.is_set():
-                self.plan.on_ready()
+                # First the log: who is told that it is ready may look there.
                 log.info("ready", children=len(self.current), adopted=len(previous), fifos=len(self.fifos))
+                self.plan.on_ready()
                 if self._reload_asked:
                     self.reload()
                 elif previous:
