@@ -102,14 +102,15 @@ def test_a_case_is_withstood(runners: Callable[[EngineName], Runner], case: Name
     assert verdict.outcome == "held", verdict.seen
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("engine", ["runc", pytest.param("runsc", marks=pytest.mark.long)])
 def test_no_case_finds_a_way_where_none_should_be(engine: EngineName) -> None:
     """In a lab, where every address that a case tries is there and listens, and no packet leaves the machine."""
     names = [one.name for one in CASES if one.case.part == "network"]
     with lab() as laboratory, platform(laboratory.host, pool_size="3") as running:
         done = running.command(
-            "selftest", "--json", "--engine", engine, *(word for name in names for word in ("--case", name))
-        )
+            "selftest", "--json", "--engine", engine, *(word for name in names for word in ("--case", name)), timeout=240,
+        )  # fmt: skip
         verdicts = json.loads(done.stdout)
     assert [one["name"] for one in verdicts] == names
     assert [one for one in verdicts if one["outcome"] != "held"] == [], json.dumps(verdicts)

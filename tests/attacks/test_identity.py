@@ -28,6 +28,8 @@ pytestmark = pytest.mark.long
 TENANTS = 24
 THREADS = 6
 KILLS = 12
+PATIENCE = 50
+"""Seconds within which addresses must have changed hands often enough."""
 ENDING = 0.02
 """So many of the calls; whose sandboxes end five times in ten seconds is held back."""
 MINE = "globalThis.owner ??= '%s'; return function (cb) { cb(null, globalThis.owner) }"
@@ -91,11 +93,18 @@ def test_no_tenant_meets_anothers_sandbox_whatever_is_killed(laboratory: Lab) ->
 
         threads = [threading.Thread(target=call, args=(seed,)) for seed in range(THREADS)]
         slots: set[tuple[str, int]] = set()
+
+        def changed_hands() -> int:
+            return len(slots) - len({slot for _, slot in slots})
+
         for thread in threads:
             thread.start()
         try:
-            moments = random.Random(0)
-            for part in itertools.islice(itertools.cycle(["controller", "proxy", "controller", "egress"]), KILLS):
+            moments, last = random.Random(0), time.monotonic() + PATIENCE
+            for kills, part in enumerate(itertools.cycle(["controller", "proxy", "controller", "egress"])):
+                # On a slow machine it takes more of them until addresses have changed hands often enough.
+                if kills >= KILLS and (changed_hands() > TENANTS or time.monotonic() > last):
+                    break
                 for _ in range(10):
                     slots |= {(record["sandbox_id"], record["slot"]) for record in running.records()}
                     time.sleep(0.1)
@@ -107,11 +116,10 @@ def test_no_tenant_meets_anothers_sandbox_whatever_is_killed(laboratory: Lab) ->
             over.set()
             for thread in threads:
                 thread.join(60)
-        dealt = [slot for _, slot in slots]
         print(f"{len(served)} calls served in {len(slots)} sandboxes")
         assert wrong == []
         assert len(served) > 200
-        assert len(dealt) > len(set(dealt)) + TENANTS, "hardly an address had a second owner"
+        assert changed_hands() > TENANTS, "hardly an address had a second owner"
         running.wait_ready()
         for number in range(TENANTS):
             tenant = f"tenant-{number}"
