@@ -247,7 +247,7 @@ class Lab:
         self.notes: list[m.Noted] = []
         self.acks: list[int] = []
         self.hellos = 0
-        self.ready = 0
+        self.greeted = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.sockets: list[socket.socket] = []
         self.resolvers: list[Resolver] = []
@@ -276,7 +276,7 @@ class Lab:
         )
 
     def _on_supervisor(self, _channel: Channel[Any], message: Any, _fds: list[int]) -> None:
-        self.ready += isinstance(message, m.Ready)
+        self.greeted += isinstance(message, m.Hello)
 
     def _on_controller(self, channel: Channel[Any], message: Any, _fds: list[int]) -> None:
         match message:
@@ -317,7 +317,7 @@ class Lab:
         return str(path)
 
     async def start(self) -> None:
-        hellos = self.hellos
+        hellos, greeted = self.hellos, self.greeted
         command = [
             "ip", "netns", "exec", self.names.host, *_AS_ITS_USER, sys.executable, "-c", self.before + _MAIN, "--host",
             self.write_host(),
@@ -335,7 +335,7 @@ class Lab:
             )
         for fd in high:
             os.close(fd)
-        await self.until(lambda: self.hellos > hellos)
+        await self.until(lambda: self.hellos > hellos and self.greeted > greeted)
 
     def kill(self) -> None:
         assert self.process is not None
