@@ -18,9 +18,9 @@ from sandpost.selftest.runner import harmed
 from support.platform import platform
 
 HELLO = 'return function (cb) { cb(null, "Hello, world!") }'
-HOLD = "const all = Buffer.alloc(%d, 1); return function (cb) { cb(null, all.length) }"
-HOLD_LONG = "const all = Buffer.alloc(%d, 1); return function (cb) { setTimeout(() => cb(null, all.length), 500) }"
-"""Busy for so long that more of them are than fit, however slow the machine is."""
+HOLD = "const all = Buffer.alloc(%d, 1); return function (cb) { setTimeout(cb, %d, null, all.length) }"
+LONG = 500
+"""Milliseconds for which calls are busy so that more are at once than fit, however slow the machine is."""
 RESERVE = 0.9
 FIT = 15
 """So many tenants fit at most, by what each holds."""
@@ -40,10 +40,10 @@ def test_ten_times_more_tenants_than_fit_are_answered_and_a_neighbour_notices_no
             answer = running.call("neighbour", HELLO)
             return "" if answer.status == 200 else f"{answer.status} {answer.body!r}"
 
-        def call(number: int, program: str = HOLD) -> int:
+        def call(number: int, busy: int = 0) -> int:
             """Call until it is served, as it is told; return how often it was not."""
             for refusals in range(PATIENCE):
-                answer = running.call(f"one-of-many-{number}", program % held)
+                answer = running.call(f"one-of-many-{number}", HOLD % (held, busy))
                 if answer.status == 200:
                     return refusals
                 told = (answer.status, answer.json["reason"])
@@ -67,7 +67,7 @@ def test_ten_times_more_tenants_than_fit_are_answered_and_a_neighbour_notices_no
                 most = max(most, len(running.api("GET", "/api/sandboxes").json["sandboxes"]))
             while_idle_ones_left = len(evicted)
             with ThreadPoolExecutor(FIT) as more:
-                refusals += sum(more.map(partial(call, program=HOLD_LONG), range(2 * FIT)))
+                refusals += sum(more.map(partial(call, busy=LONG), range(2 * FIT)))
             seen = neighbour.since(began)
         print(
             f"neighbour p99 {seen.p99 * 1000:.1f} ms ({quiet.p99 * 1000:.1f} ms quiet); {refusals} told to come again"

@@ -142,12 +142,11 @@ class Runner:
         Where nothing but the neighbour's time was wrong it is tried once more: a machine may have been busy with
         other things by chance, while an attack that makes others wait does so again.
         """
-        name = self._tenant_of(one)
-        first, waited = self._try_once(one, name)
+        first, waited = self._try_once(one, self._tenant_of(one))
         if not waited:
             return first
         # A name of its own: the log of the first must not speak for the second.
-        name = f"{self._name}-again{name.removeprefix(self._name)}"[:63]
+        name = self._tenant_of(one, "-again")
         self._put_for(one, name)
         time.sleep(_KNOWN)
         second, _ = self._try_once(one, name)
@@ -217,8 +216,8 @@ class Runner:
             limits["blocked_after"] = f"{parse_duration(limits['blocked_after']) * _SLOWER:g}s"
         self._client.put_tenant(name, {"limits": limits, "engine": self._wanted})
 
-    def _tenant_of(self, one: Named) -> str:
-        return f"{self._name}-{one.name.replace('_', '-')}"[:63]
+    def _tenant_of(self, one: Named, which: str = "") -> str:
+        return f"{self._name}{which}-{one.name.replace('_', '-')}"[:63]
 
     def _until_served(self, tenant: str, what: str, language: Language = "javascript") -> None:
         """A tenant just made may be unknown to a worker for a moment, and one whose sandbox has ended gets another."""
